@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// Deliberate bugs, each behind a switch that only tests can turn on: the simulator must find every one of them.
+// In builds without GEMEL_TEST_SWITCHES active() is constant false and the code behind it is gone.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace gemel {
+
+enum class TestSwitch : std::uint8_t {
+    kNone,
+    kAckBeforePeer,    ///< acknowledge the host before the peer's reply
+    kTrackBitLate,     ///< changed-track bit durable only before the acknowledgement, not before the copy changes
+    kClearBitEarly,    ///< clear a bit before the resync write is durable
+    kSkipFlushOneLeg,  ///< flush only the local leg
+    kNoIntervalLock,   ///< overlapping writes not serialised
+};
+
+struct TestSwitchRow {
+    TestSwitch id;
+    std::string_view name;
+    std::string_view area;
+};
+inline constexpr std::array kTestSwitches{
+    TestSwitchRow{TestSwitch::kAckBeforePeer, "ack-before-peer", "replication"},
+    TestSwitchRow{TestSwitch::kTrackBitLate, "track-bit-late", "replication"},
+    TestSwitchRow{TestSwitch::kClearBitEarly, "clear-bit-early", "replication"},
+    TestSwitchRow{TestSwitch::kSkipFlushOneLeg, "skip-flush-one-leg", "replication"},
+    TestSwitchRow{TestSwitch::kNoIntervalLock, "no-interval-lock", "replication"},
+};
+
+#ifdef GEMEL_TEST_SWITCHES
+inline TestSwitch active_test_switch = TestSwitch::kNone;
+inline bool active(TestSwitch s) {
+    return active_test_switch == s;
+}
+#else
+constexpr bool active(TestSwitch /*s*/) {
+    return false;
+}
+#endif
+
+}  // namespace gemel
