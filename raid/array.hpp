@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// Array: members joined by a RAID level, the volumes on them, and their durable log. The public face of raid/.
+//
+// Invariants (README.md has the crash rules behind them):
+//   A1  A write is acknowledged only when every in-sync member that must hold it has it, or the failure of those that
+//       have not is durable on the others.
+//   A2  Nothing is formatted unless every member is blank; opening changes nothing when it fails.
+//   A3  Redundancy that may be wrong (after an unclean stop, until resynced) is never used to make up data.
+// Threads: open() and stop() on any executor of `shards`; volumes as BlockDevice; status() and the VolumeStore queries
+// on any thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gemel/environment.hpp"
+#include "gemel/volume_store.hpp"
+
+namespace gemel::raid {
+
+/// A place in the array. The order of members is part of the array. Devices outlive the array.
+struct MemberSpec {
+    BlockDevice* device = nullptr;  ///< nullptr: known to be missing
+    std::string name;               ///< for messages; the device's own name when empty
+};
+
+struct VolumeSpec {
+    std::string name;
+    std::uint64_t bytes = 0;  ///< rounded up to 4 KiB; 0: all that is left
+};
+
+/// Bytes of each reserved area on every member, multiples of 4 KiB; 0: a share of the member.
+struct ReservedAreas {
+    std::uint64_t log_bytes = 0;
+    std::uint64_t journal_bytes = 0;
+    std::uint64_t redo_bytes = 0;
+    std::uint64_t checksum_bytes = 0;
+    std::uint64_t mirror_bytes = 0;
+    std::uint64_t migration_bytes = 0;
+};
+
+struct ArrayConfig {
+    enum class Create : std::uint8_t { kNo, kIfBlank };
+
+    std::string name;
+    std::string level = "5";                  ///< a row of level_table: "0", "1", "5" or "raid0" ...
+    std::uint32_t strip_bytes = 64U * 1024U;  ///< 4 KiB to 1 MiB, a power of two
+    std::vector<MemberSpec> members;
+    std::vector<VolumeSpec> volumes;  ///< made at format; afterwards only compared, a difference is an event
+    Create create = Create::kNo;
+    bool force = false;  ///< start degraded after an unclean stop, or with diverged members
+    ReservedAreas areas;
+    std::vector<Executor*> shards;  ///< at least one; the first also runs what is not data path
+};
+
+enum class ArrayState : std::uint8_t { kOptimal, kDegraded, kReadOnly, kFailed };
+enum class MemberState : std::uint8_t { kInSync, kFailed, kMissing, kStale };
+
+[[nodiscard]] std::string_view array_state_name(ArrayState state);
+[[nodiscard]] std::string_view member_state_name(MemberState state);
+
+struct MemberStatus {
+    std::string name;
+    MemberState state = MemberState::kInSync;
+};
+
+struct ArrayStatus {
+    std::string name;
+    std::string level;
+    std::uint32_t strip_bytes = 0;
+    Uuid uuid;
+    SectorCount sectors;  ///< of data
+    SectorCount free;     ///< not given to a volume
+    ArrayState state = ArrayState::kOptimal;
+    std::vector<MemberStatus> members;
+    bool clean_start = true;
+    bool resyncing = false;
+    SectorCount resync_done;  ///< of each member's data
+    SectorCount resync_total;
+    std::uint64_t epoch = 0;
+};
+
+namespace detail {
+class ArrayBody;
+}
+
+class Array : public VolumeStore {
+  public:
+    /// Assembles the array, or formats it when config.create allows that (A2).
+    /// Errors: kInvalidArgument (config), kRefused (not blank, foreign or diverged members), kNotFound (no member holds
+    /// this array), kNeedsForce, kDeviceGone (too many members missing), kNoSpace (members or volumes too small),
+    /// kCorrupt, kUnsupported (a newer format).
+    static Task<Result<std::unique_ptr<Array>>> open(Environment& env, ArrayConfig config);
+
+    explicit Array(std::unique_ptr<detail::ArrayBody> body);
+    /// REQUIRES: stop() has ended, or open() failed.
+    ~Array() override;
+    Array(const Array&) = delete;
+    Array& operator=(const Array&) = delete;
+
+    /// Refuses new I/O (kClosed), waits for that in flight, flushes and writes the clean superblock. Always ends when
+    /// the members' I/O ends; an error says why the array is left unclean.
+    Task<Result<void>> stop();
+
+    [[nodiscard]] ArrayStatus status() const;
+
+    [[nodiscard]] std::vector<VolumeInfo> volumes() const override;
+    BlockDevice* find(std::string_view name) override;
+    Task<Result<void>> resize(std::string name, SectorCount sectors) override;
+    [[nodiscard]] SectorCount free_sectors() const override;
+    DurableLog& log() override;
+
+  private:
+    std::unique_ptr<detail::ArrayBody> body_;
+};
+
+}  // namespace gemel::raid
