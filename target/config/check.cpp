@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rules between the tables of a configuration.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+
+#include "target/config/config.hpp"
+#include "target/config/value_syntax.hpp"
+
+namespace gemel::config {
+
+namespace {
+
+using Mistakes = std::vector<Mistake>;
+
+/// Notes the second and later use of a name.
+class Names {
+  public:
+    Names(std::string what, Mistakes& mistakes) : what_(std::move(what)), mistakes_(mistakes) {}
+    void add(const std::string& name, Place place) {
+        if (name.empty()) {
+            return;
+        }
+        const auto [it, fresh] = first_.try_emplace(name, place);
+        if (!fresh) {
+            mistakes_.push_back(
+                {place, fmt::format("{} '{}' is there twice; the first is in line {}", what_, name, it->second.line)});
+        }
+    }
+    [[nodiscard]] bool has(const std::string& name) const { return first_.contains(name); }
+    [[nodiscard]] std::string hint(std::string_view name) const {
+        std::vector<std::string_view> known;
+        for (const auto& [n, place] : first_) {
+            known.push_back(n);
+        }
+        const auto near = did_you_mean(name, known);
+        return near ? fmt::format(", did you mean '{}'?", *near) : "";
+    }
+
+  private:
+    std::string what_;
+    Mistakes& mistakes_;
+    std::map<std::string, Place> first_;
+};
+
+void check_level(const Array& array, std::span<const LevelRule> levels, Mistakes& mistakes) {
+    if (array.level.empty()) {
+        return;
+    }
+    const auto rule = std::ranges::find(levels, array.level, &LevelRule::name);
+    if (rule == levels.end()) {
+        std::string all;
+        for (const LevelRule& r : levels) {
+            all += fmt::format("{}\"{}\"", all.empty() ? "" : " or ", r.name);
+        }
+        mistakes.push_back({array.place, fmt::format("array '{}' has the unknown level '{}'; expected {}", array.name,
+                                                     array.level, all)});
+        return;
+    }
+    if (array.members.size() < rule->min_members || array.members.size() > rule->max_members) {
+        mistakes.push_back(
+            {array.place, fmt::format("array '{}' has {} members; level {} takes {} to {}", array.name,
+                                      array.members.size(), array.level, rule->min_members, rule->max_members)});
+    }
+}
+
+void check_members(const Array& array, Mistakes& mistakes) {
+    for (const Member& m : array.members) {
+        if ((m.kind == MemberKind::kMemory) != array.in_memory()) {
+            mistakes.push_back({m.place, fmt::format("array '{}' mixes memory members, which are blank at every start, "
+                                                     "with others; expected all of them in memory or none",
+                                                     array.name)});
+            return;
+        }
+        if (m.kind == MemberKind::kFile && array.create && m.bytes == 0) {
+            mistakes.push_back(
+                {m.place, fmt::format("a file member of array '{}', which has create = true, has no 'size'; expected "
+                                      "how large the file is to be made, such as size = \"1GiB\"",
+                                      array.name)});
+        }
+    }
+}
+
+void check_arrays(const Config& config, std::span<const LevelRule> levels, Mistakes& mistakes) {
+    Names names("array", mistakes);
+    std::map<std::string, std::pair<std::string, Place>> paths;
+    for (const Array& array : config.arrays) {
+        names.add(array.name, array.place);
+        check_level(array, levels, mistakes);
+        check_members(array, mistakes);
+        for (const Member& m : array.members) {
+            if (m.path.empty()) {
+                continue;
+            }
+            const std::string path = std::filesystem::path(m.path).lexically_normal().string();
+            const auto [it, fresh] = paths.try_emplace(path, array.name, m.place);
+            if (!fresh) {
+                mistakes.push_back(
+                    {m.place, fmt::format("member '{}' of array '{}' is already a member of array '{}' "
+                                          "in line {}; expected each member once",
+                                          m.path, array.name, it->second.first, it->second.second.line)});
+            }
+        }
+    }
+}
+
+void check_volumes(const Config& config, Mistakes& mistakes) {
+    Mistakes ignored;
+    Names known("array", ignored);
+    for (const Array& array : config.arrays) {
+        known.add(array.name, array.place);
+    }
+    Names names("volume", mistakes);
+    std::map<std::string, Place> rest;
+    for (const Volume& v : config.volumes) {
+        names.add(v.name, v.place);
+        if (!v.array.empty() && !known.has(v.array)) {
+            mistakes.push_back({v.array_place, fmt::format("volume '{}' is on array '{}', which is not in this file{}",
+                                                           v.name, v.array, known.hint(v.array))});
+        }
+        if (v.bytes == 0 && !v.array.empty() && !rest.try_emplace(v.array, v.place).second) {
+            mistakes.push_back({v.place, fmt::format("two volumes of array '{}' have no size, so that each would take "
+                                                     "all that is left; expected a size for at least one of them",
+                                                     v.array)});
+        }
+    }
+}
+
+void check_luns(const Target& target, const Names& volumes, std::map<std::string, const Lun*>& exported,
+                Mistakes& mistakes) {
+    std::map<std::uint64_t, Place> numbers;
+    for (const Lun& lun : target.luns) {
+        if (const auto [it, fresh] = numbers.try_emplace(lun.lun, lun.place); !fresh) {
+            mistakes.push_back({lun.place, fmt::format("target '{}' has LUN {} twice; the first is in line {}",
+                                                       target.iqn, lun.lun, it->second.line)});
+        }
+        if (lun.volume.empty()) {
+            continue;
+        }
+        if (!volumes.has(lun.volume)) {
+            mistakes.push_back({lun.volume_place, fmt::format("LUN {} is volume '{}', which is not in this file{}",
+                                                              lun.lun, lun.volume, volumes.hint(lun.volume))});
+        }
+        const auto [it, fresh] = exported.try_emplace(lun.volume, &lun);
+        const Lun& first = *it->second;
+        if (!fresh && (first.block_bytes != lun.block_bytes || first.write_cache != lun.write_cache ||
+                       first.read_only != lun.read_only)) {
+            mistakes.push_back({lun.volume_place,
+                                fmt::format("volume '{}' is a LUN in line {} with another block_size, write_cache or "
+                                            "read_only; expected the same for one volume",
+                                            lun.volume, first.volume_place.line)});
+        }
+    }
+}
+
+void check_targets(const Config& config, Mistakes& mistakes) {
+    Mistakes ignored;
+    Names volumes("volume", ignored);
+    for (const Volume& v : config.volumes) {
+        volumes.add(v.name, v.place);
+    }
+    Names names("target", mistakes);
+    std::map<std::string, const Lun*> exported;
+    for (const Target& target : config.targets) {
+        names.add(target.iqn, target.place);
+        check_luns(target, volumes, exported, mistakes);
+    }
+}
+
+void check_portals(const Config& config, Mistakes& mistakes) {
+    Names names("portal", mistakes);
+    for (const Portal& portal : config.portals) {
+        const auto address = parse_address(portal.address);
+        if (!address) {
+            continue;  // noted where it was read
+        }
+        if (address->port != 0) {
+            names.add(portal.address, portal.place);
+        }
+        const bool open =
+            std::ranges::any_of(config.targets, [](const Target& t) { return t.allowed_initiators.empty(); });
+        if (!is_loopback(*address) && open && !config.daemon.insecure_no_auth) {
+            mistakes.push_back(
+                {portal.place, fmt::format("portal {} can be reached from other machines and a target lets any "
+                                           "initiator in; expected allowed_initiators in every [[target]], or "
+                                           "insecure_no_auth = true in [daemon]",
+                                           portal.address)});
+        }
+    }
+}
+
+void check_peers(const Config& config, Mistakes& mistakes) {
+    Names names("peer", mistakes);
+    for (const Peer& peer : config.peers) {
+        names.add(peer.node, peer.place);
+        if (!peer.node.empty() && peer.node == config.node.name) {
+            mistakes.push_back(
+                {peer.place, fmt::format("peer '{}' has the name of this node; expected another node", peer.node)});
+        }
+    }
+    if (!config.peers.empty() && config.replication.listen.empty() && config.replication.place.line == 0) {
+        mistakes.push_back({config.peers.front().place,
+                            "there is a [[peer]] but no [replication]; expected [replication] with listen, "
+                            "the address where the peer reaches this node"});
+    }
+    if (config.replication.place.line != 0 && config.node.name.empty()) {
+        mistakes.push_back({config.replication.place,
+                            "a node that replicates needs a name; expected [node] with name, by which its peer "
+                            "knows it"});
+    }
+}
+
+}  // namespace
+
+std::vector<Mistake> check(const Config& config, std::span<const LevelRule> levels) {
+    Mistakes mistakes;
+    check_arrays(config, levels, mistakes);
+    check_volumes(config, mistakes);
+    check_targets(config, mistakes);
+    check_portals(config, mistakes);
+    check_peers(config, mistakes);
+    return mistakes;
+}
+
+}  // namespace gemel::config

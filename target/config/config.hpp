@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// The configuration of a daemon as plain values: what the TOML file says, checked as far as the file alone allows.
+//
+// Invariants:
+//   CF1 parse() reports every mistake of the file at once, each with its line and column, what is wrong there and what
+//       was expected; a Config is returned only if there is none.
+//   CF2 No I/O: paths are not opened, names are not resolved. Whether members exist, fit or are blank is found out when
+//       they are opened.
+// Threads: values and pure functions.
+#pragma once
+
+#include <cstdint>
+#include <expected>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gemel/clock.hpp"
+
+namespace gemel::config {
+
+/// Where in the file something stands; both from 1, 0 when it is nowhere (a default, a command line option).
+struct Place {
+    std::uint32_t line = 0;
+    std::uint32_t column = 0;
+};
+
+struct Mistake {
+    Place place;
+    std::string message;
+};
+
+enum class MemberKind : std::uint8_t { kFile, kBlock, kMemory };
+enum class WriteCache : std::uint8_t { kVolatile, kNone };
+enum class OnPeerLoss : std::uint8_t { kContinue, kFreeze };
+
+struct Node {
+    std::string name;  ///< what the peer calls this node
+};
+
+struct Daemon {
+    std::uint32_t io_processors = 0;          ///< 0: as many as the machine has cores
+    std::uint64_t memory_bytes = 512U << 20;  ///< bound of all buffers together
+    std::string admin_socket;                 ///< relative to the state directory; empty: admin.sock
+    bool insecure_no_auth = false;            ///< portals beyond loopback without allowed_initiators are accepted
+};
+
+struct Portal {
+    std::string address;  ///< "host:port"
+    Place place;
+};
+
+struct Member {
+    MemberKind kind = MemberKind::kFile;
+    std::string path;         ///< empty for memory
+    std::uint64_t bytes = 0;  ///< 0: the file or device as it is
+    Place place;
+};
+
+struct Array {
+    std::string name;
+    std::string level;  ///< name of a LevelRule
+    std::uint32_t strip_bytes = 64U << 10;
+    bool create = false;
+    std::vector<Member> members;
+    Place place;
+
+    /// Memory members are made anew at each start, and the array with them.
+    [[nodiscard]] bool in_memory() const { return !members.empty() && members.front().kind == MemberKind::kMemory; }
+};
+
+struct Volume {
+    std::string name;
+    std::string array;
+    std::uint64_t bytes = 0;  ///< 0: all that is left in the array
+    Place place;
+    Place array_place;
+};
+
+struct Lun {
+    std::uint64_t lun = 0;
+    std::string volume;
+    std::uint32_t block_bytes = 512;
+    WriteCache write_cache = WriteCache::kVolatile;
+    bool read_only = false;
+    Place place;
+    Place volume_place;
+};
+
+struct Target {
+    std::string iqn;
+    std::string alias;
+    std::vector<Lun> luns;
+    std::vector<std::string> allowed_initiators;  ///< empty: any; '*' stands for any text
+    Place place;
+};
+
+struct Replication {
+    std::string listen;  ///< empty: this node does not replicate
+    std::uint32_t tries = 3;
+    Duration ack_timeout = std::chrono::seconds(2);
+    std::uint32_t frame_bytes = 256U << 10;
+    OnPeerLoss on_peer_loss = OnPeerLoss::kContinue;
+    Place place;
+};
+
+struct Peer {
+    std::string node;
+    std::string address;
+    Place place;
+};
+
+struct Config {
+    Node node;
+    Daemon daemon;
+    std::vector<Portal> portals;
+    std::vector<Array> arrays;
+    std::vector<Volume> volumes;
+    std::vector<Target> targets;
+    Replication replication;
+    std::vector<Peer> peers;
+};
+
+/// What an array level demands; the caller makes the list from the level table of raid/.
+struct LevelRule {
+    std::string name;
+    std::uint32_t min_members = 1;
+    std::uint32_t max_members = 32;
+};
+
+/// Reads and checks a whole file. Mistakes are in the order of their places.
+std::expected<Config, std::vector<Mistake>> parse(std::string_view toml, std::span<const LevelRule> levels);
+
+/// The rules that concern several tables at once; parse() applies them. A caller that changed the config afterwards
+/// (portals given on the command line) applies them again.
+std::vector<Mistake> check(const Config& config, std::span<const LevelRule> levels);
+
+/// "file:12:3: error: message", one line each.
+std::string render(std::span<const Mistake> mistakes, std::string_view file);
+
+}  // namespace gemel::config

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+// From the text of a configuration to a Config: one function per table. The rules between tables are in check.cpp.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <tuple>
+
+#include "target/config/config.hpp"
+#include "target/config/table_reader.hpp"
+#include "target/config/value_syntax.hpp"
+
+namespace gemel::config {
+
+namespace {
+
+constexpr std::uint64_t kMaxBytes = 1ULL << 50;
+
+constexpr std::array kMemberKinds{
+    Choice<MemberKind>{"file", MemberKind::kFile},
+    Choice<MemberKind>{"block", MemberKind::kBlock},
+    Choice<MemberKind>{"memory", MemberKind::kMemory},
+};
+constexpr std::array kWriteCaches{
+    Choice<WriteCache>{"volatile", WriteCache::kVolatile},
+    Choice<WriteCache>{"none", WriteCache::kNone},
+};
+constexpr std::array kPeerLossPolicies{
+    Choice<OnPeerLoss>{"continue", OnPeerLoss::kContinue},
+    Choice<OnPeerLoss>{"freeze", OnPeerLoss::kFreeze},
+};
+
+void read_name(TableReader& table, std::string_view key, std::string& to) {
+    table.text(key, to, Presence::kRequired);
+    if (to.empty()) {
+        return;
+    }
+    if (const auto why = why_bad_name(to)) {
+        table.mistake(key, *why);
+    }
+}
+
+void read_address(TableReader& table, std::string_view key, std::string& to, Presence presence) {
+    table.text(key, to, presence);
+    if (to.empty()) {
+        return;
+    }
+    if (const auto address = parse_address(to); !address) {
+        table.mistake(key, address.error().message);
+    }
+}
+
+void read_node(TableReader& table, Node& to) {
+    read_name(table, "name", to.name);
+}
+
+void read_daemon(TableReader& table, Daemon& to) {
+    table.number("io_processors", to.io_processors, 1, 256);
+    table.size("memory", to.memory_bytes, 64U << 20, kMaxBytes, Presence::kOptional);
+    table.text("admin_socket", to.admin_socket, Presence::kOptional);
+    table.flag("insecure_no_auth", to.insecure_no_auth);
+}
+
+Portal read_portal(TableReader& table) {
+    Portal to;
+    read_address(table, "address", to.address, Presence::kRequired);
+    to.place = table.place("address");
+    return to;
+}
+
+Member read_member(TableReader& table) {
+    Member to;
+    to.place = table.place();
+    table.choice<MemberKind>("kind", to.kind, kMemberKinds);
+    if (to.kind == MemberKind::kMemory) {
+        table.size("size", to.bytes, 1U << 20, kMaxBytes, Presence::kRequired);
+        return to;
+    }
+    table.text("path", to.path, Presence::kRequired);
+    if (to.kind == MemberKind::kFile) {
+        table.size("size", to.bytes, 1U << 20, kMaxBytes, Presence::kOptional);
+    }
+    if (to.bytes % 4096 != 0) {
+        table.mistake("size", fmt::format("'size' is {} bytes; expected a multiple of 4096", to.bytes));
+    }
+    return to;
+}
+
+Array read_array(TableReader& table) {
+    Array to;
+    to.place = table.place();
+    read_name(table, "name", to.name);
+    table.word("level", to.level, Presence::kRequired);
+    if (to.level.starts_with("raid")) {
+        to.level.erase(0, 4);
+    }
+    table.size("strip", to.strip_bytes, 4U << 10, 1U << 20);
+    if ((to.strip_bytes & (to.strip_bytes - 1)) != 0) {
+        table.mistake("strip",
+                      fmt::format("'strip' is {} bytes; expected a power of two from 4 KiB to 1 MiB", to.strip_bytes));
+    }
+    table.flag("create", to.create);
+    table.tables("members", Presence::kRequired,
+                 [&](TableReader& member) { to.members.push_back(read_member(member)); });
+    return to;
+}
+
+Volume read_volume(TableReader& table) {
+    Volume to;
+    to.place = table.place("name");
+    to.array_place = table.place("array");
+    read_name(table, "name", to.name);
+    table.text("array", to.array, Presence::kRequired);
+    table.size("size", to.bytes, 4096, kMaxBytes, Presence::kOptional);
+    if (to.bytes % 4096 != 0) {
+        table.mistake("size", fmt::format("'size' is {} bytes; expected a multiple of 4096", to.bytes));
+    }
+    return to;
+}
+
+Lun read_lun(TableReader& table) {
+    Lun to;
+    to.place = table.place("lun");
+    to.volume_place = table.place("volume");
+    // Flat addressing has 14 bits (SAM-5 4.7.7.4); every initiator can name these.
+    table.number("lun", to.lun, 0, 16383, Presence::kRequired);
+    table.text("volume", to.volume, Presence::kRequired);
+    table.number("block_size", to.block_bytes, 512, 4096);
+    if (to.block_bytes != 512 && to.block_bytes != 4096) {
+        table.mistake("block_size", fmt::format("'block_size' is {}; expected 512 or 4096", to.block_bytes));
+    }
+    table.choice<WriteCache>("write_cache", to.write_cache, kWriteCaches);
+    table.flag("read_only", to.read_only);
+    return to;
+}
+
+Target read_target(TableReader& table) {
+    Target to;
+    to.place = table.place("iqn");
+    table.text("iqn", to.iqn, Presence::kRequired);
+    if (!to.iqn.empty()) {
+        if (const auto why = why_bad_iscsi_name(to.iqn)) {
+            table.mistake("iqn", *why);
+        }
+    }
+    table.text("alias", to.alias, Presence::kOptional);
+    table.tables("luns", Presence::kOptional, [&](TableReader& lun) { to.luns.push_back(read_lun(lun)); });
+    table.texts("allowed_initiators", to.allowed_initiators);
+    for (const std::string& pattern : to.allowed_initiators) {
+        if (const auto why = why_bad_initiator_pattern(pattern)) {
+            table.mistake("allowed_initiators", *why);
+        }
+    }
+    return to;
+}
+
+void read_replication(TableReader& table, Replication& to) {
+    to.place = table.place();
+    read_address(table, "listen", to.listen, Presence::kRequired);
+    table.number("tries", to.tries, 1, 100);
+    table.duration("ack_timeout", to.ack_timeout, std::chrono::milliseconds(100), std::chrono::seconds(60));
+    table.size("frame_size", to.frame_bytes, 4U << 10, 1U << 20);
+    if (to.frame_bytes % 4096 != 0) {
+        table.mistake("frame_size", fmt::format("'frame_size' is {}; expected a multiple of 4096", to.frame_bytes));
+    }
+    table.choice<OnPeerLoss>("on_peer_loss", to.on_peer_loss, kPeerLossPolicies);
+}
+
+Peer read_peer(TableReader& table) {
+    Peer to;
+    to.place = table.place("node");
+    read_name(table, "node", to.node);
+    read_address(table, "address", to.address, Presence::kRequired);
+    if (const auto address = parse_address(to.address); address && address->port == 0) {
+        table.mistake("address", "the address of a peer needs its port; expected the peer's [replication] listen");
+    }
+    return to;
+}
+
+Config read_config(TableReader& root) {
+    Config to;
+    root.table("node", [&](TableReader& t) { read_node(t, to.node); });
+    root.table("daemon", [&](TableReader& t) { read_daemon(t, to.daemon); });
+    root.tables("portal", Presence::kOptional, [&](TableReader& t) { to.portals.push_back(read_portal(t)); });
+    root.tables("array", Presence::kOptional, [&](TableReader& t) { to.arrays.push_back(read_array(t)); });
+    root.tables("volume", Presence::kOptional, [&](TableReader& t) { to.volumes.push_back(read_volume(t)); });
+    root.tables("target", Presence::kOptional, [&](TableReader& t) { to.targets.push_back(read_target(t)); });
+    root.table("replication", [&](TableReader& t) { read_replication(t, to.replication); });
+    root.tables("peer", Presence::kOptional, [&](TableReader& t) { to.peers.push_back(read_peer(t)); });
+    root.finish();
+    return to;
+}
+
+}  // namespace
+
+std::expected<Config, std::vector<Mistake>> parse(std::string_view toml_text, std::span<const LevelRule> levels) {
+    const toml::parse_result document = toml::parse(toml_text);
+    if (!document) {
+        const toml::source_position at = document.error().source().begin;
+        return std::unexpected(std::vector<Mistake>{
+            {{at.line, at.column}, fmt::format("this is not TOML: {}", document.error().description())}});
+    }
+    std::vector<Mistake> mistakes;
+    TableReader root(document.table(), "the file", {1, 1}, mistakes);
+    Config config = read_config(root);
+    std::ranges::move(check(config, levels), std::back_inserter(mistakes));
+    if (mistakes.empty()) {
+        return config;
+    }
+    std::ranges::sort(mistakes, {},
+                      [](const Mistake& m) { return std::tuple(m.place.line, m.place.column, m.message); });
+    return std::unexpected(std::move(mistakes));
+}
+
+std::string render(std::span<const Mistake> mistakes, std::string_view file) {
+    std::string out;
+    for (const Mistake& m : mistakes) {
+        out += m.place.line == 0 ? fmt::format("{}: error: {}\n", file, m.message)
+                                 : fmt::format("{}:{}:{}: error: {}\n", file, m.place.line, m.place.column, m.message);
+    }
+    return out;
+}
+
+}  // namespace gemel::config

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+// The configuration file: what a good one gives, and each mistake with its place and what was expected.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "target/config/config.hpp"
+
+namespace gemel::config {
+namespace {
+
+const std::array kLevels{LevelRule{"0", 1, 32}, LevelRule{"1", 2, 32}, LevelRule{"5", 3, 32}};
+
+constexpr std::string_view kGood = R"([node]
+name = "alpha"
+
+[daemon]
+io_processors = 2
+memory = "1GiB"
+
+[[portal]]
+address = "127.0.0.1:3261"
+
+[[array]]
+name = "r5"
+level = 5
+strip = "16KiB"
+create = true
+members = [
+  {path = "m0", size = "64MiB"},
+  {kind = "file", path = "m1", size = 67108864},
+  {kind = "block", path = "/dev/sdx"},
+]
+
+[[volume]]
+name = "vol1"
+array = "r5"
+size = "100MiB"
+
+[[target]]
+iqn = "iqn.2026-11.dev.gemel:a"
+luns = [{lun = 3, volume = "vol1", block_size = 4096, write_cache = "none", read_only = true}]
+allowed_initiators = ["iqn.2026-11.dev.gemel:host1", "iqn.2001-04.com.example:*"]
+
+[replication]
+listen = "127.0.0.1:7261"
+tries = 2
+ack_timeout = "1500ms"
+frame_size = "64KiB"
+on_peer_loss = "freeze"
+
+[[peer]]
+node = "beta"
+address = "127.0.0.1:7262"
+)";
+
+TEST(ConfigParse, AGoodFileGivesEveryValueThatItStates) {
+    const auto parsed = parse(kGood, kLevels);
+    ASSERT_TRUE(parsed.has_value()) << render(parsed.error(), "good");
+    const Config& c = *parsed;
+    EXPECT_EQ(c.node.name, "alpha");
+    EXPECT_EQ(c.daemon.io_processors, 2U);
+    EXPECT_EQ(c.daemon.memory_bytes, 1ULL << 30);
+    ASSERT_EQ(c.portals.size(), 1U);
+    EXPECT_EQ(c.portals[0].address, "127.0.0.1:3261");
+    ASSERT_EQ(c.arrays.size(), 1U);
+    EXPECT_EQ(c.arrays[0].level, "5");
+    EXPECT_EQ(c.arrays[0].strip_bytes, 16U << 10);
+    EXPECT_TRUE(c.arrays[0].create);
+    ASSERT_EQ(c.arrays[0].members.size(), 3U);
+    EXPECT_EQ(c.arrays[0].members[0].kind, MemberKind::kFile);
+    EXPECT_EQ(c.arrays[0].members[1].bytes, 64ULL << 20);
+    EXPECT_EQ(c.arrays[0].members[2].kind, MemberKind::kBlock);
+    EXPECT_FALSE(c.arrays[0].in_memory());
+    ASSERT_EQ(c.volumes.size(), 1U);
+    EXPECT_EQ(c.volumes[0].bytes, 100ULL << 20);
+    ASSERT_EQ(c.targets.size(), 1U);
+    const Lun& lun = c.targets[0].luns.at(0);
+    EXPECT_EQ(lun.lun, 3U);
+    EXPECT_EQ(lun.block_bytes, 4096U);
+    EXPECT_EQ(lun.write_cache, WriteCache::kNone);
+    EXPECT_TRUE(lun.read_only);
+    EXPECT_EQ(c.targets[0].allowed_initiators.size(), 2U);
+    EXPECT_EQ(c.replication.listen, "127.0.0.1:7261");
+    EXPECT_EQ(c.replication.tries, 2U);
+    EXPECT_EQ(c.replication.ack_timeout, std::chrono::milliseconds(1500));
+    EXPECT_EQ(c.replication.frame_bytes, 64U << 10);
+    EXPECT_EQ(c.replication.on_peer_loss, OnPeerLoss::kFreeze);
+    ASSERT_EQ(c.peers.size(), 1U);
+    EXPECT_EQ(c.peers[0].node, "beta");
+}
+
+TEST(ConfigParse, DefaultsAreTheDocumentedOnes) {
+    const auto parsed = parse("", kLevels);
+    ASSERT_TRUE(parsed.has_value());
+    EXPECT_EQ(parsed->daemon.io_processors, 0U);
+    EXPECT_EQ(parsed->daemon.memory_bytes, 512ULL << 20);
+    EXPECT_EQ(parsed->replication.tries, 3U);
+    EXPECT_EQ(parsed->replication.ack_timeout, std::chrono::seconds(2));
+    EXPECT_EQ(parsed->replication.on_peer_loss, OnPeerLoss::kContinue);
+}
+
+/// A change of the good file, and where and how it must be reported.
+struct Case {
+    std::string_view what;
+    std::string_view from;
+    std::string_view to;
+    std::uint32_t line;
+    std::uint32_t column;
+    std::string_view says;  ///< part of the message
+};
+
+std::string changed(const Case& c) {
+    std::string text(kGood);
+    const std::size_t at = text.find(c.from);
+    EXPECT_NE(at, std::string::npos) << c.what;
+    return text.replace(at, c.from.size(), c.to);
+}
+
+constexpr std::array kMistakes{
+    Case{"misspelt key", "strip =", "stripe =", 14, 1, "unknown key 'stripe' in [[array]], did you mean 'strip'?"},
+    Case{"unknown key", "tries = 2", "colour = 2", 34, 1, "expected one of: ack_timeout, frame_size, listen"},
+    Case{"unknown table", "[daemon]", "[demon]", 4, 2, "did you mean 'daemon'?"},
+    Case{"wrong kind", "io_processors = 2", "io_processors = \"two\"", 5, 17,
+         "'io_processors' is a string; expected a whole number from 1 to 256"},
+    Case{"out of range", "io_processors = 2", "io_processors = 0", 5, 17, "expected a whole number from 1 to 256"},
+    Case{"negative", "io_processors = 2", "io_processors = -1", 5, 17, "'io_processors' is -1"},
+    Case{"single table for many", "[[array]]", "[array]", 11, 1,
+         "'array' is a table; expected tables, written [[array]]"},
+    Case{"many tables for one", "[node]", "[[node]]", 1, 1, "expected one table, written [node]"},
+    Case{"bad size", "\"16KiB\"", "\"16 quux\"", 14, 9, "'16 quux' is not a size"},
+    Case{"strip no power of two", "\"16KiB\"", "\"24KiB\"", 14, 9, "expected a power of two from 4 KiB to 1 MiB"},
+    Case{"strip too small", "\"16KiB\"", "2048", 14, 9, "'strip' is 2 KiB; expected 4 KiB to 1 MiB"},
+    Case{"unknown level", "level = 5", "level = \"raid7\"", 11, 1,
+         "unknown level '7'; expected \"0\" or \"1\" or \"5\""},
+    Case{"too few members", "  {kind = \"block\", path = \"/dev/sdx\"},\n", "", 11, 1,
+         "array 'r5' has 2 members; level 5 takes 3 to 32"},
+    Case{"member twice", "path = \"m1\"", "path = \"./m0\"", 18, 3, "'./m0' of array 'r5' is already a member"},
+    Case{"mixed with memory", "{path = \"m0\", size", "{kind = \"memory\", size", 18, 3, "mixes memory members"},
+    Case{"no size to create", ", size = 67108864", "", 18, 3, "has no 'size'; expected how large the file is"},
+    Case{"size not of blocks", "67108864", "67108865", 18, 39, "expected a multiple of 4096"},
+    Case{"unknown kind", "kind = \"block\"", "kind = \"blok\"", 19, 11, "did you mean \"block\"?"},
+    Case{"no name", "name = \"vol1\"\n", "", 22, 1, "[[volume]] has no 'name'; expected a string"},
+    Case{"bad name", "\"vol1\"", "\"a/b\"", 23, 8, "'a/b' cannot be a name"},
+    Case{"unknown array", "array = \"r5\"", "array = \"r6\"", 24, 9, "which is not in this file, did you mean 'r5'?"},
+    Case{"unknown volume", "volume = \"vol1\"", "volume = \"vol2\"", 29, 28, "did you mean 'vol1'?"},
+    Case{"bad iqn", "iqn.2026-11.dev.gemel:a", "iqn.2026-13.dev.gemel:a", 28, 7, "is not an iqn"},
+    Case{"upper case iqn", "dev.gemel:a", "dev.Gemel:a", 28, 7, "lower case"},
+    Case{"bad initiator", "dev.gemel:host1", "dev gemel:host1", 30, 22, "may not have"},
+    Case{"block size", "block_size = 4096", "block_size = 1024", 29, 49, "expected 512 or 4096"},
+    Case{"lun too high", "lun = 3", "lun = 16384", 29, 16, "expected a whole number from 0 to 16383"},
+    Case{"write cache", "\"none\"", "\"non\"", 29, 69, "did you mean \"none\"?"},
+    Case{"bad address", "127.0.0.1:3261", "127.0.0.1", 9, 11, "the port is missing"},
+    Case{"bad port", "127.0.0.1:3261", "127.0.0.1:70000", 9, 11, "not a number from 0 to 65535"},
+    Case{"peer without port", "127.0.0.1:7262", "127.0.0.1:0", 41, 11, "the address of a peer needs its port"},
+    Case{"peer is this node", "node = \"beta\"", "node = \"alpha\"", 40, 8, "has the name of this node"},
+    Case{"node without name", "name = \"alpha\"", "", 1, 1, "[node] has no 'name'"},
+    Case{"bad time", "\"1500ms\"", "\"1500\"", 35, 15, "is not a time"},
+    Case{"time out of range", "\"1500ms\"", "\"5ms\"", 35, 15, "expected 100 ms to 60000 ms"},
+    Case{"not TOML", "create = true", "create = yes", 15, 10, "this is not TOML"},
+    Case{"key twice", "create = true", "create = true\ncreate = true", 16, 10, "this is not TOML"},
+};
+
+TEST(ConfigParse, EachMistakeIsReportedWithItsPlaceAndWhatWasExpected) {
+    for (const Case& c : kMistakes) {
+        const auto parsed = parse(changed(c), kLevels);
+        ASSERT_FALSE(parsed.has_value()) << c.what;
+        bool found = false;
+        for (const Mistake& m : parsed.error()) {
+            found |=
+                m.place.line == c.line && m.place.column == c.column && m.message.find(c.says) != std::string::npos;
+        }
+        EXPECT_TRUE(found) << c.what << ": expected " << c.line << ":" << c.column << " " << c.says << "\ngot\n"
+                           << render(parsed.error(), "test");
+    }
+}
+
+TEST(ConfigParse, AllMistakesAreReportedAtOnceInTheOrderOfTheFile) {
+    std::string text(kGood);
+    for (const auto& [from, to] : std::vector<std::pair<std::string, std::string>>{
+             {"io_processors", "io_procesors"}, {"strip = \"16KiB\"", "strip = 5000"}, {"tries = 2", "tries = 0"}}) {
+        text.replace(text.find(from), from.size(), to);
+    }
+    const auto parsed = parse(text, kLevels);
+    ASSERT_FALSE(parsed.has_value());
+    ASSERT_EQ(parsed.error().size(), 3U) << render(parsed.error(), "test");
+    EXPECT_EQ(parsed.error()[0].place.line, 5U);
+    EXPECT_EQ(parsed.error()[1].place.line, 14U);
+    EXPECT_EQ(parsed.error()[2].place.line, 34U);
+}
+
+TEST(ConfigParse, DuplicateNamesAreRefusedWithTheLineOfTheFirst) {
+    struct Duplicate {
+        std::string_view extra;
+        std::string_view says;
+    };
+    for (const Duplicate& d : std::array{
+             Duplicate{"[[array]]\nname = \"r5\"\nlevel = 0\nmembers = [{path = \"x\"}]\n",
+                       "array 'r5' is there twice; the first is in line 11"},
+             Duplicate{"[[volume]]\nname = \"vol1\"\narray = \"r5\"\n", "volume 'vol1' is there twice"},
+             Duplicate{"[[target]]\niqn = \"iqn.2026-11.dev.gemel:a\"\n", "target 'iqn.2026-11.dev.gemel:a' is there"},
+             Duplicate{"[[portal]]\naddress = \"127.0.0.1:3261\"\n", "portal '127.0.0.1:3261' is there twice"},
+             Duplicate{"[[peer]]\nnode = \"beta\"\naddress = \"127.0.0.1:1\"\n", "peer 'beta' is there twice"},
+             Duplicate{"[[array]]\nname = \"other\"\nlevel = 0\nmembers = [{path = \"m1\"}]\n",
+                       "'m1' of array 'other' is already a member of array 'r5' in line 18"},
+         }) {
+        const auto parsed = parse(std::string(kGood) + std::string(d.extra), kLevels);
+        ASSERT_FALSE(parsed.has_value()) << d.says;
+        EXPECT_NE(render(parsed.error(), "test").find(d.says), std::string::npos) << render(parsed.error(), "test");
+    }
+}
+
+TEST(ConfigParse, APortalBeyondLoopbackNeedsAllowedInitiatorsOrTheWordInsecure) {
+    const std::string open = "[[portal]]\naddress = \"0.0.0.0:3260\"\n[[target]]\niqn = \"iqn.2026-11.dev.gemel:a\"\n";
+    const auto refused = parse(open, kLevels);
+    ASSERT_FALSE(refused.has_value());
+    EXPECT_EQ(refused.error()[0].place.line, 2U);
+    EXPECT_NE(refused.error()[0].message.find("insecure_no_auth"), std::string::npos);
+    EXPECT_TRUE(parse(open + "[daemon]\ninsecure_no_auth = true\n", kLevels).has_value());
+    EXPECT_TRUE(parse(open + "allowed_initiators = [\"iqn.2026-11.dev.gemel:h\"]\n", kLevels).has_value());
+}
+
+TEST(ConfigParse, APeerWithoutReplicationAndReplicationWithoutANodeNameAreRefused) {
+    const auto peer = parse("[[peer]]\nnode = \"b\"\naddress = \"127.0.0.1:1\"\n", kLevels);
+    ASSERT_FALSE(peer.has_value());
+    EXPECT_NE(peer.error()[0].message.find("no [replication]"), std::string::npos);
+    const auto unnamed = parse("[replication]\nlisten = \"127.0.0.1:1\"\n", kLevels);
+    ASSERT_FALSE(unnamed.has_value());
+    EXPECT_NE(unnamed.error()[0].message.find("needs a name"), std::string::npos);
+}
+
+TEST(ConfigParse, OneVolumeAtMostMayTakeAllThatIsLeft) {
+    const std::string two =
+        "[[array]]\nname = \"a\"\nlevel = 0\nmembers = [{kind = \"memory\", size = \"8MiB\"}]\n"
+        "[[volume]]\nname = \"x\"\narray = \"a\"\n[[volume]]\nname = \"y\"\narray = \"a\"\n";
+    const auto parsed = parse(two, kLevels);
+    ASSERT_FALSE(parsed.has_value());
+    EXPECT_NE(parsed.error()[0].message.find("all that is left"), std::string::npos);
+    EXPECT_TRUE(parse(two + "size = \"1MiB\"\n", kLevels).has_value());
+}
+
+TEST(ConfigParse, OneVolumeUnderTwoTargetsNeedsTheSameLunOptions) {
+    const std::string two =
+        "[[array]]\nname = \"a\"\nlevel = 0\nmembers = [{kind = \"memory\", size = \"8MiB\"}]\n"
+        "[[volume]]\nname = \"x\"\narray = \"a\"\n"
+        "[[target]]\niqn = \"iqn.2026-11.dev.gemel:a\"\nluns = [{lun = 0, volume = \"x\"}]\n"
+        "[[target]]\niqn = \"iqn.2026-11.dev.gemel:b\"\n";
+    EXPECT_TRUE(parse(two + "luns = [{lun = 4, volume = \"x\"}]\n", kLevels).has_value());
+    const auto parsed = parse(two + "luns = [{lun = 4, volume = \"x\", block_size = 4096}]\n", kLevels);
+    ASSERT_FALSE(parsed.has_value());
+    EXPECT_NE(parsed.error()[0].message.find("expected the same for one volume"), std::string::npos);
+}
+
+TEST(ConfigParse, MistakesAreRenderedAsFileLineColumn) {
+    const std::vector<Mistake> mistakes{{{3, 7}, "wrong"}, {{0, 0}, "worse"}};
+    EXPECT_EQ(render(mistakes, "a.toml"), "a.toml:3:7: error: wrong\na.toml: error: worse\n");
+}
+
+}  // namespace
+}  // namespace gemel::config
