@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// SimDisk: a disk in memory that does everything a real one is allowed to do, in virtual time, from a seed.
+//
+// Invariants:
+//   SD1 Operations complete in random order. A write's sectors become visible at its completion at the latest, one by
+//       one at the earliest at its submission; once visible a sector does not go back, except by a crash.
+//   SD2 A completed write is in the cache. A flush makes durable what had completed before the flush was submitted, and
+//       nothing else for certain. FUA, and a disk without cache, write to the media.
+//   SD3 At a power cut every unflushed sector keeps any of its versions, and a write in flight tears at 512 bytes.
+//       At the death of the process the cache stays and only writes in flight are uncertain.
+//   SD4 A dead disk fails everything with kDeviceGone and no effect, also what was submitted before it died.
+//   SD5 The caller may not change a borrowed buffer; one that did is in complaints().
+// Threads: the simulator's one.
+#pragma once
+
+#include <list>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "gemel/block_device.hpp"
+#include "tests/support/sim_scheduler.hpp"
+
+namespace gemel::sim {
+
+struct SimDiskOptions {
+    std::string name = "disk";
+    SectorCount sectors{4096};
+    std::uint32_t alignment_sectors = 1;
+    std::uint32_t physical_sectors = 1;
+    std::uint32_t max_transfer_bytes = 4U << 20U;
+    bool volatile_cache = true;
+
+    Duration min_latency = std::chrono::microseconds(20);
+    Duration max_latency = std::chrono::microseconds(400);
+    Duration tail_latency = std::chrono::milliseconds(15);  ///< of one operation in tail_one_in
+    std::uint32_t tail_one_in = 50;
+
+    // Faults: one operation in so many; 0 means never.
+    std::uint32_t read_error_one_in = 0;   ///< kIo, nothing read
+    std::uint32_t write_error_one_in = 0;  ///< kIo; per sector old or new
+    std::uint32_t flush_error_one_in = 0;  ///< kIo; nothing made durable
+    std::uint32_t lost_write_one_in = 0;   ///< success without effect
+    std::uint32_t misplaced_write_one_in = 0;
+    std::uint32_t rot_one_in = 0;  ///< a write after which one bit of a random written sector flips
+};
+
+/// What a power cut does to sectors that were not flushed.
+enum class CachePolicy : std::uint8_t { kRandom, kDropAll, kKeepAll, kKeepNewestOrDrop };
+
+struct SimDiskCounters {
+    std::uint64_t reads = 0;
+    std::uint64_t writes = 0;
+    std::uint64_t flushes = 0;
+    std::uint64_t sectors_read = 0;
+    std::uint64_t sectors_written = 0;
+    std::uint64_t faults = 0;  ///< errors and silent damage given out
+};
+
+class SimDisk : public BlockDevice {
+  public:
+    SimDisk(SimScheduler& scheduler, std::uint64_t seed, SimDiskOptions options);
+    ~SimDisk() override { CHECK(pending_.empty()); }
+    SimDisk(const SimDisk&) = delete;
+    SimDisk& operator=(const SimDisk&) = delete;
+
+    [[nodiscard]] DeviceLimits limits() const override;
+    Task<Result<void>> read(Lba lba, Slice to, ReadOptions options = {}) override;
+    Task<Result<void>> write(Lba lba, Slice from, WriteOptions options = {}) override;
+    Task<Result<void>> flush() override;
+    Task<Result<void>> discard(Lba lba, SectorCount count) override;
+    [[nodiscard]] std::string name() const override { return options_.name; }
+
+    /// Power is gone: SD3, then dead until revive().
+    void power_cut(CachePolicy policy = CachePolicy::kRandom);
+    /// The process that used the disk is gone: SD3, then dead until revive().
+    void kill_process();
+    /// The disk itself fails: dead; its content stays for a revive().
+    void die();
+    void revive();
+    [[nodiscard]] bool dead() const { return dead_; }
+
+    /// Reads of these sectors fail until they are written again.
+    void damage(Lba lba, SectorCount count);
+    [[nodiscard]] bool damaged(Lba lba) const { return latent_.contains(lba.value); }
+    [[nodiscard]] std::size_t damaged_sectors() const { return latent_.size(); }
+    /// Flips one bit of the sector, silently.
+    void rot(Lba lba);
+    void set_full(bool full) { full_ = full; }
+    /// Multiplies latencies; 1 is normal.
+    void set_slowness(std::uint32_t factor) { slowness_ = factor; }
+    /// Nothing completes before `d` from now.
+    void stall(Duration d) { stalled_until_ = scheduler_.now() + d; }
+    void fail_next_writes(std::uint32_t n) { failing_writes_ = n; }
+    void fail_next_flushes(std::uint32_t n) { failing_flushes_ = n; }
+    void fail_next_reads(std::uint32_t n) { failing_reads_ = n; }
+    void set_fault_rates(std::uint32_t read, std::uint32_t write, std::uint32_t flush);
+
+    /// What reads would return now, whole, without latency or faults.
+    [[nodiscard]] std::vector<std::byte> snapshot() const;
+    [[nodiscard]] std::vector<std::byte> durable_snapshot() const;
+    [[nodiscard]] std::size_t unflushed_sectors() const { return cache_.size(); }
+    [[nodiscard]] std::size_t in_flight() const { return pending_.size(); }
+    [[nodiscard]] const SimDiskCounters& counters() const { return counters_; }
+    [[nodiscard]] const std::vector<std::string>& complaints() const { return complaints_; }
+
+  private:
+    using Data = std::shared_ptr<const std::vector<std::byte>>;
+    /// One version of one sector in the cache.
+    struct Version {
+        std::uint64_t serial;  ///< order of becoming visible
+        Data data;
+        std::size_t offset;
+    };
+    struct Pending {
+        Lba lba;
+        Data data;
+        bool fua;
+        bool dropped = false;  ///< a crash has decided about it
+        std::vector<bool> applied{};
+    };
+    struct Page {
+        std::array<std::byte, kBlockBytes> bytes{};
+    };
+
+    [[nodiscard]] Duration latency(std::size_t bytes);
+    Task<void> delay(std::size_t bytes);
+    Task<Result<void>> gone();
+    void check_range(Lba lba, std::uint64_t sectors);
+    bool chance(std::uint32_t one_in);
+    bool take(std::uint32_t& planned, std::uint32_t one_in);
+    void apply(Pending& p, std::size_t sector, bool durable);
+    void apply_some(Pending& p);
+    void surface(Lba lba, std::uint64_t sectors);
+    void complete_write(Pending& p);
+    void crash_pending();
+    void to_media(std::uint64_t sector, ConstBytes data);
+    [[nodiscard]] ConstBytes media(std::uint64_t sector) const;
+    [[nodiscard]] ConstBytes visible(std::uint64_t sector) const;
+    void settle(std::uint64_t serial);
+
+    SimScheduler& scheduler_;
+    SeededRandom random_;
+    SimDiskOptions options_;
+    std::vector<std::unique_ptr<Page>> pages_;
+    std::map<std::uint64_t, std::vector<Version>> cache_;  ///< SD2: per sector, oldest first, never empty
+    std::list<Pending*> pending_;                          ///< writes in flight, in order of submission
+    std::set<std::uint64_t> latent_;
+    std::uint64_t serial_ = 0;
+    std::uint64_t life_ = 0;  ///< grows at each death: what was submitted in another life fails (SD4)
+    bool dead_ = false;
+    bool full_ = false;
+    std::uint32_t slowness_ = 1;
+    TimePoint stalled_until_{};
+    std::uint32_t failing_reads_ = 0;
+    std::uint32_t failing_writes_ = 0;
+    std::uint32_t failing_flushes_ = 0;
+    SimDiskCounters counters_;
+    std::vector<std::string> complaints_;
+};
+
+}  // namespace gemel::sim
