@@ -1,7 +1,306 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "target/scsi/lun.hpp"
 
+#include <bit>
+
+#include "target/scsi/commands/commands.hpp"
+
 namespace gemel::scsi {
+
+namespace {
+
+constexpr std::uint32_t kMaxTransferBytes = 4U << 20U;
+
+Task<ScsiResult> at_once(ScsiResult result) {
+    co_return result;
+}
+
+/// The first bit of the CDB that is set though the row has no use for it (CT2).
+std::optional<FieldPointer> stray_bit(const Cdb& cdb, const CommandRow& row) {
+    for (std::size_t i = 1; i < row.cdb_bytes; ++i) {
+        const unsigned stray = cdb_byte(cdb, i) & ~unsigned{row.usage[i]};
+        if (stray != 0) {
+            return FieldPointer{static_cast<std::uint8_t>(i), static_cast<std::uint8_t>(std::bit_width(stray) - 1)};
+        }
+    }
+    return std::nullopt;
+}
+
+void refuse(CommandPlan& plan, Sense sense) {
+    plan.direction = DataDirection::kNone;
+    plan.transfer_bytes = 0;
+    plan.refusal = sense;
+}
+
+Sense bad_field(std::uint8_t byte, std::uint8_t bit) {
+    return {.code = kInvalidFieldInCdb, .field = FieldPointer{byte, bit}};
+}
+
+/// What plan() needs to know of the unit.
+struct Geometry {
+    std::uint64_t blocks;
+    std::uint32_t block_bytes;
+    std::uint32_t max_transfer_bytes;
+};
+
+/// The blocks that the CDB names. A length of 0 in READ(6) and WRITE(6) means 256; elsewhere nothing is moved.
+void plan_blocks(CommandPlan& plan, const Cdb& cdb, const Geometry& unit) {
+    const CommandRow& row = *plan.row;
+    const std::uint64_t lba = load_field(cdb, row.lba);
+    std::uint64_t count = load_field(cdb, row.length);
+    if (row.cdb_bytes == 6 && count == 0) {
+        count = 256;
+    }
+    if (lba > unit.blocks || count > unit.blocks - lba) {
+        refuse(plan, {.code = kLbaOutOfRange});
+        return;
+    }
+    const std::uint64_t bytes = count * unit.block_bytes;
+    if (row.transfer != Transfer::kRange && (count > unit.max_transfer_bytes / unit.block_bytes)) {
+        refuse(plan, bad_field(row.length.offset, 7));
+        return;
+    }
+    plan.lba = Lba(lba * (unit.block_bytes / kSectorBytes));
+    plan.sectors = sectors_of(bytes);
+    switch (row.transfer) {
+        case Transfer::kBlocksIn:
+            plan.direction = DataDirection::kIn;
+            plan.transfer_bytes = bytes;
+            break;
+        case Transfer::kBlocksOut:
+            plan.direction = DataDirection::kOut;
+            plan.transfer_bytes = bytes;
+            break;
+        case Transfer::kVerify:
+            plan.transfer_bytes = bytchk(cdb) == 3 ? std::min<std::uint64_t>(bytes, unit.block_bytes) : bytes;
+            plan.direction = DataDirection::kOut;
+            if (bytchk(cdb) == 0) {
+                plan.direction = DataDirection::kNone;
+                plan.transfer_bytes = 0;
+            }
+            break;
+        default:
+            break;
+    }
+}
+
+bool bytchk_is_reserved(const Cdb& cdb, const CommandRow& row) {
+    const bool write_and_verify = row.medium == commands::write_and_verify;
+    return (row.transfer == Transfer::kVerify && bytchk(cdb) == 2) || (write_and_verify && bytchk(cdb) > 1);
+}
+
+CommandPlan plan_without_medium(const Cdb& cdb) {
+    CommandPlan plan;
+    plan.row = find_row(cdb);
+    if (plan.row == nullptr) {
+        refuse(plan, {.code = kInvalidOpcode});
+        return plan;
+    }
+    if (const std::optional<FieldPointer> stray = stray_bit(cdb, *plan.row)) {
+        refuse(plan, bad_field(stray->byte, stray->bit));
+        return plan;
+    }
+    if (plan.row->transfer == Transfer::kAllocation) {
+        plan.direction = DataDirection::kIn;
+        plan.transfer_bytes = load_field(cdb, plan.row->length);
+    } else if (plan.row->transfer == Transfer::kEightBytes) {
+        plan.direction = DataDirection::kIn;
+        plan.transfer_bytes = 8;
+    }
+    return plan;
+}
+
+bool contradicts(const ScsiCommand& command) {
+    return command.direction != DataDirection::kNone && command.plan.direction != DataDirection::kNone &&
+           command.direction != command.plan.direction;
+}
+
+}  // namespace
+
+// ---- ItlNexus
+
+ItlNexus::ItlNexus(LogicalUnit& unit, Nexus nexus) : unit_(unit), nexus_(std::move(nexus)) {
+    raise(Attention::kPowerOn);
+    const std::lock_guard lock(unit_.nexuses_mutex_);
+    unit_.nexuses_.push_back(this);
+}
+
+ItlNexus::~ItlNexus() {
+    unit_.detach(*this);
+}
+
+std::optional<Attention> ItlNexus::take_attention() {
+    std::uint32_t pending = attentions_.load(std::memory_order_relaxed);
+    while (pending != 0) {
+        const std::uint32_t rest = pending & (pending - 1);
+        if (attentions_.compare_exchange_weak(pending, rest, std::memory_order_relaxed)) {
+            return static_cast<Attention>(std::countr_zero(pending));
+        }
+    }
+    return std::nullopt;
+}
+
+// ---- LogicalUnit
+
+Result<void> LogicalUnit::check(const DeviceLimits& limits, const LunOptions& options) {
+    if (options.block_bytes != 512 && options.block_bytes != 4096) {
+        return fail(Errc::kInvalidArgument,
+                    "a LUN's block size is 512 or 4096, not " + std::to_string(options.block_bytes));
+    }
+    const std::uint32_t sectors = options.block_bytes / kSectorBytes;
+    if (limits.alignment_sectors > sectors) {
+        return fail(Errc::kInvalidArgument, "the device is written in units of " +
+                                                std::to_string(limits.alignment_sectors * kSectorBytes) +
+                                                " bytes: give the LUN that block size");
+    }
+    if (limits.sectors.value < sectors) {
+        return fail(Errc::kInvalidArgument, "the device is smaller than one block of the LUN");
+    }
+    if (limits.max_transfer_bytes < options.block_bytes) {
+        return fail(Errc::kInvalidArgument, "the device's largest transfer is smaller than one block of the LUN");
+    }
+    return {};
+}
+
+LogicalUnit::LogicalUnit(Environment& environment, BlockDevice& device, LunOptions options)
+    : environment_(environment), device_(device), options_(std::move(options)) {
+    CHECK(check(device_.limits(), options_).has_value());
+    device_.observe(this);
+}
+
+LogicalUnit::~LogicalUnit() {
+    device_.observe(nullptr);
+    CHECK(nexuses_.empty());
+}
+
+std::unique_ptr<ItlNexus> LogicalUnit::attach(Nexus nexus) {
+    return std::make_unique<ItlNexus>(*this, std::move(nexus));
+}
+
+void LogicalUnit::detach(ItlNexus& nexus) {
+    release(nexus);
+    const std::lock_guard lock(nexuses_mutex_);
+    std::erase(nexuses_, &nexus);
+}
+
+std::uint32_t LogicalUnit::max_transfer_bytes() const {
+    const std::uint32_t bytes = std::min(device_.limits().max_transfer_bytes, kMaxTransferBytes);
+    return bytes / options_.block_bytes * options_.block_bytes;
+}
+
+std::uint64_t LogicalUnit::blocks() const {
+    return device_.limits().sectors.value / sectors_per_block();
+}
+
+CommandPlan LogicalUnit::plan(const Cdb& cdb) const {
+    CommandPlan plan = plan_without_medium(cdb);
+    if (plan.refusal || plan.row->lba.bytes == 0) {
+        return plan;
+    }
+    if (bytchk_is_reserved(cdb, *plan.row)) {
+        refuse(plan, bad_field(1, 2));
+        return plan;
+    }
+    const DeviceLimits limits = device_.limits();
+    plan_blocks(plan, cdb,
+                {.blocks = limits.sectors.value / sectors_per_block(),
+                 .block_bytes = options_.block_bytes,
+                 .max_transfer_bytes = std::min(limits.max_transfer_bytes, kMaxTransferBytes)});
+    if (!plan.refusal && plan.row->transfer == Transfer::kBlocksOut && options_.read_only) {
+        refuse(plan, {.code = kWriteProtected});
+    }
+    return plan;
+}
+
+Task<ScsiResult> LogicalUnit::execute(const ScsiCommand& command) {
+    ItlNexus& nexus = *command.nexus;
+    const CommandRow* const row = command.plan.row;
+    if (nexus.attention_pending() && (row == nullptr || row->attention == AttentionRule::kReport)) {
+        if (const std::optional<Attention> a = nexus.take_attention()) {  // LU2
+            return at_once(check_condition({.code = attention_code(*a)}));
+        }
+    }
+    if (row != nullptr && row->reservation != ReservationClass::kAllowed && reserved_by_other(nexus)) {
+        return at_once(with_status(Status::kReservationConflict));
+    }
+    if (command.plan.refusal) {
+        return at_once(check_condition(*command.plan.refusal));
+    }
+    if (contradicts(command)) {
+        return at_once(check_condition({.code = kInvalidFieldInCdb}));
+    }
+    if (row->control != nullptr) {
+        return at_once(row->control(*this, command));
+    }
+    return row->medium(*this, command);
+}
+
+void LogicalUnit::reset() {
+    reserved_by_.store(nullptr, std::memory_order_release);
+    raise_all(Attention::kReset);
+}
+
+void LogicalUnit::raise_all(Attention a, const ItlNexus* except) {
+    const std::lock_guard lock(nexuses_mutex_);
+    for (ItlNexus* nexus : nexuses_) {
+        if (nexus != except) {
+            nexus->raise(a);
+        }
+    }
+}
+
+void LogicalUnit::capacity_changed(SectorCount /*now*/) {
+    raise_all(Attention::kCapacityChanged);
+}
+
+bool LogicalUnit::reserve(ItlNexus& by) {
+    const ItlNexus* holder = nullptr;
+    return reserved_by_.compare_exchange_strong(holder, &by, std::memory_order_acq_rel) || holder == &by;
+}
+
+void LogicalUnit::release(const ItlNexus& by) {
+    const ItlNexus* holder = &by;
+    reserved_by_.compare_exchange_strong(holder, nullptr, std::memory_order_acq_rel);
+}
+
+// ---- without a unit
+
+CommandPlan plan_no_lun(const Cdb& cdb) {
+    CommandPlan plan = plan_without_medium(cdb);
+    const bool answered = plan.row != nullptr && plan.row->attention == AttentionRule::kPass;
+    if (!answered) {
+        refuse(plan, {.code = kLunNotSupported});
+    }
+    return plan;
+}
+
+Task<ScsiResult> execute_no_lun(Environment& environment, const ScsiCommand& command) {
+    if (command.plan.refusal) {
+        return at_once(check_condition(*command.plan.refusal));
+    }
+    if (contradicts(command)) {
+        return at_once(check_condition({.code = kInvalidFieldInCdb}));
+    }
+    const ControlHandler handler = command.plan.row->control;
+    if (handler == commands::inquiry) {
+        return at_once(commands::inquiry_no_lun(environment, command));
+    }
+    if (handler == commands::report_luns) {
+        return at_once(commands::report_luns_of(environment, command));
+    }
+    CHECK(handler == commands::request_sense);
+    return at_once(commands::request_sense_of(environment, command, {.code = kLunNotSupported}));
+}
+
+std::string command_name(const Cdb& cdb) {
+    const CommandRow* const row = find_row(cdb);
+    if (row != nullptr) {
+        return std::string(row->name);
+    }
+    constexpr std::string_view digits = "0123456789abcdef";
+    const unsigned code = cdb_byte(cdb, 0);
+    return std::string("operation code 0x") + digits[code >> 4U] + digits[code & 15U];
+}
 
 std::optional<std::uint64_t> decode_lun(std::uint64_t field) {
     const std::uint64_t first = field >> 48U;

@@ -104,6 +104,8 @@ class ItlNexus {
     [[nodiscard]] bool attention_pending() const { return attentions_.load(std::memory_order_relaxed) != 0; }
     /// Takes the pending condition of the highest precedence.
     std::optional<Attention> take_attention();
+    /// Forgets `a`: the initiator has asked for what it announces.
+    void clear(Attention a) { attentions_.fetch_and(~(1U << static_cast<unsigned>(a)), std::memory_order_relaxed); }
 
   private:
     LogicalUnit& unit_;
@@ -113,7 +115,7 @@ class ItlNexus {
 
 struct ScsiCommand {
     Cdb cdb{};
-    CommandPlan plan;           ///< of this cdb, from the same unit (or plan_no_lun)
+    CommandPlan plan;           ///< of this cdb, from the same unit (or plan_no_lun); fill it before execute()
     ItlNexus* nexus = nullptr;  ///< null only for execute_no_lun
     /// What the initiator declared (R and W bits); must not contradict the plan.
     DataDirection direction = DataDirection::kNone;
@@ -161,7 +163,7 @@ class LogicalUnit final : private DeviceObserver {
     /// REQUIRES: `command` lives, unchanged, until the task ends.
     Task<ScsiResult> execute(const ScsiCommand& command);
 
-    /// LOGICAL UNIT RESET or a target reset: unit attention 29/03 for all nexuses, reservations cleared, unit started.
+    /// LOGICAL UNIT RESET or a target reset: unit attention 29/03 for all nexuses, reservations cleared.
     /// The caller has waited for the commands in flight.
     void reset();
     /// Raises `a` for every nexus but `except`.
@@ -175,9 +177,6 @@ class LogicalUnit final : private DeviceObserver {
     [[nodiscard]] std::uint64_t blocks() const;
     [[nodiscard]] std::uint32_t sectors_per_block() const { return options_.block_bytes / kSectorBytes; }
 
-    // For the handlers in commands/.
-    [[nodiscard]] bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
-    void set_stopped(bool stopped) { stopped_.store(stopped, std::memory_order_relaxed); }
     /// RESERVE: false when another nexus holds the unit.
     bool reserve(ItlNexus& by);
     void release(const ItlNexus& by);
@@ -194,13 +193,12 @@ class LogicalUnit final : private DeviceObserver {
     Environment& environment_;
     BlockDevice& device_;
     const LunOptions options_;
-    std::atomic<bool> stopped_{false};
     std::atomic<const ItlNexus*> reserved_by_{nullptr};
     std::mutex nexuses_mutex_;
     std::vector<ItlNexus*> nexuses_;  ///< in order of attaching
 };
 
-/// For a LUN that is not in the initiator's map (SPC-4 5.5.2... SAM-5 4.7): INQUIRY answers with peripheral qualifier
+/// For a LUN that is not in the initiator's map (SPC-4 6.6.1, SAM-5 4.7): INQUIRY answers with peripheral qualifier
 /// 3, REPORT LUNS and REQUEST SENSE work, everything else ends with 05/25/00.
 CommandPlan plan_no_lun(const Cdb& cdb);
 Task<ScsiResult> execute_no_lun(Environment& environment, const ScsiCommand& command);

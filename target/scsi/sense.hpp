@@ -48,7 +48,7 @@ struct SenseCode {
 inline constexpr SenseCode kNoAdditionalSense{};
 inline constexpr SenseCode kNotReadyBecoming{SenseKey::kNotReady, 0x04, 0x01};
 inline constexpr SenseCode kNotReadyStandby{SenseKey::kNotReady, 0x04, 0x0b};
-inline constexpr SenseCode kNotReadyStopped{SenseKey::kNotReady, 0x04, 0x02};
+inline constexpr SenseCode kNotReadyManualIntervention{SenseKey::kNotReady, 0x04, 0x03};
 inline constexpr SenseCode kUnrecoveredReadError{SenseKey::kMediumError, 0x11, 0x00};
 inline constexpr SenseCode kInternalTargetFailure{SenseKey::kHardwareError, 0x44, 0x00};
 inline constexpr SenseCode kInvalidOpcode{SenseKey::kIllegalRequest, 0x20, 0x00};
@@ -82,8 +82,8 @@ struct SenseBytes {
     [[nodiscard]] ConstBytes view() const { return ConstBytes(bytes).first(size); }
 };
 
-/// Fixed format (response code 70h, 18 bytes), or descriptor format (72h) when asked for by D_SENSE or when
-/// `information` does not fit in the 32 bits of the fixed format (SPC-4 4.5.2, 4.5.3).
+/// Fixed format (response code 70h, 18 bytes) unless the initiator asked for descriptor format (72h). `information`
+/// that does not fit in the 32 bits of the fixed format is left out (SPC-4 4.5.2, 4.5.3).
 enum class SenseFormat : std::uint8_t { kFixed, kDescriptor };
 SenseBytes encode_sense(const Sense& sense, SenseFormat format);
 

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "target/scsi/command_table.hpp"
+
+#include "target/scsi/commands/commands.hpp"
+
+namespace gemel::scsi {
+
+namespace {
+
+using enum Transfer;
+using enum ReservationClass;
+using enum AttentionRule;
+
+using Usage = std::array<std::uint8_t, kCdbBytes>;
+
+// Masks shared by the commands of a family. Byte 1 comes first because it is what differs; byte 0 is the operation
+// code.
+constexpr Usage usage6(std::uint8_t b1, std::uint8_t b2, std::uint8_t b3, std::uint8_t b4) {
+    return {0xff, b1, b2, b3, b4};
+}
+/// LBA in 2-5, group number in 6, length in 7-8.
+constexpr Usage usage10(std::uint8_t b1) {
+    return {0xff, b1, 0xff, 0xff, 0xff, 0xff, 0x1f, 0xff, 0xff};
+}
+/// LBA in 2-5, length in 6-9, group number in 10.
+constexpr Usage usage12(std::uint8_t b1) {
+    return {0xff, b1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f};
+}
+/// LBA in 2-9, length in 10-13, group number in 14.
+constexpr Usage usage16(std::uint8_t b1) {
+    return {0xff, b1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f};
+}
+
+constexpr std::uint8_t kReadFlags = 0x1c;    // DPO, FUA, RARC
+constexpr std::uint8_t kWriteFlags = 0x18;   // DPO, FUA
+constexpr std::uint8_t kVerifyFlags = 0x16;  // DPO, BYTCHK
+constexpr std::uint8_t kSyncFlags = 0x06;    // SYNC_NV (obsolete), IMMED
+
+constexpr Field kNoField{};
+constexpr Field kLba6{1, 3};
+constexpr Field kLength6{4, 1};
+constexpr Field kLba10{2, 4};
+constexpr Field kLength10{7, 2};
+constexpr Field kLength12{6, 4};
+constexpr Field kLba16{2, 8};
+constexpr Field kLength16{10, 4};
+
+constexpr std::int16_t kPlain = kNoServiceAction;
+constexpr std::uint16_t kQuick = 10;     // seconds
+constexpr std::uint16_t kTransfer = 60;  // a mirror may wait for its peer's deadline first
+constexpr std::uint16_t kFlush = 120;
+
+constexpr CommandRow kRows[] = {
+    {0x00, kPlain, "TEST UNIT READY", 6, usage6(0, 0, 0, 0), kNone, kNoField, kNoField, kRead, kReport, kQuick, nullptr,
+     commands::test_unit_ready, "SPC-4 6.47"},
+    {0x03, kPlain, "REQUEST SENSE", 6, usage6(0x01, 0, 0, 0xff), kAllocation, kNoField, kLength6, kAllowed, kPass,
+     kQuick, commands::request_sense, nullptr, "SPC-4 6.39"},
+    {0x08, kPlain, "READ(6)", 6, usage6(0x1f, 0xff, 0xff, 0xff), kBlocksIn, kLba6, kLength6, kRead, kReport, kTransfer,
+     nullptr, commands::read, "SBC-3 5.10"},
+    {0x0a, kPlain, "WRITE(6)", 6, usage6(0x1f, 0xff, 0xff, 0xff), kBlocksOut, kLba6, kLength6, kWrite, kReport,
+     kTransfer, nullptr, commands::write, "SBC-3 5.31"},
+    {0x12, kPlain, "INQUIRY", 6, usage6(0x01, 0xff, 0xff, 0xff), kAllocation, kNoField, Field{3, 2}, kAllowed, kPass,
+     kQuick, commands::inquiry, nullptr, "SPC-4 6.6"},
+    {0x16, kPlain, "RESERVE(6)", 6, usage6(0, 0, 0, 0), kNone, kNoField, kNoField, kRead, kReport, kQuick,
+     commands::reserve, nullptr, "SPC-2 7.21"},
+    {0x17, kPlain, "RELEASE(6)", 6, usage6(0, 0, 0, 0), kNone, kNoField, kNoField, kAllowed, kReport, kQuick,
+     commands::release, nullptr, "SPC-2 7.16"},
+    {0x1a, kPlain, "MODE SENSE(6)", 6, usage6(0x08, 0xff, 0xff, 0xff), kAllocation, kNoField, kLength6, kRead, kReport,
+     kQuick, commands::mode_sense, nullptr, "SPC-4 6.13"},
+    {0x1b, kPlain, "START STOP UNIT", 6, usage6(0x01, 0, 0x0f, 0xf7), kNone, kNoField, kNoField, kRead, kReport, kFlush,
+     nullptr, commands::start_stop_unit, "SBC-3 5.24"},
+    {0x1e, kPlain, "PREVENT ALLOW MEDIUM REMOVAL", 6, usage6(0, 0, 0, 0x03), kNone, kNoField, kNoField, kRead, kReport,
+     kQuick, commands::prevent_allow, nullptr, "SBC-3 5.8"},
+    {0x25,
+     kPlain,
+     "READ CAPACITY(10)",
+     10,
+     {0xff, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0x01},
+     kEightBytes,
+     kNoField,
+     kNoField,
+     kAllowed,
+     kReport,
+     kQuick,
+     commands::read_capacity_10,
+     nullptr,
+     "SBC-3 5.15"},
+    {0x28, kPlain, "READ(10)", 10, usage10(kReadFlags), kBlocksIn, kLba10, kLength10, kRead, kReport, kTransfer,
+     nullptr, commands::read, "SBC-3 5.11"},
+    {0x2a, kPlain, "WRITE(10)", 10, usage10(kWriteFlags), kBlocksOut, kLba10, kLength10, kWrite, kReport, kTransfer,
+     nullptr, commands::write, "SBC-3 5.32"},
+    {0x2e, kPlain, "WRITE AND VERIFY(10)", 10, usage10(kVerifyFlags), kBlocksOut, kLba10, kLength10, kWrite, kReport,
+     kTransfer, nullptr, commands::write_and_verify, "SBC-3 5.36"},
+    {0x2f, kPlain, "VERIFY(10)", 10, usage10(kVerifyFlags), kVerify, kLba10, kLength10, kRead, kReport, kTransfer,
+     nullptr, commands::verify, "SBC-3 5.27"},
+    {0x35, kPlain, "SYNCHRONIZE CACHE(10)", 10, usage10(kSyncFlags), kRange, kLba10, kLength10, kWrite, kReport, kFlush,
+     nullptr, commands::synchronize_cache, "SBC-3 5.25"},
+    {0x56,
+     kPlain,
+     "RESERVE(10)",
+     10,
+     {0xff},
+     kNone,
+     kNoField,
+     kNoField,
+     kRead,
+     kReport,
+     kQuick,
+     commands::reserve,
+     nullptr,
+     "SPC-2 7.22"},
+    {0x57,
+     kPlain,
+     "RELEASE(10)",
+     10,
+     {0xff},
+     kNone,
+     kNoField,
+     kNoField,
+     kAllowed,
+     kReport,
+     kQuick,
+     commands::release,
+     nullptr,
+     "SPC-2 7.17"},
+    {0x5a,
+     kPlain,
+     "MODE SENSE(10)",
+     10,
+     {0xff, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff},
+     kAllocation,
+     kNoField,
+     kLength10,
+     kRead,
+     kReport,
+     kQuick,
+     commands::mode_sense,
+     nullptr,
+     "SPC-4 6.14"},
+    {0x88, kPlain, "READ(16)", 16, usage16(kReadFlags), kBlocksIn, kLba16, kLength16, kRead, kReport, kTransfer,
+     nullptr, commands::read, "SBC-3 5.13"},
+    {0x8a, kPlain, "WRITE(16)", 16, usage16(kWriteFlags), kBlocksOut, kLba16, kLength16, kWrite, kReport, kTransfer,
+     nullptr, commands::write, "SBC-3 5.34"},
+    {0x8e, kPlain, "WRITE AND VERIFY(16)", 16, usage16(kVerifyFlags), kBlocksOut, kLba16, kLength16, kWrite, kReport,
+     kTransfer, nullptr, commands::write_and_verify, "SBC-3 5.38"},
+    {0x8f, kPlain, "VERIFY(16)", 16, usage16(kVerifyFlags), kVerify, kLba16, kLength16, kRead, kReport, kTransfer,
+     nullptr, commands::verify, "SBC-3 5.29"},
+    {0x91, kPlain, "SYNCHRONIZE CACHE(16)", 16, usage16(kSyncFlags), kRange, kLba16, kLength16, kWrite, kReport, kFlush,
+     nullptr, commands::synchronize_cache, "SBC-3 5.26"},
+    {0x9e,
+     0x10,
+     "READ CAPACITY(16)",
+     16,
+     {0xff, 0x1f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01},
+     kAllocation,
+     kNoField,
+     kLength16,
+     kAllowed,
+     kReport,
+     kQuick,
+     commands::read_capacity_16,
+     nullptr,
+     "SBC-3 5.16"},
+    {0xa0,
+     kPlain,
+     "REPORT LUNS",
+     12,
+     {0xff, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff},
+     kAllocation,
+     kNoField,
+     kLength12,
+     kAllowed,
+     kPass,
+     kQuick,
+     commands::report_luns,
+     nullptr,
+     "SPC-4 6.33"},
+    {0xa3,
+     0x0c,
+     "REPORT SUPPORTED OPERATION CODES",
+     12,
+     {0xff, 0x1f, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+     kAllocation,
+     kNoField,
+     kLength12,
+     kAllowed,
+     kReport,
+     kQuick,
+     commands::report_supported_operation_codes,
+     nullptr,
+     "SPC-4 6.35"},
+    {0xa8, kPlain, "READ(12)", 12, usage12(kReadFlags), kBlocksIn, kLba10, kLength12, kRead, kReport, kTransfer,
+     nullptr, commands::read, "SBC-3 5.12"},
+    {0xaa, kPlain, "WRITE(12)", 12, usage12(kWriteFlags), kBlocksOut, kLba10, kLength12, kWrite, kReport, kTransfer,
+     nullptr, commands::write, "SBC-3 5.33"},
+    {0xae, kPlain, "WRITE AND VERIFY(12)", 12, usage12(kVerifyFlags), kBlocksOut, kLba10, kLength12, kWrite, kReport,
+     kTransfer, nullptr, commands::write_and_verify, "SBC-3 5.37"},
+    {0xaf, kPlain, "VERIFY(12)", 12, usage12(kVerifyFlags), kVerify, kLba10, kLength12, kRead, kReport, kTransfer,
+     nullptr, commands::verify, "SBC-3 5.28"},
+};
+
+constexpr bool in_order() {
+    for (std::size_t i = 1; i < std::size(kRows); ++i) {
+        const CommandRow& a = kRows[i - 1];
+        const CommandRow& b = kRows[i];
+        const bool ordered = a.opcode < b.opcode ||
+                             (a.opcode == b.opcode && a.service_action >= 0 && a.service_action < b.service_action);
+        if (!ordered) {
+            return false;
+        }
+    }
+    return std::ranges::all_of(kRows,
+                               [](const CommandRow& r) { return (r.control == nullptr) != (r.medium == nullptr); });
+}
+static_assert(in_order());  // CT1
+
+constexpr std::uint8_t kNoRow = 0xff;
+static_assert(std::size(kRows) < kNoRow);
+
+/// First row of each operation code.
+constexpr std::array<std::uint8_t, 256> make_index() {
+    std::array<std::uint8_t, 256> index{};
+    index.fill(kNoRow);
+    for (std::size_t i = std::size(kRows); i-- > 0;) {
+        index[kRows[i].opcode] = static_cast<std::uint8_t>(i);
+    }
+    return index;
+}
+constexpr std::array<std::uint8_t, 256> kIndex = make_index();
+
+}  // namespace
+
+std::span<const CommandRow> command_table() {
+    return kRows;
+}
+
+const CommandRow* find_row(const Cdb& cdb) {
+    return find_row(static_cast<std::uint8_t>(cdb[0]), static_cast<std::int16_t>(cdb_byte(cdb, 1) & 0x1fU));
+}
+
+const CommandRow* find_row(std::uint8_t opcode, std::int16_t service_action) {
+    for (std::size_t i = kIndex[opcode]; i < std::size(kRows) && kRows[i].opcode == opcode; ++i) {
+        if (kRows[i].service_action == kNoServiceAction || kRows[i].service_action == service_action) {
+            return &kRows[i];
+        }
+    }
+    return nullptr;
+}
+
+OpcodeKind opcode_kind(std::uint8_t opcode) {
+    if (kIndex[opcode] == kNoRow) {
+        return OpcodeKind::kUnknown;
+    }
+    return kRows[kIndex[opcode]].service_action == kNoServiceAction ? OpcodeKind::kPlain : OpcodeKind::kServiceActions;
+}
+
+}  // namespace gemel::scsi
