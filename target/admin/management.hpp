@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Management: what the daemon can do for an operator. The admin room translates JSON-RPC to these calls; the daemon
+// implements them.
+// Threads: called on the admin server's executor; each task ends there.
+#pragma once
+
+#include <boost/json/value.hpp>
+#include <cstdint>
+#include <string>
+
+#include "gemel/result.hpp"
+#include "gemel/task.hpp"
+
+namespace gemel::admin {
+
+class Management {
+  public:
+    virtual ~Management() = default;
+
+    virtual Task<Result<boost::json::value>> status() = 0;
+    virtual Task<Result<boost::json::value>> volume_list() = 0;
+    virtual Task<Result<boost::json::value>> session_list() = 0;
+    /// One volume, or all of them when `volume` is empty. Errors: kNotFound.
+    virtual Task<Result<boost::json::value>> mirror_status(std::string volume) = 0;
+
+    virtual Task<Result<void>> mirror_establish(std::string volume, std::string peer, std::string peer_volume,
+                                                bool overwrite) = 0;
+    virtual Task<Result<void>> mirror_sever(std::string volume, bool force) = 0;
+    virtual Task<Result<void>> mirror_re_establish(std::string volume, std::string from, bool force) = 0;
+    virtual Task<Result<void>> mirror_resize(std::string volume, std::uint64_t bytes, bool shrink) = 0;
+    virtual Task<Result<void>> promote(std::string volume, bool force) = 0;
+};
+
+}  // namespace gemel::admin

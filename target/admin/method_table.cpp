@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "target/admin/method_table.hpp"
+
+#include <algorithm>
+#include <array>
+#include <boost/json/array.hpp>
+
+namespace gemel::admin {
+
+namespace json = boost::json;
+
+namespace {
+
+using Answer = Task<Result<json::value>>;
+
+/// The result of a method that only does something.
+Answer done(Task<Result<void>> work) {
+    CO_TRY_VOID(co_await std::move(work));
+    co_return json::value(json::object{{"done", true}});
+}
+
+constexpr std::array kNoParams = std::array<ParamSpec, 0>{};
+constexpr ParamSpec kVolume{"volume", ParamKind::kText, Need::kRequired, "name of the volume here"};
+constexpr std::array kVolumeFilter{
+    ParamSpec{"volume", ParamKind::kText, Need::kOptional, "only this volume"},
+};
+constexpr std::array kEstablish{
+    kVolume,
+    ParamSpec{"peer", ParamKind::kText, Need::kRequired, "name of the peer node"},
+    ParamSpec{"peer_volume", ParamKind::kText, Need::kOptional, "name of the volume there; default the same"},
+    ParamSpec{"overwrite", ParamKind::kFlag, Need::kOptional, "go on although the peer's volume is not blank"},
+};
+constexpr std::array kForce{
+    kVolume,
+    ParamSpec{"force", ParamKind::kFlag, Need::kOptional, "without contact to the peer"},
+};
+constexpr std::array kReEstablish{
+    kVolume,
+    ParamSpec{"from", ParamKind::kText, Need::kOptional, "node whose data is kept"},
+    ParamSpec{"force", ParamKind::kFlag, Need::kOptional, "full copy where no common base is known"},
+};
+constexpr std::array kResize{
+    kVolume,
+    ParamSpec{"bytes", ParamKind::kNumber, Need::kRequired, "new size"},
+    ParamSpec{"shrink", ParamKind::kFlag, Need::kOptional, "the new size may be smaller"},
+};
+constexpr std::array kEvents{
+    ParamSpec{"since", ParamKind::kNumber, Need::kOptional, "first sequence number; default the oldest kept"},
+    ParamSpec{"follow", ParamKind::kFlag, Need::kOptional, "send later ones as notifications, method \"event\""},
+};
+
+constexpr std::array kMethods{
+    MethodRow{"status", kNoParams, [](Management& m, Params) -> Answer { return m.status(); },
+              "node, arrays, volumes, targets, pairs, counters"},
+    MethodRow{"volume.list", kNoParams, [](Management& m, Params) -> Answer { return m.volume_list(); },
+              "volumes with size, array, LUNs and mirror state"},
+    MethodRow{"session.list", kNoParams, [](Management& m, Params) -> Answer { return m.session_list(); },
+              "iSCSI sessions and their counters"},
+    MethodRow{"mirror.status", kVolumeFilter,
+              [](Management& m, Params p) -> Answer { return m.mirror_status(p.text("volume")); },
+              "pairs with state, sequence numbers, changed tracks and resync progress"},
+    MethodRow{"mirror.establish", kEstablish,
+              [](Management& m, Params p) -> Answer {
+                  return done(
+                      m.mirror_establish(p.text("volume"), p.text("peer"), p.text("peer_volume"), p.flag("overwrite")));
+              },
+              "make the volume the primary of a new pair and copy all of it"},
+    MethodRow{"mirror.sever", kForce,
+              [](Management& m, Params p) -> Answer { return done(m.mirror_sever(p.text("volume"), p.flag("force"))); },
+              "end the mirroring; changed tracks are recorded from now on"},
+    MethodRow{"mirror.re_establish", kReEstablish,
+              [](Management& m, Params p) -> Answer {
+                  return done(m.mirror_re_establish(p.text("volume"), p.text("from"), p.flag("force")));
+              },
+              "mirror again; only changed tracks are sent"},
+    MethodRow{"mirror.resize", kResize,
+              [](Management& m, Params p) -> Answer {
+                  return done(m.mirror_resize(p.text("volume"), p.number("bytes"), p.flag("shrink")));
+              },
+              "change the size on both sides, then tell the hosts"},
+    MethodRow{"promote", kForce,
+              [](Management& m, Params p) -> Answer { return done(m.promote(p.text("volume"), p.flag("force"))); },
+              "make this node the primary of the volume"},
+    MethodRow{"events", kEvents, nullptr, "events kept, oldest first, and with follow all later ones"},
+    MethodRow{"methods", kNoParams, nullptr, "this table"},
+};
+
+constexpr std::string_view kind_name(ParamKind kind) {
+    constexpr std::array<std::string_view, 3> kNames{"a string", "a whole number", "true or false"};
+    return kNames[static_cast<std::size_t>(kind)];
+}
+
+bool is_of_kind(const json::value& value, ParamKind kind) {
+    switch (kind) {
+        case ParamKind::kText:
+            return value.is_string();
+        case ParamKind::kNumber:
+            return value.is_uint64() || (value.is_int64() && value.get_int64() >= 0);
+        case ParamKind::kFlag:
+            return value.is_bool();
+    }
+    return false;
+}
+
+}  // namespace
+
+std::string Params::text(std::string_view name) const {
+    const json::value* v = values_.if_contains(name);
+    return v != nullptr ? std::string(v->get_string()) : std::string();
+}
+std::uint64_t Params::number(std::string_view name) const {
+    const json::value* v = values_.if_contains(name);
+    if (v == nullptr) {
+        return 0;
+    }
+    return v->is_uint64() ? v->get_uint64() : static_cast<std::uint64_t>(v->get_int64());
+}
+bool Params::flag(std::string_view name) const {
+    const json::value* v = values_.if_contains(name);
+    return v != nullptr && v->get_bool();
+}
+
+std::span<const MethodRow> method_table() {
+    return kMethods;
+}
+
+const MethodRow* find_method(std::string_view name) {
+    const auto* row = std::ranges::find(kMethods, name, &MethodRow::name);
+    return row == kMethods.end() ? nullptr : row;
+}
+
+Result<void> check_params(const MethodRow& row, const json::object& params) {
+    for (const auto& [key, value] : params) {
+        const auto spec = std::ranges::find(row.params, std::string_view(key), &ParamSpec::name);
+        if (spec == row.params.end()) {
+            return fail(Errc::kInvalidArgument,
+                        "method '" + std::string(row.name) + "' has no parameter '" + std::string(key) + "'");
+        }
+        if (!is_of_kind(value, spec->kind)) {
+            return fail(Errc::kInvalidArgument, "parameter '" + std::string(spec->name) + "' of '" +
+                                                    std::string(row.name) + "' is not " +
+                                                    std::string(kind_name(spec->kind)));
+        }
+    }
+    for (const ParamSpec& spec : row.params) {
+        if (spec.need == Need::kRequired && !params.contains(spec.name)) {
+            return fail(Errc::kInvalidArgument, "method '" + std::string(row.name) + "' needs the parameter '" +
+                                                    std::string(spec.name) + "': " + std::string(spec.meaning));
+        }
+    }
+    return {};
+}
+
+json::value describe_methods() {
+    json::array methods;
+    for (const MethodRow& row : kMethods) {
+        json::array params;
+        for (const ParamSpec& p : row.params) {
+            params.push_back(json::object{{"name", p.name},
+                                          {"kind", kind_name(p.kind)},
+                                          {"required", p.need == Need::kRequired},
+                                          {"meaning", p.meaning}});
+        }
+        methods.push_back(json::object{{"name", row.name}, {"meaning", row.meaning}, {"params", std::move(params)}});
+    }
+    return methods;
+}
+
+}  // namespace gemel::admin

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/gemel/commands.hpp"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <boost/json/array.hpp>
+#include <boost/json/serialize.hpp>
+#include <chrono>
+#include <cstdio>
+
+#include "target/config/value_syntax.hpp"
+#include "tools/gemel/client.hpp"
+#include "tools/gemel/render.hpp"
+
+namespace gemel::cli {
+
+namespace json = boost::json;
+
+namespace {
+
+constexpr auto kPoll = std::chrono::milliseconds(250);
+
+void pause_for(std::chrono::milliseconds time) {
+    ::poll(nullptr, 0, static_cast<int>(time.count()));
+}
+
+void print(const std::string& text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+}
+
+ExitCode complain(const Invocation& given, const Failure& failure) {
+    if (given.json) {
+        print(json::serialize(json::object{{"error", json::object{{"errc", failure.errc},
+                                                                  {"exit_code", static_cast<int>(failure.code)},
+                                                                  {"message", failure.message}}}}) +
+              "\n");
+    } else {
+        std::fprintf(stderr, "gemel: %s\n", failure.message.c_str());
+    }
+    return failure.code;
+}
+
+Outcome<json::value> call(const Invocation& given, std::string_view method, json::object params) {
+    auto client = AdminClient::connect(given.socket);
+    if (!client) {
+        return std::unexpected(std::move(client).error());
+    }
+    return client->call(method, std::move(params));
+}
+
+ExitCode show(const Invocation& given, std::string_view method, std::string (*render)(const json::value&)) {
+    const auto answer = call(given, method, {});
+    if (!answer) {
+        return complain(given, answer.error());
+    }
+    print(given.json ? json::serialize(*answer) + "\n" : render(*answer));
+    return ExitCode::kOk;
+}
+
+/// The text for people after a change that succeeded.
+ExitCode change(const Invocation& given, std::string_view method, json::object params, const std::string& done) {
+    const auto answer = call(given, method, std::move(params));
+    if (!answer) {
+        return complain(given, answer.error());
+    }
+    print(given.json ? json::serialize(*answer) + "\n" : done + "\n");
+    return ExitCode::kOk;
+}
+
+/// One line that is drawn over itself on a terminal; elsewhere a line only when it has changed, at most one a second.
+class ProgressLine {
+  public:
+    ~ProgressLine() { clear(); }
+    void draw(const std::string& line) {
+        if (on_terminal_) {
+            std::fprintf(stderr, "\r\033[K%s", line.c_str());
+            std::fflush(stderr);
+            drawn_ = !line.empty();
+            return;
+        }
+        const auto now = std::chrono::steady_clock::now();
+        if (!line.empty() && line != last_ && now - shown_ >= std::chrono::seconds(1)) {
+            std::fprintf(stderr, "%s\n", line.c_str());
+            last_ = line;
+            shown_ = now;
+        }
+    }
+    void clear() {
+        if (drawn_) {
+            draw("");
+        }
+    }
+
+  private:
+    const bool on_terminal_ = ::isatty(STDERR_FILENO) == 1;
+    bool drawn_ = false;
+    std::string last_;
+    std::chrono::steady_clock::time_point shown_{};
+};
+
+Outcome<json::array> pairs(AdminClient& client, const std::string& volume) {
+    auto answer = client.call("mirror.status", volume.empty() ? json::object{} : json::object{{"volume", volume}});
+    if (!answer) {
+        return std::unexpected(std::move(answer).error());
+    }
+    if (!answer->is_array()) {
+        return std::unexpected(Failure{ExitCode::kInternal, "internal", "the daemon's answer is not a list of pairs"});
+    }
+    return std::move(answer->get_array());
+}
+
+/// Whether waiting for this pair is over: mirrored, or why it never will be without an operator.
+Outcome<bool> settled(const json::value& pair) {
+    const std::string state = text_of(pair, "state");
+    if (state == "mirrored" && flag_of(pair, "connected") && !flag_of(pair, "resync.running")) {
+        return true;
+    }
+    if (state == "split-brain" || state == "need-full" || state == "severed" || state == "unpaired") {
+        return std::unexpected(Failure{ExitCode::kRefused, "refused",
+                                       "volume '" + text_of(pair, "volume") + "' is " + state + ": " +
+                                           text_of(pair, "reason", "it does not become mirrored by itself")});
+    }
+    return false;
+}
+
+ExitCode wait_for_mirrored(const Invocation& given) {
+    auto client = AdminClient::connect(given.socket);
+    if (!client) {
+        return complain(given, client.error());
+    }
+    ProgressLine line;
+    const auto start = std::chrono::steady_clock::now();
+    for (;;) {
+        const auto list = pairs(*client, given.volume);
+        if (!list) {
+            line.clear();
+            return complain(given, list.error());
+        }
+        bool all = true;
+        std::string progress;
+        for (const json::value& pair : *list) {
+            const auto done = settled(pair);
+            if (!done && !(given.volume.empty() && text_of(pair, "state") == "unpaired")) {
+                line.clear();
+                return complain(given, done.error());
+            }
+            all &= done.value_or(true);
+            progress = progress.empty() && pair.is_object() ? render_progress(pair.get_object()) : progress;
+        }
+        if (all) {
+            line.clear();
+            print(given.json ? json::serialize(*list) + "\n" : render_pairs(*list));
+            return ExitCode::kOk;
+        }
+        line.draw(progress);
+        if (given.timeout_seconds != 0 &&
+            std::chrono::steady_clock::now() - start > std::chrono::seconds(given.timeout_seconds)) {
+            line.clear();
+            return complain(given, {ExitCode::kBusy, "timed_out",
+                                    "not mirrored within " + std::to_string(given.timeout_seconds) +
+                                        " s; see 'gemel mirror status' for the reason"});
+        }
+        pause_for(kPoll);
+    }
+}
+
+ExitCode watch_pairs(const Invocation& given) {
+    auto client = AdminClient::connect(given.socket);
+    if (!client) {
+        return complain(given, client.error());
+    }
+    const bool on_terminal = ::isatty(STDOUT_FILENO) == 1;
+    std::string last;
+    for (;;) {
+        const auto list = pairs(*client, given.volume);
+        if (!list) {
+            return complain(given, list.error());
+        }
+        const std::string text = given.json ? json::serialize(*list) + "\n" : render_pairs(*list);
+        if (text != last) {
+            print((on_terminal && !given.json ? "\033[H\033[2J" : "") + text);
+            last = text;
+        }
+        pause_for(std::chrono::seconds(1));
+    }
+}
+
+ExitCode then_wait(const Invocation& given, ExitCode so_far) {
+    return so_far == ExitCode::kOk && given.wait ? wait_for_mirrored(given) : so_far;
+}
+
+}  // namespace
+
+ExitCode show_status(const Invocation& given) {
+    return show(given, "status", render_status);
+}
+
+ExitCode list_volumes(const Invocation& given) {
+    return show(given, "volume.list", render_volumes);
+}
+
+ExitCode list_sessions(const Invocation& given) {
+    return show(given, "session.list", render_sessions);
+}
+
+ExitCode show_events(const Invocation& given) {
+    auto client = AdminClient::connect(given.socket);
+    if (!client) {
+        return complain(given, client.error());
+    }
+    const auto line = [&](const json::value& e) { print((given.json ? json::serialize(e) : render_event(e)) + "\n"); };
+    const auto kept = client->call("events", {{"since", given.since}, {"follow", given.follow}});
+    if (!kept) {
+        return complain(given, kept.error());
+    }
+    if (const json::object* answer = kept->if_object()) {
+        const json::value* events = answer->if_contains("events");
+        for (const json::value& e : events != nullptr && events->is_array() ? events->get_array() : json::array{}) {
+            line(e);
+        }
+    }
+    while (given.follow) {
+        const auto event = client->next_event();
+        if (!event) {
+            return complain(given, event.error());
+        }
+        line(*event);
+    }
+    return ExitCode::kOk;
+}
+
+ExitCode mirror_status(const Invocation& given) {
+    if (given.wait) {
+        return wait_for_mirrored(given);
+    }
+    if (given.watch) {
+        return watch_pairs(given);
+    }
+    auto client = AdminClient::connect(given.socket);
+    if (!client) {
+        return complain(given, client.error());
+    }
+    const auto list = pairs(*client, given.volume);
+    if (!list) {
+        return complain(given, list.error());
+    }
+    if (given.json) {
+        print(json::serialize(*list) + "\n");
+    } else if (!given.volume.empty() && list->size() == 1 && list->front().is_object()) {
+        print(render_pair_details(list->front().get_object()));
+    } else {
+        print(render_pairs(*list));
+    }
+    return ExitCode::kOk;
+}
+
+ExitCode mirror_establish(const Invocation& given) {
+    json::object params{{"volume", given.volume}, {"peer", given.peer}, {"overwrite", given.overwrite}};
+    if (!given.peer_volume.empty()) {
+        params["peer_volume"] = given.peer_volume;
+    }
+    return then_wait(given, change(given, "mirror.establish", std::move(params),
+                                   "volume '" + given.volume + "' is paired with node '" + given.peer +
+                                       "'; the first copy is on its way, see 'gemel mirror status'"));
+}
+
+ExitCode mirror_sever(const Invocation& given) {
+    return change(given, "mirror.sever", {{"volume", given.volume}, {"force", given.force}},
+                  "the mirror of volume '" + given.volume + "' is severed; changed tracks are recorded");
+}
+
+ExitCode mirror_re_establish(const Invocation& given) {
+    json::object params{{"volume", given.volume}, {"force", given.force}};
+    if (!given.from.empty()) {
+        params["from"] = given.from;
+    }
+    return then_wait(given, change(given, "mirror.re_establish", std::move(params),
+                                   "volume '" + given.volume + "' is mirrored again; changed tracks are being sent"));
+}
+
+ExitCode mirror_resize(const Invocation& given) {
+    const auto bytes = config::parse_size(given.size);
+    if (!bytes) {
+        return complain(given, {ExitCode::kUsage, "invalid_argument", bytes.error().message});
+    }
+    return change(given, "mirror.resize", {{"volume", given.volume}, {"bytes", *bytes}, {"shrink", given.shrink}},
+                  "volume '" + given.volume + "' has " + config::format_size(*bytes) + " now; its hosts are told");
+}
+
+ExitCode promote(const Invocation& given) {
+    return change(given, "promote", {{"volume", given.volume}, {"force", given.force}},
+                  "this node is the primary of volume '" + given.volume + "' now");
+}
+
+}  // namespace gemel::cli

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the verbs of gemel do: a call, then its answer as a table or as JSON.
+// Threads: one.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "tools/gemel/exit_code.hpp"
+
+namespace gemel::cli {
+
+/// The whole command line, as main.cpp read it.
+struct Invocation {
+    std::string socket;
+    bool json = false;
+    std::string volume;
+    std::string peer;
+    std::string peer_volume;
+    std::string from;
+    std::string size;
+    bool overwrite = false;
+    bool force = false;
+    bool shrink = false;
+    bool wait = false;
+    bool watch = false;
+    bool follow = false;
+    std::uint64_t since = 0;
+    std::uint64_t timeout_seconds = 0;  ///< of --wait; 0: no limit
+};
+
+/// Each returns the exit code; errors are on standard error, or as JSON on standard output with --json.
+ExitCode show_status(const Invocation& given);
+ExitCode list_volumes(const Invocation& given);
+ExitCode list_sessions(const Invocation& given);
+ExitCode show_events(const Invocation& given);
+ExitCode mirror_status(const Invocation& given);
+ExitCode mirror_establish(const Invocation& given);
+ExitCode mirror_sever(const Invocation& given);
+ExitCode mirror_re_establish(const Invocation& given);
+ExitCode mirror_resize(const Invocation& given);
+ExitCode promote(const Invocation& given);
+
+}  // namespace gemel::cli
