@@ -7,7 +7,7 @@
 //       start().
 //   DQ2 A descriptor's entry in the table of registered files is renewed when its slot's ticket changes; forget_file()
 //       drops it, since a registered file keeps the open file (and its locks) alive.
-// Threads: the processor's own, after bind_to_thread(); wake() of the implementation from any.
+// Threads: all calls on the processor's own.
 #pragma once
 
 #include <atomic>
@@ -57,7 +57,7 @@ enum class DiskQueueKind : std::uint8_t { kAutomatic, kRing, kBlocking };
 struct DiskQueueOptions {
     DiskQueueKind kind = DiskQueueKind::kAutomatic;
     FixedMemory memory;  ///< empty: nothing is registered
-    /// Told once per process-wide reason, e.g. that RLIMIT_MEMLOCK refuses registration. May be empty. Any thread.
+    /// Told at most once per queue and reason, e.g. that RLIMIT_MEMLOCK refuses registration. May be empty. Any thread.
     std::function<void(std::string)> notice;
 };
 
@@ -65,9 +65,7 @@ class DiskQueue {
   public:
     virtual ~DiskQueue() = default;
 
-    /// Called first, on the thread that will use the queue. `wake_fd`: an eventfd that is written when completions
-    /// wait and events are armed.
-    virtual Result<void> bind_to_thread(int wake_fd) = 0;
+    /// Takes the request; it reaches the system at the next submit_and_reap().
     virtual void start(DiskRequest& request) = 0;
     /// Hands what was started to the system in one call, and runs what has completed. Returns how many completed.
     virtual std::size_t submit_and_reap() = 0;
@@ -80,8 +78,9 @@ class DiskQueue {
     [[nodiscard]] virtual std::string describe() const = 0;  ///< "io_uring", "threads"
 };
 
-/// REQUIRES: nothing of the queue is used before bind_to_thread(). With kAutomatic the choice falls there.
-std::unique_ptr<DiskQueue> make_disk_queue(DiskQueueOptions options);
+/// Makes the queue of the calling thread. `wake_fd`: an eventfd that is written when a completion waits and events are
+/// armed. Errors: kUnsupported: io_uring was asked for and is refused; kResources.
+Result<std::unique_ptr<DiskQueue>> open_disk_queue(const DiskQueueOptions& options, int wake_fd);
 
 /// co_await disk_io(queue, request): starts it and waits. Ends on the queue's processor.
 class disk_io {
