@@ -13,6 +13,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 #include <thread>
 
 #include "target/runtime/readiness.hpp"
@@ -64,6 +65,22 @@ struct Processor::Impl {
     std::atomic<bool> asleep{false};
     std::atomic<bool> stopping{false};
     std::atomic<std::uint64_t> wake_ups{0};
+
+    std::mutex forget_mutex;
+    std::vector<DiskFile> to_forget;  // guarded by forget_mutex
+    std::atomic<bool> forget_waits{false};
+
+    void forget_files() {
+        std::vector<DiskFile> files;
+        {
+            const std::lock_guard lock(forget_mutex);
+            files.swap(to_forget);
+            forget_waits.store(false, std::memory_order_relaxed);
+        }
+        for (const DiskFile& file : files) {
+            disks->forget_file(file);
+        }
+    }
 
     void push_local(Work& work) {
         work.next = nullptr;
@@ -177,7 +194,8 @@ struct Processor::Impl {
 
     void sleep() {
         asleep.store(true, std::memory_order_seq_cst);
-        const bool stay = inbox.load(std::memory_order_seq_cst) != nullptr || finished() || disks->arm_events();
+        const bool stay = inbox.load(std::memory_order_seq_cst) != nullptr ||
+                          forget_waits.load(std::memory_order_seq_cst) || finished() || disks->arm_events();
         if (!stay) {
             if (!wake_pending) {
                 wake_pending = true;
@@ -198,6 +216,9 @@ struct Processor::Impl {
     void loop() {
         for (;;) {
             ++turn;
+            if (forget_waits.load(std::memory_order_relaxed)) {
+                forget_files();
+            }
             bool busy = run_batch();
             busy = run_timers() || busy;
             busy = disks->submit_and_reap() > 0 || busy;
@@ -254,6 +275,19 @@ void Processor::run(const std::function<void(Result<void>)>& ready) {
 
 void Processor::stop() noexcept {
     impl_->stopping.store(true, std::memory_order_seq_cst);
+    impl_->wake_up();
+}
+
+void Processor::forget_file(const DiskFile& file) {
+    if (is_current()) {
+        impl_->disks->forget_file(file);
+        return;
+    }
+    {
+        const std::lock_guard lock(impl_->forget_mutex);
+        impl_->to_forget.push_back(file);
+        impl_->forget_waits.store(true, std::memory_order_seq_cst);
+    }
     impl_->wake_up();
 }
 

@@ -10,7 +10,7 @@
 //   P3  An idle processor sleeps in the kernel. It spins before that only while its last sleeps were shorter than
 //       max_spin, and at most that long.
 //   P4  Work that is posted while a batch runs runs in the next batch, so sockets, disks and timers get their turn.
-// Threads: post() and stop() from any thread; everything else on the processor's own.
+// Threads: post(), stop() and forget_file() from any thread; everything else on the processor's own.
 #pragma once
 
 #include <atomic>
@@ -64,6 +64,9 @@ class Processor final : public Executor {
     static Processor* current_or_null();
     /// REQUIRES: called on a processor's thread.
     static Processor& current();
+
+    /// Drops `file` from the tables of this processor's disk queue, soon. Threads: any, also after the loop has ended.
+    void forget_file(const DiskFile& file);
 
     [[nodiscard]] unsigned index() const;
     [[nodiscard]] const std::string& name() const;
