@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "target/daemon/daemon.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace gemel {
+
+namespace {
+
+Result<void> admit_owner(const Stream& stream) {
+    TRY(const PeerCredentials peer, peer_credentials(stream));
+    if (peer.uid == 0 || peer.uid == ::geteuid()) {
+        return {};
+    }
+    return fail(Errc::kRefused,
+                fmt::format("user {} may not manage this daemon; root and user {} may", peer.uid, ::geteuid()));
+}
+
+std::vector<Executor*> io_executors(ProcessorPool& processors) {
+    std::vector<Executor*> out;
+    for (std::size_t i = 0; i < processors.io_count(); ++i) {
+        out.push_back(&processors.io(i));
+    }
+    return out;
+}
+
+config::Config with_defaults(config::Config config) {
+    if (config.node.name.empty()) {
+        config.node.name = "gemel";
+    }
+    if (config.portals.empty()) {
+        config.portals.push_back({"127.0.0.1:3260", {}});
+    }
+    if (config.daemon.admin_socket.empty()) {
+        config.daemon.admin_socket = "admin.sock";
+    }
+    return config;
+}
+
+std::string counted(std::size_t n, std::string_view what) {
+    return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
+}
+
+/// For when_both(): a task that only ends.
+Task<bool> ended(Task<void> task) {
+    co_await std::move(task);
+    co_return true;
+}
+
+replication::NodeConfig node_config(const config::Config& config) {
+    replication::NodeConfig out;
+    out.node = config.node.name;
+    out.iscsi_address = config.targets.empty() ? "iqn.2026-11.dev.gemel:" + config.node.name : config.targets[0].iqn;
+    out.listen = config.replication.listen;
+    for (const config::Peer& peer : config.peers) {
+        out.peers.push_back({peer.node, peer.address});
+    }
+    out.ack_timeout = config.replication.ack_timeout;
+    out.tries = config.replication.tries;
+    out.frame_bytes = config.replication.frame_bytes;
+    out.on_peer_loss = config.replication.on_peer_loss == config::OnPeerLoss::kFreeze
+                           ? replication::PeerLoss::kFreeze
+                           : replication::PeerLoss::kContinue;
+    return out;
+}
+
+std::unexpected<StartFailure> failed(DaemonExit exit, Error error) {
+    return std::unexpected(StartFailure{exit, std::move(error)});
+}
+
+}  // namespace
+
+Daemon::Daemon(Runtime& runtime, admin::EventRing& events, StateDirectory& state, DaemonOptions options)
+    : runtime_(runtime),
+      events_(events),
+      state_(state),
+      config_(with_defaults(std::move(options.config))),
+      force_(std::move(options.force)),
+      version_(std::move(options.version)),
+      environment_(runtime.environment()),
+      started_(environment_.clock.now()) {}
+
+Daemon::~Daemon() = default;
+
+std::string Daemon::socket_path() const {
+    return state_.resolve(config_.daemon.admin_socket);
+}
+
+Result<void> Daemon::probe_ports() {
+    std::vector<std::string> addresses;
+    for (const config::Portal& portal : config_.portals) {
+        addresses.push_back(portal.address);
+    }
+    if (replicates()) {
+        addresses.push_back(config_.replication.listen);
+    }
+    for (const std::string& address : addresses) {
+        TRY(const std::unique_ptr<Listener> listener, environment_.network.listen(address));
+        listener->close();
+    }
+    return {};
+}
+
+Task<std::expected<void, StartFailure>> Daemon::start_arrays() {
+    for (const config::Array& array : config_.arrays) {
+        std::vector<raid::VolumeSpec> volumes;
+        for (const config::Volume& v : config_.volumes) {
+            if (v.array == array.name) {
+                volumes.push_back({v.name, v.bytes});
+            }
+        }
+        // The one that takes all that is left comes last.
+        std::ranges::partition(volumes, [](const raid::VolumeSpec& v) { return v.bytes != 0; });
+        auto started = co_await start_array({environment_, state_, array, std::move(volumes),
+                                             io_executors(runtime_.processors()), force_.contains(array.name)});
+        if (!started) {
+            const bool force = started.error().code == Errc::kNeedsForce;
+            co_return failed(force ? DaemonExit::kNeedsForce : DaemonExit::kArray, std::move(started).error());
+        }
+        arrays_.push_back(*std::move(started));
+    }
+    co_return std::expected<void, StartFailure>{};
+}
+
+Result<void> Daemon::add_volumes() {
+    if (replicates()) {
+        replicator_ =
+            std::make_unique<replication::Replicator>(environment_, node_config(config_), runtime_.processors().io(0));
+    }
+    for (const StartedArray& started : arrays_) {
+        for (const VolumeInfo& info : started.array->volumes()) {
+            if (volumes_.contains(info.name)) {
+                return fail(Errc::kAlreadyExists, fmt::format("two arrays have a volume '{}', the second is array '{}'",
+                                                              info.name, started.array->status().name));
+            }
+            BlockDevice* device = replicator_ != nullptr ? &replicator_->add_volume(*started.array, info.name)
+                                                         : started.array->find(info.name);
+            volumes_[info.name] = {started.array.get(), device};
+        }
+    }
+    for (const config::Volume& v : config_.volumes) {
+        if (!volumes_.contains(v.name)) {
+            events_.emit({Severity::kWarning, "volume-not-in-array", "volume " + v.name,
+                          fmt::format("the configuration has it, the durable table of array '{}' has not", v.array),
+                          "volumes are made when the array is created; remove it from the configuration"});
+        }
+    }
+    return {};
+}
+
+scsi::LunOptions Daemon::unit_options(const config::Lun& lun) const {
+    scsi::LunOptions options;
+    options.block_bytes = lun.block_bytes;
+    options.read_only = lun.read_only;
+    options.write_cache =
+        lun.write_cache == config::WriteCache::kNone ? scsi::WriteCache::kNone : scsi::WriteCache::kVolatile;
+    return options;
+}
+
+Result<void> Daemon::make_units() {
+    for (const config::Target& target : config_.targets) {
+        for (const config::Lun& lun : target.luns) {
+            const auto volume = volumes_.find(lun.volume);
+            if (volume == volumes_.end() || units_.contains(lun.volume)) {
+                continue;
+            }
+            const scsi::LunOptions options = unit_options(lun);
+            if (auto good = scsi::LogicalUnit::check(volume->second.device->limits(), options); !good) {
+                return fail(good.error().code, fmt::format("volume '{}' cannot be LUN {} of {}: {}", lun.volume,
+                                                           lun.lun, target.iqn, good.error().message));
+            }
+            units_[lun.volume] = std::make_unique<scsi::LogicalUnit>(environment_, *volume->second.device, options);
+        }
+    }
+    return {};
+}
+
+iscsi::ServerConfig Daemon::server_config() {
+    iscsi::ServerConfig out;
+    for (const config::Portal& portal : config_.portals) {
+        out.portals.push_back(portal.address);
+    }
+    for (const config::Target& target : config_.targets) {
+        iscsi::TargetDefinition definition;
+        definition.iqn = target.iqn;
+        definition.alias = target.alias;
+        definition.allowed_initiators = target.allowed_initiators;
+        for (const config::Lun& lun : target.luns) {
+            if (const auto unit = units_.find(lun.volume); unit != units_.end()) {
+                definition.luns.emplace_back(lun.lun, unit->second.get());
+            }
+        }
+        out.targets.push_back(std::move(definition));
+    }
+    return out;
+}
+
+Result<void> Daemon::start_server() {
+    server_ = std::make_unique<iscsi::Server>(environment_, server_config(), runtime_.processors().main(),
+                                              io_executors(runtime_.processors()));
+    return server_->listen();
+}
+
+Result<void> Daemon::start_admin() {
+    admin::ServerOptions options;
+    options.address = "unix:" + socket_path();
+    options.admit = &admit_owner;
+    admin_ = std::make_unique<admin::AdminServer>(environment_, std::move(options), *this, events_);
+    return admin_->start();
+}
+
+Task<std::expected<void, StartFailure>> Daemon::start() {
+    if (auto ports = probe_ports(); !ports) {
+        co_return failed(DaemonExit::kListen, std::move(ports).error());
+    }
+    if (auto arrays = co_await start_arrays(); !arrays) {
+        co_return arrays;
+    }
+    if (auto volumes = add_volumes(); !volumes) {
+        co_return failed(DaemonExit::kArray, std::move(volumes).error());
+    }
+    if (replicator_ != nullptr) {
+        if (auto replicating = co_await replicator_->start(); !replicating) {
+            const bool port = replicating.error().code == Errc::kBusy;
+            co_return failed(port ? DaemonExit::kListen : DaemonExit::kReplication, std::move(replicating).error());
+        }
+    }
+    if (auto units = make_units(); !units) {
+        co_return failed(DaemonExit::kConfig, std::move(units).error());
+    }
+    if (auto admin = start_admin(); !admin) {
+        co_return failed(DaemonExit::kState, std::move(admin).error());
+    }
+    if (auto server = start_server(); !server) {
+        co_return failed(DaemonExit::kListen, std::move(server).error());
+    }
+    co_return std::expected<void, StartFailure>{};
+}
+
+Task<void> Daemon::stop_arrays() {
+    Executor& home = Executor::current();
+    for (StartedArray& started : arrays_) {
+        co_await resume_on(runtime_.processors().io(0));
+        const auto stopped = co_await started.array->stop();
+        co_await resume_on(home);
+        if (!stopped) {
+            events_.emit({Severity::kWarning, "array-not-clean", "array " + started.array->status().name,
+                          stopped.error().message, "it is made consistent at the next start"});
+        }
+    }
+    arrays_.clear();
+}
+
+Task<void> Daemon::stop() {
+    // Both at once: commands in flight may wait for the peer, and the replicator ends that waiting.
+    Task<bool> no_server = [](iscsi::Server* s) -> Task<bool> {
+        co_return s == nullptr || co_await ended(s->stop());
+    }(server_.get());
+    Task<bool> no_mirrors = [](replication::Replicator* r) -> Task<bool> {
+        co_return r == nullptr || co_await ended(r->stop());
+    }(replicator_.get());
+    co_await when_both(std::move(no_server), std::move(no_mirrors));
+    if (admin_ != nullptr) {
+        co_await admin_->stop();
+    }
+    server_.reset();
+    admin_.reset();
+    units_.clear();
+    volumes_.clear();
+    replicator_.reset();
+    co_await stop_arrays();
+}
+
+std::string Daemon::summary() const {
+    std::string portals;
+    for (const std::string& address : server_->portal_addresses()) {
+        portals += (portals.empty() ? "" : ", ") + address;
+    }
+    std::size_t luns = 0;
+    for (const config::Target& target : config_.targets) {
+        luns += target.luns.size();
+    }
+    return fmt::format("listening on {} (node {}, {}, {}{}, admin socket {})", portals, config_.node.name,
+                       counted(config_.targets.size(), "target"), counted(luns, "LUN"),
+                       replicator_ != nullptr ? ", replication on " + replicator_->listen_address() : "",
+                       socket_path());
+}
+
+}  // namespace gemel

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// Daemon: everything of a running gemeld, wired together: members -> arrays -> mirrors -> logical units -> portals, and
+// the admin socket beside them.
+//
+// Invariants:
+//   DM1 Nothing is formatted before it is known that every port can be listened on.
+//   DM2 Parts are made from the members up and stopped from the hosts down; what a part refers to outlives it.
+// Threads: on the main processor.
+#pragma once
+
+#include <expected>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "replication/replicator.hpp"
+#include "target/admin/event_ring.hpp"
+#include "target/admin/management.hpp"
+#include "target/admin/server.hpp"
+#include "target/config/config.hpp"
+#include "target/daemon/array_start.hpp"
+#include "target/iscsi/portal.hpp"
+#include "target/runtime/runtime.hpp"
+#include "target/scsi/lun.hpp"
+
+namespace gemel {
+
+/// How gemeld ends. Scripts and units depend on the numbers.
+enum class DaemonExit : std::uint8_t {
+    kOk = 0,
+    kInternal = 1,
+    kUsage = 2,
+    kConfig = 3,       ///< the configuration has mistakes
+    kState = 4,        ///< the state directory is in use or cannot be used
+    kArray = 5,        ///< an array cannot be started
+    kNeedsForce = 6,   ///< an array starts only with --force
+    kListen = 7,       ///< an address cannot be listened on
+    kReplication = 8,  ///< the replication engine cannot be started
+    kResources = 9,    ///< memory, threads, descriptors
+};
+
+struct StartFailure {
+    DaemonExit exit = DaemonExit::kInternal;
+    Error error;
+};
+
+struct DaemonOptions {
+    config::Config config;
+    std::set<std::string> force;  ///< arrays named by --force
+    std::string version;
+};
+
+class Daemon final : public admin::Management {
+  public:
+    /// REQUIRES: everything given outlives it.
+    Daemon(Runtime& runtime, admin::EventRing& events, StateDirectory& state, DaemonOptions options);
+    /// REQUIRES: stop() has ended, or start() was never called.
+    ~Daemon() override;
+
+    /// All of it, or an error; stop() must follow either way.
+    Task<std::expected<void, StartFailure>> start();
+    Task<void> stop();
+    /// "listening on 127.0.0.1:3260 (node alpha, 1 target, 1 LUN, admin socket /x/admin.sock)". REQUIRES: started.
+    [[nodiscard]] std::string summary() const;
+
+    Task<Result<boost::json::value>> status() override;
+    Task<Result<boost::json::value>> volume_list() override;
+    Task<Result<boost::json::value>> session_list() override;
+    Task<Result<boost::json::value>> mirror_status(std::string volume) override;
+    Task<Result<void>> mirror_establish(std::string volume, std::string peer, std::string peer_volume,
+                                        bool overwrite) override;
+    Task<Result<void>> mirror_sever(std::string volume, bool force) override;
+    Task<Result<void>> mirror_re_establish(std::string volume, std::string from, bool force) override;
+    Task<Result<void>> mirror_resize(std::string volume, std::uint64_t bytes, bool shrink) override;
+    Task<Result<void>> promote(std::string volume, bool force) override;
+
+  private:
+    /// A volume as hosts see it.
+    struct Volume {
+        raid::Array* array = nullptr;
+        BlockDevice* device = nullptr;  ///< the mirror, or the array's volume where nothing replicates
+    };
+
+    Result<void> probe_ports();
+    Task<std::expected<void, StartFailure>> start_arrays();
+    Result<void> add_volumes();
+    Result<void> make_units();
+    [[nodiscard]] scsi::LunOptions unit_options(const config::Lun& lun) const;
+    iscsi::ServerConfig server_config();
+    Result<void> start_server();
+    Result<void> start_admin();
+    Task<void> stop_arrays();
+    [[nodiscard]] std::string socket_path() const;
+    [[nodiscard]] bool replicates() const { return !config_.replication.listen.empty(); }
+    /// Errors: kNotFound names the volumes there are; kRefused: this node does not replicate.
+    Result<void> check_volume(const std::string& volume) const;
+    Result<void> check_mirror(const std::string& volume) const;
+    Task<std::map<std::string, replication::PairStatus>> pairs();
+    boost::json::array volumes_json(const std::map<std::string, replication::PairStatus>& pairs) const;
+
+    Runtime& runtime_;
+    admin::EventRing& events_;
+    StateDirectory& state_;
+    const config::Config config_;
+    const std::set<std::string> force_;
+    const std::string version_;
+    Environment environment_;
+    const TimePoint started_;
+
+    std::vector<StartedArray> arrays_;
+    std::unique_ptr<replication::Replicator> replicator_;
+    std::map<std::string, Volume> volumes_;
+    std::map<std::string, std::unique_ptr<scsi::LogicalUnit>> units_;  ///< by name of volume
+    std::unique_ptr<iscsi::Server> server_;
+    std::unique_ptr<admin::AdminServer> admin_;
+};
+
+}  // namespace gemel

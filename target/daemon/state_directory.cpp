@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "target/daemon/state_directory.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "gemel/crc32c.hpp"
+
+namespace gemel {
+
+namespace {
+
+constexpr int kPollMs = 50;
+constexpr std::string_view kFirstLine = "gemel-array-record 1\n";
+
+std::unexpected<Error> system_error(std::string_view what, const std::string& path) {
+    const int number = errno;
+    const Errc code = number == EACCES || number == EPERM || number == EROFS ? Errc::kRefused
+                      : number == ENOSPC || number == EDQUOT                 ? Errc::kNoSpace
+                                                                             : Errc::kIo;
+    return fail(code, fmt::format("cannot {} {}: {}", what, path, std::strerror(number)));
+}
+
+/// Closes a descriptor at the end of a scope.
+class Descriptor {
+  public:
+    explicit Descriptor(int number) : number_(number) {}
+    ~Descriptor() {
+        if (number_ >= 0) {
+            ::close(number_);
+        }
+    }
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+    [[nodiscard]] int get() const { return number_; }
+    int release() { return std::exchange(number_, -1); }
+
+  private:
+    int number_;
+};
+
+Result<std::string> read_all(int descriptor, const std::string& path) {
+    std::string out;
+    std::array<char, 4096> chunk;
+    for (;;) {
+        const ssize_t n = ::pread(descriptor, chunk.data(), chunk.size(), static_cast<off_t>(out.size()));
+        if (n < 0) {
+            return system_error("read", path);
+        }
+        if (n == 0 || out.size() > 65536) {
+            return out;
+        }
+        out.append(chunk.data(), static_cast<std::size_t>(n));
+    }
+}
+
+Result<void> write_all(int descriptor, std::string_view text, const std::string& path) {
+    while (!text.empty()) {
+        const ssize_t n = ::write(descriptor, text.data(), text.size());
+        if (n < 0) {
+            return system_error("write", path);
+        }
+        text.remove_prefix(static_cast<std::size_t>(n));
+    }
+    return {};
+}
+
+Result<void> sync_directory(const std::string& path) {
+    const Descriptor directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (directory.get() < 0 || ::fsync(directory.get()) != 0) {
+        return system_error("sync", path);
+    }
+    return {};
+}
+
+Result<void> make_directory(const std::string& path) {
+    std::error_code bad;
+    const std::filesystem::path parent = std::filesystem::path(path).parent_path();
+    std::filesystem::create_directories(parent, bad);
+    if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
+        return system_error("make the directory", path);
+    }
+    return {};
+}
+
+/// "process 4711 (gemeld)", as the holder wrote into the lock file.
+std::string holder_of(int lock, const std::string& path) {
+    const std::string written = read_all(lock, path).value_or("");
+    int pid = 0;
+    if (std::from_chars(written.data(), written.data() + written.size(), pid).ec != std::errc{} || pid <= 0) {
+        return "another process";
+    }
+    const Descriptor comm(::open(fmt::format("/proc/{}/comm", pid).c_str(), O_RDONLY | O_CLOEXEC));
+    std::string name = comm.get() >= 0 ? read_all(comm.get(), "").value_or("") : "";
+    name = name.substr(0, name.find('\n'));
+    return name.empty() ? fmt::format("process {}", pid) : fmt::format("process {} ({})", pid, name);
+}
+
+}  // namespace
+
+std::string encode_record(const ArrayRecord& record) {
+    std::string text(kFirstLine);
+    text += record.state == ArrayRecord::State::kFormatted ? "state formatted\n" : "state formatting\n";
+    text += "uuid " + record.uuid.text() + "\n";
+    return text + fmt::format("crc {:08x}\n", crc32c(as_bytes_of(text)));
+}
+
+Result<ArrayRecord> decode_record(std::string_view text) {
+    const std::size_t crc_line = text.rfind("crc ");
+    if (!text.starts_with(kFirstLine) || crc_line == std::string_view::npos || !text.ends_with('\n')) {
+        return fail(Errc::kCorrupt, "it is not an array record of version 1");
+    }
+    std::uint32_t crc = 0;
+    const std::string_view digits = text.substr(crc_line + 4, text.size() - crc_line - 5);
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), crc, 16);
+    if (error != std::errc{} || end != digits.data() + digits.size() ||
+        crc != crc32c(as_bytes_of(text.substr(0, crc_line)))) {
+        return fail(Errc::kCorrupt, "its checksum is wrong");
+    }
+    // The checksum is right: it was written by us, in the fixed layout of encode_record().
+    ArrayRecord record;
+    record.state = text.find("state formatted\n") != std::string_view::npos ? ArrayRecord::State::kFormatted
+                                                                            : ArrayRecord::State::kFormatting;
+    const std::size_t uuid = text.find("uuid ");
+    if (uuid == std::string_view::npos || uuid + 5 + 32 > crc_line) {
+        return fail(Errc::kCorrupt, "it has no uuid");
+    }
+    for (std::size_t i = 0; i < 16; ++i) {
+        unsigned byte = 0;
+        const char* at = text.data() + uuid + 5 + i * 2;
+        if (std::from_chars(at, at + 2, byte, 16).ptr != at + 2) {
+            return fail(Errc::kCorrupt, "its uuid has other characters than hexadecimal digits");
+        }
+        record.uuid.bytes[i] = static_cast<std::byte>(byte);
+    }
+    return record;
+}
+
+Result<StateDirectory> StateDirectory::open(std::string path, Duration wait) {
+    std::error_code bad;
+    path = std::filesystem::absolute(path, bad).lexically_normal().string();
+    while (path.size() > 1 && path.ends_with('/')) {
+        path.pop_back();
+    }
+    TRY_VOID(make_directory(path));
+    TRY_VOID(make_directory(path + "/arrays"));
+    const std::string lock_path = path + "/lock";
+    Descriptor lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (lock.get() < 0) {
+        return system_error("open", lock_path);
+    }
+    for (Duration waited{}; ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0; waited += std::chrono::milliseconds(kPollMs)) {
+        if (errno != EWOULDBLOCK && errno != EINTR) {
+            return system_error("lock", lock_path);
+        }
+        if (waited >= wait) {
+            return fail(Errc::kBusy,
+                        fmt::format("the state directory {} is in use by {}; stop it first, or give another "
+                                    "--state-dir",
+                                    path, holder_of(lock.get(), lock_path)));
+        }
+        ::poll(nullptr, 0, kPollMs);
+    }
+    if (::ftruncate(lock.get(), 0) != 0) {
+        return system_error("write", lock_path);
+    }
+    TRY_VOID(write_all(lock.get(), std::to_string(::getpid()) + "\n", lock_path));
+    return StateDirectory(std::move(path), lock.release());
+}
+
+StateDirectory::StateDirectory(StateDirectory&& other) noexcept
+    : path_(std::move(other.path_)), lock_(std::exchange(other.lock_, -1)) {}
+
+StateDirectory& StateDirectory::operator=(StateDirectory&& other) noexcept {
+    std::swap(path_, other.path_);
+    std::swap(lock_, other.lock_);
+    return *this;
+}
+
+StateDirectory::~StateDirectory() {
+    if (lock_ >= 0) {
+        ::close(lock_);
+    }
+}
+
+std::string StateDirectory::resolve(std::string_view path) const {
+    return (std::filesystem::path(path_) / path).lexically_normal().string();
+}
+
+std::string StateDirectory::record_path(const std::string& array) const {
+    return path_ + "/arrays/" + array;
+}
+
+Result<std::optional<ArrayRecord>> StateDirectory::array_record(const std::string& array) const {
+    const std::string path = record_path(array);
+    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (file.get() < 0) {
+        if (errno == ENOENT) {
+            return std::nullopt;
+        }
+        return system_error("open", path);
+    }
+    TRY(const std::string text, read_all(file.get(), path));
+    auto record = decode_record(text);
+    if (!record) {
+        return fail(Errc::kCorrupt,
+                    fmt::format("the record of array '{}' in {} is damaged: {}; if its members hold the array, remove "
+                                "the record and set create = false",
+                                array, path, record.error().message));
+    }
+    return *record;
+}
+
+Result<void> StateDirectory::write_array_record(const std::string& array, const ArrayRecord& record) {
+    const std::string path = record_path(array);
+    const std::string draft = path + "#";  // no array's name has a '#'
+    {
+        const Descriptor file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+        if (file.get() < 0) {
+            return system_error("make", draft);
+        }
+        TRY_VOID(write_all(file.get(), encode_record(record), draft));
+        if (::fsync(file.get()) != 0) {
+            return system_error("sync", draft);
+        }
+    }
+    if (::rename(draft.c_str(), path.c_str()) != 0) {
+        return system_error("rename to", path);
+    }
+    return sync_directory(path_ + "/arrays");
+}
+
+Result<void> StateDirectory::remove_array_record(const std::string& array) {
+    const std::string path = record_path(array);
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
+        return system_error("remove", path);
+    }
+    return sync_directory(path_ + "/arrays");
+}
+
+}  // namespace gemel

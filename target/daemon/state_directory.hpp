@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// StateDirectory: what a daemon keeps beside its members: a lock, so that it is the only one, and a record of every
+// array that it has formatted, so that it never formats one again.
+//
+// Invariants:
+//   SD1 One process holds the directory from open() to its death.
+//   SD2 A record is written to another name, synced, renamed, and the directory synced: after a crash it is the old one
+//       or the new one.
+//   SD3 The record kFormatting is durable before the first byte of a member changes; kFormatted follows when the array
+//       is complete. An array without a record has never been touched from here.
+// Threads: one; the calls block for short file operations.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "gemel/bytes.hpp"
+#include "gemel/clock.hpp"
+#include "gemel/result.hpp"
+
+namespace gemel {
+
+struct ArrayRecord {
+    enum class State : std::uint8_t { kFormatting, kFormatted };
+    State state = State::kFormatting;
+    Uuid uuid;  ///< nil while kFormatting
+    friend bool operator==(const ArrayRecord&, const ArrayRecord&) = default;
+};
+
+/// The record as text, with its checksum; and back. Errors: kCorrupt says what is wrong.
+std::string encode_record(const ArrayRecord& record);
+Result<ArrayRecord> decode_record(std::string_view text);
+
+class StateDirectory {
+  public:
+    /// Makes the directory (mode 0700) if it is not there and takes its lock, waiting up to `wait` for another daemon.
+    /// Errors: kBusy names the holder; kRefused, kIo.
+    static Result<StateDirectory> open(std::string path, Duration wait);
+    StateDirectory(StateDirectory&& other) noexcept;
+    StateDirectory& operator=(StateDirectory&& other) noexcept;
+    ~StateDirectory();
+
+    /// Absolute.
+    [[nodiscard]] const std::string& path() const { return path_; }
+    /// `path` itself if it is absolute, else under the directory.
+    [[nodiscard]] std::string resolve(std::string_view path) const;
+
+    /// Nothing if the array was never formatted from here. Errors: kCorrupt, kIo.
+    [[nodiscard]] Result<std::optional<ArrayRecord>> array_record(const std::string& array) const;
+    /// Durable when it returns. Errors: kNoSpace, kIo.
+    Result<void> write_array_record(const std::string& array, const ArrayRecord& record);
+    /// Durable when it returns.
+    Result<void> remove_array_record(const std::string& array);
+
+  private:
+    StateDirectory(std::string path, int lock) : path_(std::move(path)), lock_(lock) {}
+    [[nodiscard]] std::string record_path(const std::string& array) const;
+
+    std::string path_;
+    int lock_;
+};
+
+}  // namespace gemel

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "target/daemon/status_json.hpp"
+
+#include <boost/json/array.hpp>
+
+namespace gemel {
+
+namespace json = boost::json;
+
+json::object array_json(const raid::ArrayStatus& status) {
+    json::array members;
+    for (const raid::MemberStatus& m : status.members) {
+        members.push_back(json::object{{"name", m.name}, {"state", raid::member_state_name(m.state)}});
+    }
+    json::value resync = nullptr;
+    if (status.resyncing) {
+        resync =
+            json::object{{"done_bytes", bytes_of(status.resync_done)}, {"total_bytes", bytes_of(status.resync_total)}};
+    }
+    return {{"name", status.name},
+            {"level", status.level},
+            {"state", raid::array_state_name(status.state)},
+            {"strip_bytes", status.strip_bytes},
+            {"uuid", status.uuid.text()},
+            {"bytes", bytes_of(status.sectors)},
+            {"free_bytes", bytes_of(status.free)},
+            {"clean_start", status.clean_start},
+            {"epoch", status.epoch},
+            {"members", std::move(members)},
+            {"resync", std::move(resync)}};
+}
+
+json::object pair_json(const replication::PairStatus& s) {
+    return {
+        {"volume", s.volume},
+        {"role", replication::role_name(s.role)},
+        {"state", replication::pair_state_name(s.state)},
+        {"peer_node", s.peer_node},
+        {"peer_volume", s.peer_volume},
+        {"peer_address", s.peer_address},
+        {"connected", s.connected},
+        {"serving", s.serving},
+        {"reason", s.reason},
+        {"bytes", s.sectors * kSectorBytes},
+        {"term", s.term},
+        {"generation", s.generation},
+        {"sequence",
+         json::object{{"local", s.sequence_local}, {"received", s.sequence_received}, {"durable", s.sequence_durable}}},
+        {"dirty_bytes", s.dirty_bytes},
+        {"region_bytes", s.region_bytes},
+        {"held_frames", s.held_frames},
+        {"resync", json::object{{"running", s.resync.running},
+                                {"direction", s.resync.outgoing ? "outgoing" : "incoming"},
+                                {"done_bytes", s.resync.done_bytes},
+                                {"total_bytes", s.resync.total_bytes},
+                                {"bytes_per_second", s.resync.bytes_per_second},
+                                {"seconds_left", s.resync.seconds_left}}},
+        {"last_error", s.last_error},
+        {"last_ack_age_ms", s.last_ack_age_ms},
+        {"frames_sent", s.frames_sent},
+        {"bytes_sent", s.bytes_sent},
+        {"frames_received", s.frames_received},
+        {"bytes_received", s.bytes_received},
+        {"resync_bytes_sent", s.resync_bytes_sent}};
+}
+
+json::object session_json(const iscsi::SessionStatus& s) {
+    return {{"initiator", s.initiator},
+            {"target", s.target},
+            {"isid", s.isid},
+            {"tsih", s.tsih},
+            {"peer_address", s.peer_address},
+            {"connections", s.connections},
+            {"commands", s.commands},
+            {"bytes_in", s.bytes_in},
+            {"bytes_out", s.bytes_out}};
+}
+
+json::object iscsi_json(const iscsi::ServerStatus& s) {
+    return {{"sessions", s.sessions.size()},
+            {"logging_in", s.logging_in},
+            {"logins", s.logins},
+            {"login_failures", s.login_failures},
+            {"refused_connections", s.refused_connections},
+            {"protocol_errors", s.protocol_errors}};
+}
+
+json::object target_json(const config::Target& target) {
+    json::array luns;
+    for (const config::Lun& lun : target.luns) {
+        luns.push_back(json::object{{"lun", lun.lun},
+                                    {"volume", lun.volume},
+                                    {"block_bytes", lun.block_bytes},
+                                    {"write_cache", lun.write_cache == config::WriteCache::kNone ? "none" : "volatile"},
+                                    {"read_only", lun.read_only}});
+    }
+    return {{"iqn", target.iqn}, {"alias", target.alias}, {"luns", std::move(luns)}};
+}
+
+}  // namespace gemel
