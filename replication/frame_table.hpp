@@ -43,7 +43,7 @@ inline constexpr std::array kFrameTable{
     FrameRow{FrameType::kErrorReply, "error-reply", FrameHandler::kPair, kMaxControlBody, 0},
     FrameRow{FrameType::kResyncBegin, "resync-begin", FrameHandler::kPair, kMaxControlBody, 0},
     FrameRow{FrameType::kResyncReady, "resync-ready", FrameHandler::kPair, 0, 0},
-    FrameRow{FrameType::kTracks, "tracks", FrameHandler::kPair, 0, 64 * 1024},
+    FrameRow{FrameType::kTracks, "tracks", FrameHandler::kPair, kMaxControlBody, 0},
     FrameRow{FrameType::kResyncData, "resync-data", FrameHandler::kStream, kMaxCrcList, kMaxFramePayload},
     FrameRow{FrameType::kResyncEnd, "resync-end", FrameHandler::kPair, 0, 0},
     FrameRow{FrameType::kEstablishPrepare, "establish-prepare", FrameHandler::kOperation, kMaxControlBody, 0},

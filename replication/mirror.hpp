@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+// Mirror: one volume as hosts see it, and this node's side of its pair. As the primary it writes both legs and holds
+// frames until they are acknowledged; as the secondary it applies the peer's frames. The parts are in mirror.cpp
+// (hosts), stream.cpp (frames held and replied), receiver.cpp, negotiation.cpp, resync.cpp and operations.cpp.
+//
+// Invariants:
+//   M1  A region (mirrored) or track (alone) is durably marked before either copy of it may change (I-9).
+//   M2  A new generation is durable, and this leg flushed, before the first write that only this leg has is
+//       acknowledged (I-10).
+//   M3  A frame is held, and the host's buffer borrowed, until it is acknowledged or the association has ended durably.
+//   M4  Overlapping writes and copies hold the interval lock until both legs are done, so no two frames in flight
+//       overlap, and a copy never overwrites newer data (I-11).
+//   M5  A mark is dropped only after a flush of both legs that began after the last write under it had ended (I-7).
+//   M6  The target of a resync is durably inconsistent before its first byte changes; it is not promotable (I-12).
+//   M7  A secondary applies each sequence at most once, of its own term and generation only (I-5, I-14).
+//   M8  State, role and generation change only under transition_; new host writes wait while barrier_ is up.
+// Threads: the executor `home`; read, limits, identity and the unpaired path: any.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+
+#include "gemel/interval_lock.hpp"
+#include "gemel/volume_store.hpp"
+#include "replication/link.hpp"
+#include "replication/pair_metadata.hpp"
+
+namespace gemel::replication {
+
+namespace wire {
+class Operation;
+}
+
+class Mirror;
+
+/// What a mirror needs of its node: links and requests to the peer.
+class PeerAccess {
+  public:
+    virtual ~PeerAccess() = default;
+    /// nullptr for a node that is not configured.
+    virtual Link* link_to(const std::string& node) = 0;
+    /// Sends a request and waits for REPLY (true) or ERROR_REPLY. Errors: kClosed, kTimedOut, or what the peer says.
+    virtual Task<Result<void>> request(Link& link, FrameHeader header, std::string body) = 0;
+    virtual bool pair_id_taken(std::uint32_t pair_id) = 0;
+};
+
+class Mirror : public BlockDevice, public DeviceObserver {
+  public:
+    Mirror(NodeContext& context, PeerAccess& peers, VolumeStore& store, VolumeInfo info, BlockDevice& device);
+
+    // BlockDevice
+    [[nodiscard]] DeviceLimits limits() const override;
+    Task<Result<void>> read(Lba lba, Slice to, ReadOptions options) override;
+    Task<Result<void>> write(Lba lba, Slice from, WriteOptions options) override;
+    Task<Result<void>> flush() override;
+    Task<Result<void>> discard(Lba lba, SectorCount count) override;
+    void observe(DeviceObserver* observer) override { observer_.store(observer); }
+    [[nodiscard]] Uuid identity() const override;
+    [[nodiscard]] std::string name() const override { return "mirror " + info_.name; }
+    // DeviceObserver of the volume below
+    void unreadable(Extent extent) override;
+    void capacity_changed(SectorCount now) override;
+    void degraded(const std::string& why) override;
+
+    Task<void> start();
+    Task<void> stop();
+
+    // Operations; REQUIRES: on home.
+    Task<Result<void>> establish(EstablishRequest request);
+    Task<Result<void>> sever(bool force);
+    Task<Result<void>> re_establish(std::string from_node, bool force);
+    Task<Result<void>> resize(SectorCount sectors, bool force_shrink);
+    Task<Result<void>> promote(bool force);
+    [[nodiscard]] PairStatus status() const;
+
+    // From the node.
+    void link_up(Link& link);
+    void link_down(Link& link);
+    Task<Result<void>> frame_received(Link& link, Frame frame);
+    void pair_unknown(Link& link, const std::string& why);
+    Task<Result<void>> operation_received(Link& link, FrameType type, const wire::Operation& op);
+    [[nodiscard]] const std::string& volume() const { return info_.name; }
+    [[nodiscard]] std::uint32_t pair_id() const;
+    [[nodiscard]] const std::string& peer_node() const { return meta_.superblock().peer_node; }
+
+  private:
+    enum class Mode : std::uint8_t { kPassThrough, kServing, kStandby, kNotReady };
+    enum class Phase : std::uint8_t { kDown, kNegotiating, kIdle, kStreaming, kResyncSource, kResyncTarget };
+
+    struct Leg;
+    struct HeldFrame {
+        SendItem item;
+        Leg* leg = nullptr;
+        std::uint32_t tries = 0;
+    };
+    /// The peer's half of one write, discard, flush or copy.
+    struct Leg {
+        std::vector<std::unique_ptr<HeldFrame>> frames;
+        std::size_t left = 0;
+        bool resync = false;
+        bool acknowledged = true;  ///< false: ended without the peer's reply, its range is in the tracks
+        TimePoint since{};
+        Result<void> result;
+        Event done;
+    };
+    struct RegionUse {
+        std::uint32_t busy = 0;
+        std::uint64_t epoch = 0;
+    };
+    /// A change of the volume by a host.
+    struct Change {
+        FrameType type = FrameType::kData;
+        Lba lba;
+        SectorCount sectors;
+        Slice data;
+        bool fua = false;
+    };
+    struct LegOutcome {
+        Result<void> result;
+        bool acknowledged = true;
+    };
+
+    // mirror.cpp: hosts
+    Task<Result<void>> change_through(Change change);
+    Task<Result<void>> change_paired(Change change);
+    Task<Result<void>> change_home(Change change);
+    Task<Result<void>> change_locked(Change change, Run regions);
+    Task<Result<void>> change_both(Change change);
+    Task<Result<void>> change_acked_early(Change change);
+    Task<void> peer_copy(Change change);
+    Task<Result<void>> apply_local(Change change, bool background);
+    Task<Result<void>> flush_paired();
+    Task<LegOutcome> flush_both();
+    Task<void> maintain();
+    void clear_idle_regions(std::uint64_t epoch);
+    [[nodiscard]] Result<void> admission() const;
+    [[nodiscard]] bool alone() const;
+    void refresh_mode();
+    void hold_hosts();
+    Task<void> wait_admitted();
+    void admit_hosts();
+    Task<Result<void>> drain_hosts();
+    Task<void> drain_through();
+
+    // stream.cpp: the sender's side of a stream
+    Task<LegOutcome> run_leg(Change change, bool resync);
+    void add_frames(Leg& leg, const Change& change);
+    void send_held(HeldFrame& frame);
+    void resend_after(std::uint64_t received);
+    void complete_held(const Result<void>& hosts, bool acknowledged);
+    void reply_received(const FrameHeader& header);
+    void error_received(const FrameHeader& header, const std::string& body);
+    void start_watch();
+    Task<void> watch();
+    [[nodiscard]] Duration budget() const;
+    Task<void> terminate(std::string reason);
+    Task<void> terminate_locked(std::string reason);
+    Task<Result<void>> go_alone(PairState next);
+    void fence(const std::string& why);
+
+    // receiver.cpp
+    Task<Result<void>> stream_received(Link& link, Frame frame);
+    Result<bool> check_sequence(Link& link, const FrameHeader& header);
+    Task<void> apply_frame(Frame frame, std::uint64_t epoch);
+    void reply(std::uint64_t sequence);
+    void reply_error(std::uint64_t sequence, const Error& error);
+    Task<void> drain_applying();
+    void new_stream();
+
+    // negotiation.cpp
+    void start_negotiation();
+    Task<void> drive_negotiation();
+    Task<void> answer_negotiation(PairView theirs, std::uint64_t session);
+    [[nodiscard]] PairView view() const;
+    void send_view(std::uint16_t flags, const PairView& mine);
+    Task<void> settle(PairView mine, PairView theirs);
+    Task<Result<void>> adopt_common(const PairView& mine, const PairView& theirs, const Decision& decision);
+    Task<Result<void>> execute(const PairView& theirs, const Decision& decision);
+    Task<Result<void>> become_idle(const PairView& theirs);
+    Task<Result<void>> restart_stream();
+    void retry_later();
+    Task<void> retry_after_interval();
+    void note_problem(std::string_view event, Severity severity, const std::string& cause, const std::string& action);
+
+    // resync.cpp
+    Task<void> run_resync(std::uint64_t session, bool full);
+    Task<Result<void>> begin_resync(std::uint64_t session, bool full);
+    Task<Result<void>> copy_pass(std::uint64_t session);
+    Task<void> copy_tracks(Run run, std::uint64_t session);
+    Task<Result<void>> copy_range(Lba lba, SectorCount sectors);
+    Task<Result<void>> finish_resync(std::uint64_t session);
+    Task<void> resync_begun(std::uint64_t session, std::uint64_t generation);
+    Task<void> resync_ended(std::uint64_t session, std::uint64_t request);
+    void send_tracks();
+    void tracks_received(const Frame& frame);
+    [[nodiscard]] bool resyncing(std::uint64_t session) const;
+
+    // operations.cpp
+    struct Busy;
+    Result<Link*> contact() const;
+    FrameHeader request_header(FrameType type) const;
+    std::string operation_body(const Superblock& s, bool force, const std::string& from) const;
+    Task<Result<void>> check_blank();
+    Task<Result<void>> prepare_secondary(Link& link, const wire::Operation& op);
+    Task<Result<void>> commit_secondary(const wire::Operation& op);
+    Task<Result<void>> abort_secondary(const wire::Operation& op);
+    Task<Result<void>> sever_here();
+    Task<Result<void>> choose_direction(std::string from_node, bool take_term);
+    [[nodiscard]] Result<std::string> check_direction(const std::string& from_node, bool force) const;
+    Task<Result<void>> restore_peer_metadata(Link& link);
+    Task<Result<void>> resize_pair(Link& link, SectorCount sectors, bool grow);
+    Task<Result<void>> take_size(SectorCount sectors);
+    Task<Result<void>> hand_over();
+    Task<Result<void>> promote_alone();
+    void announce_size(SectorCount sectors);
+
+    [[nodiscard]] Superblock next_superblock() const { return meta_.superblock(); }
+    [[nodiscard]] bool primary() const { return meta_.superblock().role == Role::kPrimary; }
+    [[nodiscard]] bool live(std::uint64_t session) const { return phase_ != Phase::kDown && session == session_; }
+    Clock& clock() { return context_.env.clock; }
+    void emit(std::string_view event, Severity severity, std::string cause, std::string action = {});
+
+    NodeContext& context_;
+    PeerAccess& peers_;
+    VolumeStore& store_;
+    VolumeInfo info_;
+    BlockDevice& device_;
+    PairMetadata meta_;
+    std::atomic<DeviceObserver*> observer_{nullptr};
+    std::atomic<Mode> mode_{Mode::kNotReady};
+    std::atomic<std::uint64_t> sectors_;
+    std::atomic<std::uint64_t> through_{0};
+    Uuid identity_;
+
+    Phase phase_ = Phase::kDown;
+    Link* link_ = nullptr;
+    std::uint64_t session_ = 0;
+    bool started_ = false;
+    bool stopping_ = false;
+    bool serving_ = false;  ///< as the primary
+    bool sending_ = false;  ///< frames go out as they are made
+    bool operating_ = false;
+    std::string why_;  ///< why hosts are not served or the pair is not mirrored
+    std::string last_error_;
+    std::string last_problem_;
+    TimePoint last_problem_at_{};
+    PairView peer_view_;
+    bool peer_seen_ = false;
+
+    // Sender
+    std::map<std::uint64_t, HeldFrame*> held_;
+    std::uint64_t next_sequence_ = 1;
+    std::uint64_t peer_durable_ = 0;
+    std::uint64_t peer_received_ = 0;
+    TimePoint progress_{};
+    TimePoint last_reset_{};
+    TimePoint last_ack_{};
+    bool watching_ = false;
+    bool terminating_ = false;
+    bool maintaining_ = false;
+    bool retrying_ = false;
+    std::uint32_t resets_ = 0;
+
+    // Regions and hosts
+    IntervalLock lock_;
+    std::map<std::uint64_t, RegionUse> uses_;
+    std::uint64_t epoch_ = 1;
+    std::uint32_t barrier_ = 0;
+    Event admitted_;
+    std::uint64_t hosts_inside_ = 0;
+    Event hosts_left_;
+
+    // Receiver
+    Uuid knows_peer_;
+    std::uint64_t received_ = 0;
+    std::uint64_t stream_epoch_ = 0;
+    bool fresh_stream_ = true;
+    std::set<std::uint64_t> applying_;
+    std::set<std::uint64_t> missing_;
+    std::map<std::uint64_t, Error> failed_;
+    std::uint64_t applied_bytes_ = 0;
+    std::uint64_t applying_count_ = 0;
+    Event applied_;
+
+    // Negotiation
+    Mutex transition_;
+    std::uint64_t round_ = 0;
+    bool answered_ = false;  ///< the peer's side of this round is known; frames behind it belong to the new stream
+    PairView answer_;
+    Event answer_event_;
+    Event settled_;
+
+    // Resync
+    Event ready_;
+    std::vector<Run> peer_tracks_;
+    std::vector<Run> copied_;
+    std::set<std::uint64_t> unreadable_;
+    std::uint64_t resync_done_ = 0;
+    std::uint64_t resync_total_ = 0;
+    TimePoint resync_began_{};
+    TimePoint resync_next_{};
+    Result<void> resync_result_;
+
+    std::uint64_t frames_sent_ = 0;
+    std::uint64_t bytes_sent_ = 0;
+    std::uint64_t frames_received_ = 0;
+    std::uint64_t bytes_received_ = 0;
+    std::uint64_t resync_bytes_sent_ = 0;
+
+    Event stop_;
+    Gate gate_;
+};
+
+}  // namespace gemel::replication
