@@ -3,7 +3,7 @@
 """A network cable that can be cut: a small TCP proxy.
 
 In a program: Proxy("127.0.0.1:7262"), then .cut(), .heal(), .freeze(), .corrupt_next(), .forwarded.
-As a process: proxy.py LISTEN TARGET; SIGUSR1 cuts, SIGUSR2 heals, SIGTERM ends.
+As a process: proxy.py LISTEN TARGET [LISTEN TARGET ...]; SIGUSR1 cuts all, SIGUSR2 heals all, SIGTERM ends.
 """
 import signal
 import socket
@@ -136,20 +136,21 @@ def abandon(connection):
 
 
 def main():
-    if len(sys.argv) != 3:
+    ends = sys.argv[1:]
+    if not ends or len(ends) % 2 != 0:
         print(__doc__, file=sys.stderr)
         return 2
-    proxy = Proxy(sys.argv[2], sys.argv[1])
-    print(f"proxy: {proxy.address} to {sys.argv[2]}", flush=True)
-    actions = {signal.SIGUSR1: proxy.cut, signal.SIGUSR2: proxy.heal}
-    signals = set(actions) | {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    signals = {signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before the threads, which inherit it
+    proxies = [Proxy(target, listen) for listen, target in zip(ends[::2], ends[1::2])]
+    for proxy, target in zip(proxies, ends[1::2]):
+        print(f"proxy: {proxy.address} to {target}", flush=True)
     while True:
         got = signal.sigwait(signals)
-        if got not in actions:
-            proxy.close()
+        for proxy in proxies:
+            {signal.SIGUSR1: proxy.cut, signal.SIGUSR2: proxy.heal}.get(got, proxy.close)()
+        if got in (signal.SIGTERM, signal.SIGINT):
             return 0
-        actions[got]()
 
 
 if __name__ == "__main__":
