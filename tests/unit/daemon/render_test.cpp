@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the CLI shows: tables, progress, events, and the exit code of each error.
+#include "tools/gemel/render.hpp"
+
+#include <gtest/gtest.h>
+
+#include <boost/json/parse.hpp>
+
+#include "tools/gemel/exit_code.hpp"
+
+namespace gemel::cli {
+namespace {
+
+namespace json = boost::json;
+
+const std::string kPair = R"({"volume":"vol1","role":"primary","state":"resync-source","peer_node":"beta",
+  "peer_volume":"vol1","connected":true,"serving":true,"reason":"","bytes":536870912,"dirty_bytes":1048576,
+  "sequence":{"local":9,"received":8,"durable":7},
+  "resync":{"running":true,"direction":"outgoing","done_bytes":241591911,"total_bytes":536870912,
+            "bytes_per_second":125829120,"seconds_left":3}})";
+
+TEST(CliRender, ColumnsAreAsWideAsTheirWidestCell) {
+    EXPECT_EQ(render_table({{"A", "LONG"}, {"wide cell", "x"}}), "A          LONG\nwide cell  x\n");
+}
+
+TEST(CliRender, ARunningResyncHasALineWithPercentRateAndTimeLeft) {
+    json::object pair = json::parse(kPair).as_object();
+    EXPECT_EQ(render_progress(pair), "vol1: resync to beta: 45 % of 512 MiB, 120 MiB/s, 0:03 left");
+    pair["resync"].as_object()["direction"] = "incoming";
+    pair["resync"].as_object()["seconds_left"] = -1;
+    EXPECT_EQ(render_progress(pair), "vol1: resync from beta: 45 % of 512 MiB, 120 MiB/s, unknown time left");
+    pair["resync"].as_object()["running"] = false;
+    EXPECT_EQ(render_progress(pair), "");
+}
+
+TEST(CliRender, PairsAreATableAndOnePairIsDescribed) {
+    const json::value pair = json::parse(kPair);
+    const std::string table = render_pairs(json::array{pair});
+    EXPECT_NE(table.find("vol1    primary  beta/vol1  resync-source  up    yes      1 MiB"), std::string::npos)
+        << table;
+    EXPECT_NE(table.find("45 %"), std::string::npos);
+    EXPECT_NE(render_pair_details(pair.as_object()).find("9 sent, 8 acknowledged, 7 durable"), std::string::npos);
+    EXPECT_EQ(render_pairs(json::array{}), "no mirrored volumes\n");
+}
+
+TEST(CliRender, VolumesShowTheirMirrorAndLuns) {
+    const std::string table = render_volumes(json::parse(
+        R"([{"name":"a","array":"r5","bytes":1024,"luns":[{"target":"iqn.x","lun":3}],"mirror":null},
+            {"name":"b","array":"r5","bytes":1024,"luns":[],"mirror":)" +
+        kPair + "}]"));
+    EXPECT_NE(table.find("a       r5     1 KiB  -                               iqn.x LUN 3"), std::string::npos)
+        << table;
+    EXPECT_NE(table.find("primary of beta, resync-source"), std::string::npos) << table;
+    EXPECT_EQ(render_volumes(json::array{}), "no volumes\n");
+}
+
+TEST(CliRender, StatusNamesMembersThatAreNotInSyncAndSurvivesMissingFields) {
+    const std::string text = render_status(json::parse(
+        R"({"node":"alpha","version":"0.1.0","pid":7,"uptime_seconds":61,"portals":["127.0.0.1:3260"],
+            "arrays":[{"name":"r5","level":"5","state":"degraded","bytes":1024,"free_bytes":0,"strip_bytes":65536,
+                       "members":[{"name":"m0","state":"in-sync"},{"name":"m1","state":"missing"}],"resync":null}]})"));
+    EXPECT_NE(text.find("up 1:01"), std::string::npos) << text;
+    EXPECT_NE(text.find("r5: member m1 is missing"), std::string::npos) << text;
+    EXPECT_EQ(text.find("member m0"), std::string::npos) << text;
+    EXPECT_FALSE(render_status(json::object{}).empty());
+}
+
+TEST(CliRender, AnEventIsOneLineAndLostOnesAreMentioned) {
+    const json::value event = json::parse(
+        R"({"sequence":4,"time":"T","severity":"error","id":"member-failed","subject":"array r5","cause":"c",
+            "action":"a","lost":2})");
+    const std::string text = render_event(event);
+    EXPECT_NE(text.find("(2 events were lost"), std::string::npos);
+    EXPECT_NE(text.find("4 T error member-failed: array r5: c. a"), std::string::npos) << text;
+}
+
+TEST(CliExitCode, EveryErrorThatAScriptMayReactToHasItsCode) {
+    EXPECT_EQ(exit_code_of("not_found"), ExitCode::kNotFound);
+    EXPECT_EQ(exit_code_of("refused"), ExitCode::kRefused);
+    EXPECT_EQ(exit_code_of("size_mismatch"), ExitCode::kRefused);
+    EXPECT_EQ(exit_code_of("busy"), ExitCode::kBusy);
+    EXPECT_EQ(exit_code_of("needs_force"), ExitCode::kNeedsForce);
+    EXPECT_EQ(exit_code_of("something of a newer daemon"), ExitCode::kInternal);
+}
+
+}  // namespace
+}  // namespace gemel::cli
