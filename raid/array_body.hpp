@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+// ArrayBody: everything an open array consists of, as the files of raid/ see it.
+//
+// Invariants:
+//   B1  Superblock, member states and the volume table change on the home executor under `control`, one at a time.
+//   B2  A member is marked failed in memory before, and acknowledged as failed only after, the superblock that says so
+//       is durable on the others (A1).
+//   B3  When the level can spare no further member the array turns read-only and nothing is marked failed.
+//   B4  The superblock says unclean, durably, before any write of a host reaches a member.
+// Threads: states of members and of the array are read anywhere; functions say where they run.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "gemel/environment.hpp"
+#include "gemel/sync.hpp"
+#include "raid/array.hpp"
+#include "raid/assembly.hpp"
+#include "raid/level_table.hpp"
+#include "raid/member_fan.hpp"
+#include "raid/shard.hpp"
+#include "raid/superblock.hpp"
+
+namespace gemel::raid {
+class RingLog;
+}
+
+namespace gemel::raid::detail {
+
+class Volume;
+
+struct Member {
+    BlockDevice* device = nullptr;  ///< nullptr: missing or refused
+    std::string name;
+    std::atomic<MemberState> state{MemberState::kMissing};
+};
+
+class ArrayBody {
+  public:
+    ArrayBody(Environment& environment, const ArrayConfig& config, const Superblock& winner);
+    ~ArrayBody();
+    ArrayBody(const ArrayBody&) = delete;
+    ArrayBody& operator=(const ArrayBody&) = delete;
+
+    // --- What does not change after open() -------------------------------------------------------------------------
+    Environment& env;
+    const LevelRow& level;
+    std::string name;
+    Geometry geometry;
+    std::array<Member, kMaxMembers> members;
+    std::vector<std::unique_ptr<Shard>> shards;
+    Executor& home;
+    bool clean_start = true;  ///< set by start()
+
+    // --- The data path (array_io.cpp) ------------------------------------------------------------------------------
+    [[nodiscard]] bool in_sync(std::uint32_t member) const {
+        return members[member].state.load(std::memory_order_acquire) == MemberState::kInSync;
+    }
+    [[nodiscard]] bool read_only() const { return read_only_.load(std::memory_order_acquire); }
+    [[nodiscard]] bool stopping() const { return stopping_.load(std::memory_order_acquire); }
+    [[nodiscard]] bool all_trusted() const { return untrusted_shards_.load(std::memory_order_acquire) == 0; }
+    [[nodiscard]] std::uint32_t lost_members() const { return lost_.load(std::memory_order_acquire); }
+    [[nodiscard]] bool one_group(Lba lba, Slice slice) const {
+        const std::uint64_t group = geometry.group_sectors();
+        return lba.value / group == (lba.value + slice.sectors().value - 1) / group;
+    }
+    [[nodiscard]] Shard& shard_of(Lba lba) {
+        return *shards[shards.size() == 1 ? 0 : lba.value / geometry.group_sectors() % shards.size()];
+    }
+    /// Array data; any executor. `from` was verified.
+    Task<Result<void>> write(Lba lba, Slice from, WriteOptions options) {
+        return shards.size() == 1 || one_group(lba, from) ? write_piece(lba, from, options, false)
+                                                          : write_pieces(lba, from, options, false);
+    }
+    /// A write that makes the redundancy of its stripes right whatever was there.
+    Task<Result<void>> repair(Lba lba, Slice from) { return write_pieces(lba, from, {}, true); }
+    Task<Result<void>> flush();
+    /// After an I/O error of member `index`. A read error alone fails no member; a device that is gone does.
+    Task<void> note_read_error(std::uint32_t index, Errc code);
+
+    /// On the shard: no write may start before it returns success (B4).
+    Task<Result<void>> open_for_writes(Shard& shard);
+
+    /// A buffer, waiting up to some seconds for memory to come back.
+    Task<Result<Buffer>> allocate(std::size_t bytes);
+
+    /// Takes columns of the shard out of, or into, its untrusted set.
+    void trust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
+    void distrust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
+
+    // --- Control (array_control.cpp): any executor; end on the caller's ------------------------------------------
+    /// Member `index` has missed a write or a flush. Success: its failure is durable on the others, the array goes on
+    /// without it. Error: kReadOnly (B3).
+    Task<Result<void>> fail_member(std::uint32_t index, Error why);
+    /// Members missing since assembly are durably marked failed.
+    Task<Result<void>> record_missing();
+    /// Runs `change` on a copy of the superblock and makes it durable, or leaves everything as it was.
+    template <class Change>
+    Task<Result<void>> update_superblock(Change change) {
+        Executor& caller = Executor::current();
+        co_await resume_on(home);
+        Result<void> r;
+        {
+            const auto guard = co_await control_.lock();
+            Superblock next = superblock_;
+            r = change(next);
+            if (r && !(next == superblock_)) {
+                r = co_await commit(std::move(next));
+            }
+        }
+        co_await resume_on(caller);
+        co_return r;
+    }
+    /// Home executor.
+    [[nodiscard]] const Superblock& superblock() const { return superblock_; }
+    /// Flushes all in-sync members and marks the superblock clean. Home executor.
+    Task<Result<void>> mark_clean();
+    /// Marks it clean after a while without writes. Runs until then or stopped. Home executor.
+    Task<void> watch_idle();
+    /// Makes the progress of the resync durable, if that says anything after a crash. Home executor.
+    Task<Result<void>> checkpoint_resync();
+    [[nodiscard]] std::uint32_t in_sync_count() const;
+
+    // --- Resync (resync.cpp) ---------------------------------------------------------------------------------------
+    /// Walks the untrusted columns of one shard. Runs on the shard until done or stopped.
+    Task<void> resync_shard(Shard& shard);
+    [[nodiscard]] std::uint64_t untrusted_columns() const { return untrusted_total_.load(std::memory_order_relaxed); }
+
+    // --- Life (array.cpp) --------------------------------------------------------------------------------------------
+    /// Takes over what assembly found. Home executor.
+    Task<Result<void>> start(Assembly assembly);
+    Task<Result<void>> stop();
+    void publish_status();
+    [[nodiscard]] ArrayStatus status() const;
+    void event(Severity severity, std::string_view id, std::string subject, std::string cause, std::string action = {});
+    [[nodiscard]] std::string member_subject(std::uint32_t index) const;
+    /// Tells the volumes that these sectors of the array cannot be known any more.
+    void unreadable(Extent extent);
+    void turn_read_only(std::string why);
+
+    Volume* find(std::string_view volume);
+    [[nodiscard]] std::vector<VolumeInfo> volume_infos() const;
+    Task<Result<void>> resize(std::string volume, SectorCount sectors);
+    RingLog& log() { return *log_; }
+
+  private:
+    /// Writes `next` with epoch + 1 to all in-sync members. REQUIRES: `control` held, home executor.
+    Task<Result<void>> commit(Superblock next);
+    Task<Result<void>> fail_locked(std::uint32_t index, Error why);
+    Task<Result<void>> write_slot(std::uint32_t member, Slice slice, Lba lba);
+    void set_failed(std::uint32_t index, Superblock& next);
+    void mark_missing(Superblock& next) const;
+    [[nodiscard]] std::uint32_t can_spare() const;
+    Task<bool> close_shards(std::uint64_t& cursor);
+    Task<void> run_resync(Shard& shard);
+    void start_resync();
+    void distrust_from(std::uint64_t cursor);
+    Task<Result<void>> resize_at_home(std::string volume, SectorCount sectors);
+    Task<Result<void>> write_piece(Lba lba, Slice from, WriteOptions options, bool repair);
+    Task<Result<void>> write_pieces(Lba lba, Slice from, WriteOptions options, bool repair);
+
+    Superblock superblock_;
+    Mutex control_;
+    Gate gate_;  ///< background work on home
+    Event stop_event_;
+    bool watching_ = false;      ///< watch_idle() runs
+    std::vector<Buffer> slots_;  ///< one superblock per member, under `control`
+    std::atomic<bool> read_only_{false};
+    std::atomic<bool> stopping_{false};
+    std::atomic<std::uint32_t> untrusted_shards_{0};
+    std::atomic<std::uint64_t> untrusted_total_{0};
+    std::atomic<std::uint32_t> lost_{0};
+    std::atomic<std::uint32_t> resyncing_{0};
+
+    std::vector<std::unique_ptr<Volume>> volumes_;  ///< fixed after start()
+    std::unique_ptr<RingLog> log_;
+
+    mutable std::mutex status_mutex_;  ///< guards status_ and volume_infos_ only; never held over an I/O
+    ArrayStatus status_;
+    std::vector<VolumeInfo> volume_infos_;
+};
+
+}  // namespace gemel::raid::detail

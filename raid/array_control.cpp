@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+// Control of an open array: superblock changes, the rule for failing members, clean and unclean.
+#include <algorithm>
+
+#include "raid/array_body.hpp"
+#include "raid/durable_log.hpp"
+#include "raid/volume.hpp"
+
+namespace gemel::raid::detail {
+
+namespace {
+constexpr Duration kIdleBeforeClean = std::chrono::seconds(3);
+constexpr Duration kIdleCheck = std::chrono::seconds(1);
+}  // namespace
+
+std::uint32_t ArrayBody::in_sync_count() const {
+    std::uint32_t n = 0;
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        n += in_sync(m) ? 1 : 0;
+    }
+    return n;
+}
+
+std::uint32_t ArrayBody::can_spare() const {
+    return level.tolerated(geometry.members) - lost_members();
+}
+
+void ArrayBody::set_failed(std::uint32_t index, Superblock& next) {
+    members[index].state.store(MemberState::kFailed, std::memory_order_release);
+    lost_.fetch_add(1, std::memory_order_acq_rel);
+    next.members[index].failed = true;
+    next.members[index].last_incarnation = next.incarnation;
+}
+
+/// Members that were missing when the array was assembled have been in sync with the incarnation before.
+void ArrayBody::mark_missing(Superblock& next) const {
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if (members[m].state.load() == MemberState::kMissing && !next.members[m].failed) {
+            next.members[m].failed = true;
+            next.members[m].last_incarnation = next.previous_incarnation;
+        }
+    }
+}
+
+Task<Result<void>> ArrayBody::write_slot(std::uint32_t member, Slice slice, Lba lba) {
+    return members[member].device->write(lba, slice, {.fua = true});
+}
+
+/// SB1: one change, in a loop while members fail under it.
+Task<Result<void>> ArrayBody::commit(Superblock next) {
+    while (!read_only()) {
+        next.epoch = superblock_.epoch + 1;
+        superblock_.epoch = next.epoch;  // never used again, whatever becomes of it
+        MemberFan fan;
+        std::uint32_t started = 0;
+        for (std::uint32_t m = 0; m < geometry.members; ++m) {
+            if (!in_sync(m)) {
+                continue;
+            }
+            next.member_index = static_cast<std::uint16_t>(m);
+            const Lba lba = superblock_slot(members[m].device->limits().sectors, next.epoch % 2);
+            const Slice slice = slots_[m].slice(kSuperblockBytes, lba);
+            encode(next, slice.data().first<kSuperblockBytes>());
+            slice.clear_infos();
+            started |= 1U << m;
+            fan.start(m, write_slot(m, slice, lba));
+        }
+        co_await fan.all();
+        next.member_index = 0;
+        if (!fan.failed()) {
+            superblock_ = std::move(next);
+            publish_status();
+            co_return Result<void>{};
+        }
+        for (std::uint32_t m = 0; m < geometry.members; ++m) {
+            const auto code = fan.failure(m);
+            if (!code || (started >> m & 1U) == 0) {
+                continue;
+            }
+            if (can_spare() == 0) {
+                turn_read_only("the superblock of member " + std::to_string(m) + " cannot be written (" +
+                               std::string(errc_name(*code)) + ") and the level can spare no further member");
+                break;
+            }
+            set_failed(m, next);
+            event(Severity::kError, "member-failed", member_subject(m),
+                  "its superblock cannot be written: " + std::string(errc_name(*code)), "replace the member");
+        }
+    }
+    publish_status();
+    co_return fail(Errc::kReadOnly, "array " + name + " is read-only");
+}
+
+Task<Result<void>> ArrayBody::fail_locked(std::uint32_t index, Error why) {
+    if (!in_sync(index)) {
+        co_return Result<void>{};  // durable already: the change is made under `control`
+    }
+    if (read_only()) {
+        co_return fail(Errc::kReadOnly, "array " + name + " is read-only");
+    }
+    if (can_spare() == 0) {
+        turn_read_only("member " + std::to_string(index) + " (" + members[index].name + ") failed: " + why.message +
+                       "; the level can spare no further member");
+        co_return fail(Errc::kReadOnly, "array " + name + " is read-only: member " + std::to_string(index) +
+                                            " failed and it is the last the level can spare");
+    }
+    Superblock next = superblock_;
+    mark_missing(next);
+    set_failed(index, next);
+    event(Severity::kError, "member-failed", member_subject(index),
+          std::string(errc_name(why.code)) + ": " + why.message, "replace the member");
+    co_return co_await commit(std::move(next));
+}
+
+Task<Result<void>> ArrayBody::fail_member(std::uint32_t index, Error why) {
+    Executor& caller = Executor::current();
+    co_await resume_on(home);
+    Result<void> r;
+    {
+        const auto guard = co_await control_.lock();
+        r = co_await fail_locked(index, std::move(why));
+    }
+    co_await resume_on(caller);
+    co_return r;
+}
+
+Task<Result<void>> ArrayBody::record_missing() {
+    return update_superblock([this](Superblock& next) -> Result<void> {
+        mark_missing(next);
+        return {};
+    });
+}
+
+Task<Result<void>> ArrayBody::open_for_writes(Shard& shard) {
+    CO_TRY_VOID(co_await update_superblock([this](Superblock& next) -> Result<void> {
+        next.clean = false;
+        mark_missing(next);
+        if (!watching_ && !stopping()) {
+            watching_ = gate_.spawn(watch_idle());
+        }
+        return {};
+    }));
+    shard.writable = true;
+    co_return Result<void>{};
+}
+
+/// SH3: from here on every write asks first. False if one is under way or has just been; then nothing changed.
+Task<bool> ArrayBody::close_shards(std::uint64_t& cursor) {
+    cursor = geometry.member_sectors;
+    bool quiet = true;
+    for (const auto& shard : shards) {
+        co_await resume_on(*shard->executor);
+        const bool recent = !stopping() && env.clock.now() - shard->last_write < kIdleBeforeClean;
+        quiet = quiet && shard->writes_in_flight == 0 && !recent;
+        if (quiet) {
+            shard->writable = false;
+        }
+        if (const auto first = shard->untrusted.next(0)) {
+            cursor = std::min(cursor, shard->global(first->first));
+        }
+    }
+    co_await resume_on(home);
+    co_return quiet;
+}
+
+Task<Result<void>> ArrayBody::mark_clean() {
+    const auto guard = co_await control_.lock();
+    if (superblock_.clean && superblock_.resync_cursor == geometry.member_sectors) {
+        co_return Result<void>{};
+    }
+    if (read_only()) {
+        co_return fail(Errc::kReadOnly, "array " + name + " is read-only and stays marked unclean");
+    }
+    std::uint64_t cursor = 0;
+    // A shard that was closed and whose neighbour is busy asks again at its next write, which costs no I/O.
+    if (!co_await close_shards(cursor)) {
+        co_return fail(Errc::kBusy, "writes are in flight");
+    }
+    MemberFan fan;
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if (in_sync(m)) {
+            fan.start(m, members[m].device->flush());
+        }
+    }
+    co_await fan.all();
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if (const auto code = fan.failure(m)) {
+            CO_TRY_VOID(co_await fail_locked(m, Error(*code, "flush failed")));
+        }
+    }
+    Superblock next = superblock_;
+    next.clean = true;
+    next.resync_cursor = cursor;
+    if (next == superblock_) {
+        co_return Result<void>{};
+    }
+    co_return co_await commit(std::move(next));
+}
+
+Task<void> ArrayBody::watch_idle() {
+    while (!stopping()) {
+        co_await stop_event_.wait_until(env.clock, env.clock.now() + kIdleCheck);
+        if (stopping() || read_only()) {
+            break;
+        }
+        const Result<void> r = co_await mark_clean();
+        if (r) {
+            break;
+        }
+    }
+    watching_ = false;
+}
+
+Task<Result<void>> ArrayBody::checkpoint_resync() {
+    const auto guard = co_await control_.lock();
+    if (!superblock_.clean || read_only()) {
+        co_return Result<void>{};  // after a crash everything is resynced anyway
+    }
+    std::uint64_t cursor = geometry.member_sectors;
+    for (const auto& shard : shards) {
+        co_await resume_on(*shard->executor);
+        if (const auto first = shard->untrusted.next(0)) {
+            cursor = std::min(cursor, shard->global(first->first));
+        }
+    }
+    co_await resume_on(home);
+    MemberFan fan;
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if (in_sync(m)) {
+            fan.start(m, members[m].device->flush());
+        }
+    }
+    co_await fan.all();
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if (const auto code = fan.failure(m)) {
+            CO_TRY_VOID(co_await fail_locked(m, Error(*code, "flush failed")));
+        }
+    }
+    Superblock next = superblock_;
+    next.resync_cursor = std::max(next.resync_cursor, cursor);
+    if (next == superblock_) {
+        co_return Result<void>{};
+    }
+    co_return co_await commit(std::move(next));
+}
+
+void ArrayBody::turn_read_only(std::string why) {
+    if (read_only_.exchange(true)) {
+        return;
+    }
+    event(Severity::kError, "array-read-only", "array " + name, why,
+          "stop the daemon, repair or bring back the members, and start again");
+    for (const auto& volume : volumes_) {
+        if (DeviceObserver* observer = volume->observer()) {
+            observer->degraded("array " + name + " is read-only: " + why);
+        }
+    }
+}
+
+}  // namespace gemel::raid::detail

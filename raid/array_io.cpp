@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// The data path of an array above its levels: from any executor to the shards and back.
+#include <algorithm>
+
+#include "raid/array_body.hpp"
+#include "raid/stripe.hpp"
+
+namespace gemel::raid::detail {
+
+namespace {
+constexpr Duration kMemoryPoll = std::chrono::milliseconds(1);
+constexpr int kMemoryPolls = 5000;
+/// Fragments of trust that a shard remembers; beyond that it forgets what it may.
+constexpr std::size_t kMaxTrustPieces = 1U << 16U;
+}  // namespace
+
+Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions options, bool repair) {
+    Executor& caller = Executor::current();
+    Shard& shard = shard_of(lba);
+    co_await resume_on(*shard.executor);
+    ++shard.writes_in_flight;
+    ++shard.host_ios;
+    Result<void> r;
+    if (read_only()) {
+        r = fail(Errc::kReadOnly, "array " + name + " is read-only");
+    } else if (!shard.writable) {
+        r = co_await open_for_writes(shard);
+    }
+    if (r && repair && level.layout == Layout::kParity) {
+        r = co_await parity_repair(*this, shard, lba, from);
+    } else if (r) {
+        r = co_await level.write(*this, shard, lba, from, options);
+    }
+    if (level.redundant) {
+        shard.last_write = env.clock.now();
+    }
+    --shard.writes_in_flight;
+    co_await resume_on(caller);
+    co_return r;
+}
+
+/// Cuts at the groups, each of which has its shard.
+Task<Result<void>> ArrayBody::write_pieces(Lba lba, Slice from, WriteOptions options, bool repair) {
+    const std::uint64_t group = geometry.group_sectors();
+    MemberFan fan;
+    std::size_t slot = 0;
+    std::size_t at = 0;
+    while (at < from.size()) {
+        const Lba here = lba + at / kSectorBytes;
+        const std::uint64_t run = group - here.value % group;
+        const std::size_t bytes = std::min<std::size_t>(from.size() - at, run * kSectorBytes);
+        fan.start(slot++, write_piece(here, from.sub(at, bytes), options, repair));
+        at += bytes;
+        if (slot == MemberFan::kSlots || at == from.size()) {
+            co_await fan.all();
+            if (fan.failed()) {
+                co_return std::unexpected(fan.first_error());
+            }
+            fan.reset();
+            slot = 0;
+        }
+    }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> ArrayBody::flush() {
+    MemberFan fan;
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if (in_sync(m)) {
+            fan.start(m, members[m].device->flush());
+        }
+    }
+    co_await fan.all();
+    if (!fan.failed()) {
+        co_return Result<void>{};
+    }
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if (const auto code = fan.failure(m)) {
+            CO_TRY_VOID(co_await fail_member(m, Error(*code, "flush failed")));
+        }
+    }
+    co_return Result<void>{};
+}
+
+Task<Result<Buffer>> ArrayBody::allocate(std::size_t bytes) {
+    Result<Buffer> buffer = env.buffers.allocate(bytes);
+    for (int i = 0; i < kMemoryPolls && !buffer && !stopping(); ++i) {
+        co_await sleep_for(env.clock, kMemoryPoll);
+        buffer = env.buffers.allocate(bytes);
+    }
+    co_return buffer;
+}
+
+Task<void> ArrayBody::note_read_error(std::uint32_t index, Errc code) {
+    if (code == Errc::kDeviceGone && in_sync(index) && !read_only()) {
+        const Result<void> r = co_await fail_member(index, Error(code, "the device is gone"));
+        static_cast<void>(r);  // the read goes on with what is left, also of a read-only array
+    }
+}
+
+void ArrayBody::trust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column) {
+    if (shard.untrusted.empty() || first_column >= end_column) {
+        return;
+    }
+    if (shard.untrusted.pieces() >= kMaxTrustPieces) {
+        if (level.layout == Layout::kParity && lost_members() > 0) {
+            turn_read_only("a member failed during a resync, and too many scattered writes followed");
+        }
+        return;  // stays untrusted, which is safe
+    }
+    const std::uint64_t before = shard.untrusted.total();
+    const std::uint64_t from = shard.local(first_column);
+    shard.untrusted.remove(from, from + (end_column - first_column));
+    untrusted_total_.fetch_sub(before - shard.untrusted.total());
+    if (shard.untrusted.empty()) {
+        untrusted_shards_.fetch_sub(1, std::memory_order_acq_rel);
+    }
+}
+
+void ArrayBody::distrust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column) {
+    if (first_column >= end_column) {
+        return;
+    }
+    const bool was_empty = shard.untrusted.empty();
+    const std::uint64_t before = shard.untrusted.total();
+    const std::uint64_t from = shard.local(first_column);
+    shard.untrusted.add(from, from + (end_column - first_column));
+    untrusted_total_.fetch_add(shard.untrusted.total() - before);
+    if (was_empty) {
+        untrusted_shards_.fetch_add(1, std::memory_order_acq_rel);
+    }
+}
+
+std::string ArrayBody::member_subject(std::uint32_t index) const {
+    return "array " + name + " member " + std::to_string(index) + " (" + members[index].name + ")";
+}
+
+void ArrayBody::event(Severity severity, std::string_view id, std::string subject, std::string cause,
+                      std::string action) {
+    env.events.emit({severity, id, std::move(subject), std::move(cause), std::move(action)});
+}
+
+}  // namespace gemel::raid::detail

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "raid/assembly.hpp"
+
+#include <algorithm>
+#include <bit>
+
+#include "raid/durable_log.hpp"
+#include "raid/member_fan.hpp"
+#include "raid/volume_table.hpp"
+
+namespace gemel::raid {
+
+namespace {
+
+using Kind = MemberReading::Kind;
+
+std::string subject_of(const ArrayConfig& config, std::size_t place) {
+    return "array " + config.name + " member " + std::to_string(place) + " (" + config.members[place].name + ")";
+}
+
+/// R1.
+Result<void> check_identity(const std::vector<MemberReading>& readings, const ArrayConfig& config) {
+    const Superblock* first = nullptr;
+    for (std::size_t i = 0; i < readings.size(); ++i) {
+        const Superblock& sb = readings[i].superblock;
+        if (readings[i].kind == Kind::kUnsupported) {
+            return fail(Errc::kUnsupported, subject_of(config, i) + ": " + readings[i].why);
+        }
+        if (readings[i].kind != Kind::kFound) {
+            continue;
+        }
+        if (sb.array_name != config.name) {
+            return fail(Errc::kRefused, subject_of(config, i) + " belongs to array '" + sb.array_name +
+                                            "'; correct the config, or wipe the member if its data is not needed");
+        }
+        if (first != nullptr && sb.array_uuid != first->array_uuid) {
+            return fail(Errc::kRefused, subject_of(config, i) + " belongs to another array of the same name (uuid " +
+                                            sb.array_uuid.text() + ", not " + first->array_uuid.text() + ")");
+        }
+        if (sb.members.size() != readings.size()) {
+            return fail(Errc::kInvalidArgument, "array " + config.name + " has " + std::to_string(sb.members.size()) +
+                                                    " members, but the config names " +
+                                                    std::to_string(readings.size()));
+        }
+        for (std::size_t j = 0; j < i; ++j) {
+            if (readings[j].kind == Kind::kFound && readings[j].superblock.member_uuid() == sb.member_uuid()) {
+                return fail(Errc::kInvalidArgument, subject_of(config, i) + " and member " + std::to_string(j) + " (" +
+                                                        config.members[j].name + ") are the same device");
+            }
+        }
+        if (sb.member_index != i) {
+            return fail(Errc::kRefused, subject_of(config, i) + " is member " + std::to_string(sb.member_index) +
+                                            " of the array; name the members in their order");
+        }
+        first = first == nullptr ? &sb : first;
+    }
+    return {};
+}
+
+/// Another member went on without `mine` in an assembly that `mine` knows nothing of, while `mine` wrote nothing.
+bool overruled(const Superblock& mine, const std::vector<MemberReading>& readings) {
+    return std::ranges::any_of(readings, [&](const MemberReading& r) {
+        const Superblock& other = r.superblock;
+        return r.kind == Kind::kFound && other.members[mine.member_index].failed &&
+               !mine.members[other.member_index].failed && other.incarnation != mine.incarnation &&
+               other.incarnation != mine.previous_incarnation;
+    });
+}
+
+/// R2.
+const Superblock* choose_winner(const std::vector<MemberReading>& readings) {
+    const Superblock* winner = nullptr;
+    for (const MemberReading& r : readings) {
+        if (r.kind == Kind::kFound && !overruled(r.superblock, readings) &&
+            (winner == nullptr || r.superblock.epoch > winner->epoch)) {
+            winner = &r.superblock;
+        }
+    }
+    return winner;
+}
+
+bool diverged(const Superblock& mine, const Superblock& winner) {
+    const MemberRecord& record = winner.members[mine.member_index];
+    if (mine.incarnation == winner.incarnation || mine.incarnation == record.last_incarnation) {
+        return false;
+    }
+    for (std::size_t j = 0; j < winner.members.size(); ++j) {
+        if (mine.members[j].failed && !winner.members[j].failed) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/// R3 and R4 for one place.
+Result<MemberState> judge(std::size_t place, const MemberReading& reading, const ArrayConfig& config, Assembly& out) {
+    const MemberRecord& record = out.winner.members[place];
+    const std::string subject = subject_of(config, place);
+    switch (reading.kind) {
+        case Kind::kAbsent:
+            out.findings.push_back(
+                {Severity::kWarning, "member-missing", subject, reading.why, "bring the member back, or replace it"});
+            return record.failed ? MemberState::kFailed : MemberState::kMissing;
+        case Kind::kBlank:
+            out.findings.push_back({Severity::kWarning, "member-missing", subject,
+                                    "the device is blank: it holds no superblock of this array",
+                                    "bring the right device back, or replace the member"});
+            return record.failed ? MemberState::kFailed : MemberState::kMissing;
+        case Kind::kDamaged:
+            out.findings.push_back({Severity::kError, "member-superblock-damaged", subject,
+                                    reading.why + "; the member is treated as missing",
+                                    "check the device, then replace the member"});
+            return record.failed ? MemberState::kFailed : MemberState::kMissing;
+        case Kind::kUnsupported:
+        case Kind::kFound:
+            break;
+    }
+    if (record.uuid != reading.superblock.member_uuid()) {
+        out.findings.push_back({Severity::kWarning, "member-stale", subject,
+                                "the place was given to another member since", "replace the member"});
+        return MemberState::kStale;
+    }
+    if (!record.failed) {
+        return MemberState::kInSync;
+    }
+    if (diverged(reading.superblock, out.winner) && !config.force) {
+        return fail(Errc::kRefused, subject +
+                                        " was started without the others, and the others without it; both have "
+                                        "changes. Remove the side that is not needed from the config, or start "
+                                        "with --force to keep the newest superblock's side");
+    }
+    out.findings.push_back({Severity::kWarning, "member-stale", subject,
+                            "the array went on without it (its epoch is " + std::to_string(reading.superblock.epoch) +
+                                ", the array's " + std::to_string(out.winner.epoch) + "); it is not used",
+                            "replace or rebuild the member"});
+    return MemberState::kStale;
+}
+
+/// R4 and R5 for all.
+Result<void> admit(Assembly& out, const ArrayConfig& config, const LevelRow& level) {
+    std::string lost;
+    std::uint32_t count = 0;
+    bool unknown = false;
+    for (std::size_t i = 0; i < out.states.size(); ++i) {
+        if (out.states[i] != MemberState::kInSync) {
+            ++count;
+            unknown = unknown || !out.winner.members[i].failed;
+            lost += (lost.empty() ? "" : ", ") + std::to_string(i) + " (" + config.members[i].name + ", " +
+                    std::string(member_state_name(out.states[i])) + ")";
+        }
+    }
+    if (count > level.tolerated(static_cast<std::uint32_t>(out.states.size()))) {
+        return fail(Errc::kDeviceGone, "array " + config.name + " cannot start: too many members are missing: " + lost);
+    }
+    out.unclean = !out.winner.clean;
+    out.resync_unfinished = level.redundant && out.winner.resync_cursor < out.winner.member_sectors;
+    // A mirror leg that knows of every failure holds every acknowledged write; parity may be half written.
+    const bool hole = level.layout == Layout::kParity || unknown;
+    if (count > 0 && hole && (out.unclean || out.resync_unfinished)) {
+        if (!config.force) {
+            return fail(Errc::kNeedsForce, "array " + config.name + " was not stopped cleanly and lacks members " +
+                                               lost +
+                                               ": what lay on them may be wrong where writes were in flight. "
+                                               "Bring them back, or start with --force");
+        }
+        out.forced = true;
+    }
+    return {};
+}
+
+void compare_with_config(Assembly& out, const ArrayConfig& config) {
+    const auto differs = [&](std::string what) {
+        out.findings.push_back({Severity::kWarning, "config-differs", "array " + config.name, std::move(what),
+                                "the array's own table holds; correct the config"});
+    };
+    const LevelRow* wanted = find_level(config.level);
+    if (wanted != nullptr && wanted->id != out.winner.level) {
+        differs("the config says level " + config.level + ", the array is of level " +
+                std::string(find_level(out.winner.level)->name));
+    }
+    if (config.strip_bytes != out.winner.strip_bytes) {
+        differs("the config says strips of " + std::to_string(config.strip_bytes) + " bytes, the array has " +
+                std::to_string(out.winner.strip_bytes));
+    }
+    for (const VolumeSpec& spec : config.volumes) {
+        const auto v = std::ranges::find(out.winner.volumes, spec.name, &VolumeRecord::name);
+        if (v == out.winner.volumes.end()) {
+            differs("volume '" + spec.name + "' of the config is not on the array");
+        } else if (spec.bytes != 0 && round_up(spec.bytes, kBlockBytes) != bytes_of(v->sectors)) {
+            differs("volume '" + spec.name + "' has " + std::to_string(bytes_of(v->sectors)) +
+                    " bytes, the config says " + std::to_string(spec.bytes));
+        }
+    }
+}
+
+}  // namespace
+
+std::optional<std::string> why_invalid(const ArrayConfig& config) {
+    const LevelRow* level = find_level(config.level);
+    if (config.name.empty() || config.name.size() > kArrayNameBytes) {
+        return "array name must have 1 to " + std::to_string(kArrayNameBytes) + " bytes";
+    }
+    if (level == nullptr) {
+        return "array " + config.name + ": unknown level '" + config.level + "'; known are 0, 1 and 5";
+    }
+    if (!std::has_single_bit(config.strip_bytes) || config.strip_bytes < kBlockBytes || config.strip_bytes > kMiB) {
+        return "array " + config.name + ": strip size must be a power of two from 4 KiB to 1 MiB";
+    }
+    if (config.members.size() < level->min_members || config.members.size() > kMaxMembers) {
+        return "array " + config.name + ": level " + config.level + " needs " + std::to_string(level->min_members) +
+               " to " + std::to_string(kMaxMembers) + " members, not " + std::to_string(config.members.size());
+    }
+    if (config.shards.empty() || std::ranges::count(config.shards, nullptr) > 0) {
+        return "array " + config.name + ": no executor to run on";
+    }
+    for (std::size_t i = 0; i < config.members.size(); ++i) {
+        for (std::size_t j = 0; j < i; ++j) {
+            if (config.members[i].device != nullptr && config.members[i].device == config.members[j].device) {
+                return "array " + config.name + ": members " + std::to_string(j) + " and " + std::to_string(i) +
+                       " are the same device (" + config.members[i].device->name() + ")";
+            }
+        }
+    }
+    return std::nullopt;
+}
+
+Result<Assembly> assemble(const std::vector<MemberReading>& readings, const ArrayConfig& config) {
+    TRY_VOID(check_identity(readings, config));
+    const Superblock* winner = choose_winner(readings);
+    if (winner == nullptr) {
+        std::string seen;
+        for (std::size_t i = 0; i < readings.size(); ++i) {
+            seen += (i == 0 ? "" : "; ") + config.members[i].name + ": " +
+                    (readings[i].kind == Kind::kBlank ? "blank" : readings[i].why);
+        }
+        return fail(Errc::kNotFound, "no member holds array " + config.name + " (" + seen +
+                                         "); create = true in the config formats blank members");
+    }
+    Assembly out;
+    out.winner = *winner;
+    for (const MemberReading& r : readings) {
+        if (r.kind == Kind::kFound) {
+            out.winner.epoch = std::max(out.winner.epoch, r.superblock.epoch);
+        }
+    }
+    for (std::size_t i = 0; i < readings.size(); ++i) {
+        TRY(const MemberState state, judge(i, readings[i], config, out));
+        out.states.push_back(state);
+        const std::uint64_t end = out.winner.areas.back().lba.value + out.winner.areas.back().sectors.value;
+        if (state == MemberState::kInSync && readings[i].sectors < end + 2 * kSuperblockSectors) {
+            return fail(Errc::kCorrupt, subject_of(config, i) + " is smaller than its superblock says");
+        }
+    }
+    TRY_VOID(admit(out, config, *find_level(out.winner.level)));
+    compare_with_config(out, config);
+    return out;
+}
+
+namespace {
+
+struct SlotReading {
+    Result<Superblock> superblock = fail(Errc::kNotFound);
+    Errc read_error = Errc{0};
+    std::string why;
+};
+
+Task<SlotReading> read_slot(BufferPool& buffers, BlockDevice& device, Lba lba) {
+    SlotReading out;
+    auto buffer = buffers.allocate(kSuperblockBytes);
+    if (!buffer) {
+        out.read_error = buffer.error().code;
+        out.why = buffer.error().message;
+        co_return out;
+    }
+    const Slice slice = buffer->slice(kSuperblockBytes, lba);
+    const Result<void> r = co_await device.read(lba, slice, {});
+    if (!r) {
+        out.read_error = r.error().code;
+        out.why = r.error().message;
+        co_return out;
+    }
+    out.superblock = decode_superblock(slice.data().first<kSuperblockBytes>());
+    co_return out;
+}
+
+Task<MemberReading> read_member(BufferPool& buffers, MemberSpec spec) {
+    MemberReading out;
+    out.name = spec.name;
+    if (spec.device == nullptr) {
+        out.why = "the device could not be opened";
+        co_return out;
+    }
+    const SectorCount sectors = spec.device->limits().sectors;
+    out.sectors = sectors.value;
+    if (sectors.value < 2 * kSuperblockSectors + kSectorsPerBlock) {
+        out.why = "the device is too small to be a member";
+        co_return out;
+    }
+    std::array<SlotReading, 2> slots;
+    slots[0] = co_await read_slot(buffers, *spec.device, superblock_slot(sectors, 0));
+    slots[1] = co_await read_slot(buffers, *spec.device, superblock_slot(sectors, 1));
+    out.kind = Kind::kBlank;
+    for (SlotReading& slot : slots) {
+        const bool unread = slot.read_error != Errc{0};
+        if (slot.superblock && (out.kind != Kind::kFound || slot.superblock->epoch > out.superblock.epoch)) {
+            out.kind = Kind::kFound;
+            out.superblock = *std::move(slot.superblock);
+        } else if (out.kind != Kind::kFound && unread) {
+            out.kind = slot.read_error == Errc::kMediumError ? Kind::kDamaged : Kind::kAbsent;
+            out.why = slot.why;
+        } else if (out.kind != Kind::kFound && !slot.superblock && slot.superblock.error().code != Errc::kNotFound) {
+            const bool newer = slot.superblock.error().code == Errc::kUnsupported;
+            out.kind = newer ? Kind::kUnsupported : Kind::kDamaged;
+            out.why = "both superblock slots are unusable: " + slot.superblock.error().message;
+        }
+    }
+    co_return out;
+}
+
+}  // namespace
+
+Task<std::vector<MemberReading>> read_members(Environment& env, const ArrayConfig& config) {
+    std::vector<Task<MemberReading>> tasks;
+    tasks.reserve(config.members.size());
+    for (const MemberSpec& spec : config.members) {
+        tasks.push_back(read_member(env.buffers, spec));
+    }
+    co_return co_await when_all(std::move(tasks));
+}
+
+}  // namespace gemel::raid

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// Assembly: from what lies on the members to an array: the rules as a pure function, and the reading and formatting.
+//
+// Rules, in this order:
+//   R1  A device holds a member of another array, of another place, or appears twice: refused, nothing changes.
+//   R2  The superblock with the highest epoch is the winner.
+//   R3  A member that the winner calls failed is stale: not used. If that member was assembled elsewhere since, and
+//       calls a member of the winner failed, the two diverged: refused without force.
+//   R4  Blank, damaged and absent members count as missing. More missing than the level can spare: error.
+//   R5  Missing or stale members after an unclean stop or during a resync: kNeedsForce.
+// Threads: any executor.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gemel/environment.hpp"
+#include "raid/array.hpp"
+#include "raid/level_table.hpp"
+#include "raid/superblock.hpp"
+
+namespace gemel::raid {
+
+/// What was found on one device.
+struct MemberReading {
+    enum class Kind : std::uint8_t { kAbsent, kBlank, kDamaged, kUnsupported, kFound };
+    Kind kind = Kind::kAbsent;
+    std::string name;
+    std::string why;  ///< for kDamaged and kAbsent
+    Superblock superblock;
+    std::uint64_t sectors = 0;  ///< of the device
+};
+
+struct Finding {
+    Severity severity;
+    std::string_view id;
+    std::string subject;
+    std::string cause;
+    std::string action;
+};
+
+struct Assembly {
+    Superblock winner;
+    std::vector<MemberState> states;  ///< by place
+    bool unclean = false;             ///< the last stop was not clean
+    bool resync_unfinished = false;
+    bool forced = false;  ///< degraded after an unclean stop, by force
+    bool formatted = false;
+    std::vector<Finding> findings;  ///< become events
+};
+
+/// The rules R1 to R5.
+Result<Assembly> assemble(const std::vector<MemberReading>& readings, const ArrayConfig& config);
+
+/// What an operator must still correct in the config itself; nothing when it is right.
+std::optional<std::string> why_invalid(const ArrayConfig& config);
+
+/// Lays out a new array on devices of which the smallest has `device_sectors`. Errors: kNoSpace, kInvalidArgument.
+Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level, std::uint64_t device_sectors,
+                               Random& random);
+
+/// Reads both slots of every member. REQUIRES: `config` outlives the task (also below).
+Task<std::vector<MemberReading>> read_members(Environment& env, const ArrayConfig& config);
+
+/// Refuses unless every member is present and blank; then writes the log's and superblock's first state.
+Task<Result<Assembly>> format(Environment& env, const ArrayConfig& config, const LevelRow& level,
+                              std::vector<MemberReading> readings);
+
+}  // namespace gemel::raid

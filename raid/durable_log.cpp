@@ -1,0 +1,503 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "raid/durable_log.hpp"
+
+#include <algorithm>
+#include <bit>
+
+#include "raid/array_body.hpp"
+
+namespace gemel::raid {
+
+namespace {
+
+constexpr std::uint64_t kSparePages = 4;   ///< RL3
+constexpr std::uint64_t kChunkPages = 64;  ///< pages in one buffer and one member I/O
+constexpr std::uint64_t kMaxBatchPages = 1024;
+constexpr Duration kFullWait = std::chrono::seconds(5);        ///< for checkpoints to make room
+constexpr Duration kFullPoll = std::chrono::milliseconds(20);  ///< drop_before() may come from any thread
+
+std::uint64_t pages_for(std::uint64_t bytes) {
+    return std::max<std::uint64_t>(1, (bytes + kLogPayloadBytes - 1) / kLogPayloadBytes);
+}
+
+void put_record_header(std::byte* to, LogClientId client, std::size_t length, std::uint64_t position) {
+    LeWriter w(MutableBytes(to, kLogRecordHeaderBytes));
+    w.put(client);
+    w.put(static_cast<std::uint32_t>(length));
+    w.put(position);
+}
+
+MutableBytes page_of(const std::vector<Buffer>& chunks, std::uint64_t i) {
+    return chunks[i / kChunkPages].memory().subspan(i % kChunkPages * kLogPageBytes, kLogPageBytes);
+}
+
+/// Copies bytes into the payloads of consecutive pages.
+class PayloadWriter {
+  public:
+    explicit PayloadWriter(const std::vector<Buffer>& chunks) : chunks_(chunks) {}
+    void put(ConstBytes from) {
+        while (!from.empty()) {
+            const std::uint64_t in_page = at_ % kLogPayloadBytes;
+            const std::size_t part = std::min<std::size_t>(from.size(), kLogPayloadBytes - in_page);
+            const MutableBytes page = page_of(chunks_, at_ / kLogPayloadBytes);
+            std::ranges::copy(from.first(part), page.subspan(kLogHeaderBytes + in_page).begin());
+            from = from.subspan(part);
+            at_ += part;
+        }
+    }
+    [[nodiscard]] std::uint64_t bytes() const { return at_; }
+
+  private:
+    const std::vector<Buffer>& chunks_;
+    std::uint64_t at_ = 0;
+};
+
+}  // namespace
+
+RingLog::RingLog(detail::ArrayBody& array, const AreaRecord& area)
+    : array_(array), area_(area.lba), slots_(area.sectors.value / kSectorsPerBlock) {}
+
+std::size_t RingLog::max_record_bytes() const {
+    const std::uint64_t pages = std::min(slots_ / 4 - kSparePages / 2, kMaxBatchPages);
+    return pages * kLogPayloadBytes - kLogRecordHeaderBytes;
+}
+
+std::uint64_t RingLog::batch_limit(bool privileged) const {
+    return privileged ? slots_ - kSparePages : slots_ - slots_ / 4 - kSparePages / 2;
+}
+
+bool RingLog::fits(LogClientId client, std::uint64_t pages) const {
+    return used_pages() + pages <= batch_limit(privileged_ == client);
+}
+
+Task<Result<void>> RingLog::format(Environment& env, BlockDevice& device, Superblock superblock) {
+    CO_TRY(const Buffer buffer, env.buffers.allocate(kLogPageBytes));
+    const AreaRecord area = superblock.area(AreaKind::kLog);
+    const Slice slice = buffer.slice(kLogPageBytes, area.lba);
+    LogPageHeader h;
+    h.array_uuid = superblock.array_uuid;
+    h.generation = superblock.log_generation;
+    h.sequence = area.sectors.value / kSectorsPerBlock;  // slot 0
+    h.head = h.sequence;
+    h.batch_first = h.sequence;
+    h.next_position = 1;
+    h.epoch = superblock.epoch;
+    h.flags = kLogLastOfBatch | kLogFirstOfGeneration;
+    h.copies = static_cast<std::uint16_t>(superblock.members.size());
+    encode(h, slice.data().first<kLogPageBytes>());
+    slice.clear_infos();
+    co_return co_await device.write(area.lba, slice, {.fua = true});
+}
+
+Task<Result<void>> RingLog::read_member(std::uint32_t member, LogPages& pages) {
+    CO_TRY(const Buffer buffer, co_await array_.allocate(kChunkPages * kLogPageBytes));
+    for (std::uint64_t at = 0; at < slots_; at += kChunkPages) {
+        const std::uint64_t count = std::min(kChunkPages, slots_ - at);
+        const Lba lba = area_ + at * kSectorsPerBlock;
+        const Slice slice = buffer.slice(count * kLogPageBytes, lba);
+        const Result<void> r = co_await array_.members[member].device->read(lba, slice, {});
+        if (!r && r.error().code != Errc::kMediumError) {
+            co_return std::unexpected(r.error());
+        }
+        for (std::uint64_t i = 0; i < count; ++i) {
+            const auto page = slice.data().subspan(i * kLogPageBytes).first<kLogPageBytes>();
+            const auto header = decode_log_page(page);
+            if (slice.blocks()[i].status != BlockStatus::kUnreadable && header &&
+                header->array_uuid == array_.superblock().array_uuid && header->sequence % slots_ == at + i) {
+                const auto payload = page.subspan(kLogHeaderBytes, header->payload_bytes);
+                pages.add({*header, std::vector<std::byte>(payload.begin(), payload.end())});
+            }
+        }
+    }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> RingLog::recover(std::uint64_t generation) {
+    LogPages pages;
+    std::optional<Error> failed;
+    bool any = false;
+    for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
+        if (array_.in_sync(m)) {
+            const Result<void> r = co_await read_member(m, pages);
+            any = any || r.has_value();
+            if (!r) {
+                failed.emplace(r.error());
+            }
+        }
+    }
+    if (!any) {
+        co_return std::unexpected(failed.value_or(Error(Errc::kDeviceGone, "no member to read the log from")));
+    }
+    LogState state = recover_log(pages, generation);
+    generation_ = state.generation;
+    next_sequence_ = state.next_sequence;
+    next_position_ = state.next_position;
+    tail_ = state.tail;
+    records_lost_ = state.records_lost;
+    head_ = next_sequence_;
+    if (!state.corrupt && !state.records.empty()) {
+        head_ = state.records.front().batch_first;
+        if (next_sequence_ - head_ + 1 >= slots_) {
+            state.corrupt = "the ring is full of torn pages";
+        }
+    }
+    if (state.corrupt) {
+        array_.event(Severity::kError, "log-damaged", "array " + array_.name,
+                     "the durable log cannot be read: " + *state.corrupt,
+                     "mirrors compare everything; check the members");
+        records_lost_ = true;
+        head_ = next_sequence_;
+        tail_ = next_sequence_ - 1;
+        // What was given out is not known: start far above it.
+        next_position_ = std::max(next_position_, (generation_ + 1) << 32U);
+        state.records.clear();
+    }
+    for (RecoveredRecord& r : state.records) {
+        live_.push_back({r.position, r.client, r.batch_first});
+        const std::scoped_lock lock(clients_mutex_);
+        recovered_[r.client].push_back({r.position, std::move(r.bytes)});
+    }
+    durable_head_ = head_;
+    co_return Result<void>{};
+}
+
+Task<Result<std::uint64_t>> RingLog::begin_generation() {
+    ++generation_;
+    CO_TRY_VOID(co_await write_head_page(kLogFirstOfGeneration, array_.in_sync_count()));
+    co_return generation_;
+}
+
+Result<std::vector<LogRecord>> RingLog::recovered(LogClientId client) {
+    const std::scoped_lock lock(clients_mutex_);
+    const auto at = recovered_.find(client);
+    if (at != recovered_.end()) {
+        return at->second;
+    }
+    if (records_lost_) {
+        return fail(Errc::kCorrupt, "records of the array's durable log were lost; take everything as changed");
+    }
+    return std::vector<LogRecord>{};
+}
+
+void RingLog::drop_before(LogClientId client, std::uint64_t position) {
+    const std::scoped_lock lock(clients_mutex_);
+    Client& c = clients_[client];
+    c.dropped_below = std::max(c.dropped_below, position);
+}
+
+void RingLog::set_checkpoint(LogClientId client, Executor& executor, Checkpoint checkpoint) {
+    const std::scoped_lock lock(clients_mutex_);
+    Client& c = clients_[client];
+    c.executor = &executor;
+    c.checkpoint = std::move(checkpoint);
+    c.removed = false;
+}
+
+void RingLog::remove_client(LogClientId client) {
+    const std::scoped_lock lock(clients_mutex_);
+    Client& c = clients_[client];
+    c.executor = nullptr;
+    c.checkpoint = nullptr;
+    c.removed = true;
+    c.dropped_below = next_position_;
+    recovered_.erase(client);
+}
+
+Task<Result<std::uint64_t>> RingLog::append(LogClientId client, std::vector<std::byte> record) {
+    if (record.size() > max_record_bytes()) {
+        co_return fail(Errc::kInvalidArgument, "a log record of " + std::to_string(record.size()) +
+                                                   " bytes is larger than " + std::to_string(max_record_bytes()));
+    }
+    Executor& caller = Executor::current();
+    co_await resume_on(array_.home);
+    Pending pending{client, std::move(record), std::nullopt, false, {}};
+    if (dead_) {
+        pending.result.emplace(std::unexpected(*dead_));
+    } else {
+        pending_.push_back(&pending);
+        kick();
+        co_await wait_for(pending);
+    }
+    co_await resume_on(caller);
+    co_return *std::move(pending.result);
+}
+
+Task<void> RingLog::wait_for(Pending& pending) {
+    const TimePoint deadline = array_.env.clock.now() + kFullWait;
+    while (!pending.result) {
+        if (pending.taken) {
+            co_await pending.done.wait();
+            continue;
+        }
+        const TimePoint poll = array_.env.clock.now() + kFullPoll;
+        if (co_await pending.done.wait_until(array_.env.clock, poll) || pending.taken) {
+            continue;
+        }
+        if (array_.env.clock.now() >= deadline) {
+            std::erase(pending_, &pending);
+            pending.result = fail(Errc::kNoSpace, "the array's durable log is full and nothing could be dropped");
+        } else {
+            kick();
+        }
+    }
+}
+
+void RingLog::kick() {
+    if (!writing_ && !pending_.empty() && !dead_) {
+        writing_ = true;
+        if (!gate_.spawn(write_batches())) {
+            writing_ = false;
+        }
+    }
+}
+
+Task<void> RingLog::write_batches() {
+    if (!missing_recorded_) {
+        const Result<void> recorded = co_await array_.record_missing();
+        missing_recorded_ = recorded.has_value();
+    }
+    while (!dead_) {
+        advance_head();
+        Batch batch;
+        if (!choose(batch)) {
+            // Space that is free but not yet durably so: a page that says it.
+            if (pending_.empty() || head_ == durable_head_ || !(co_await write_head_page(0, 0))) {
+                break;
+            }
+            continue;
+        }
+        Result<void> outcome = co_await encode_batch(batch, 0);
+        if (outcome) {
+            outcome = co_await write_copies(batch, 0);
+        }
+        finish(batch, outcome);
+    }
+    writing_ = false;
+    if (dead_) {
+        for (Pending* p : std::exchange(pending_, {})) {
+            p->result.emplace(std::unexpected(*dead_));
+            p->done.set();
+        }
+    }
+    advance_head();
+    if (next_sequence_ - head_ > slots_ / 2 && !checkpointing_ && !dead_) {
+        checkpointing_ = true;
+        if (!gate_.spawn(run_checkpoints())) {
+            checkpointing_ = false;
+        }
+    }
+}
+
+/// Takes from the front what fits; a checkpoint's records may pass those that wait for space.
+bool RingLog::choose(Batch& batch) {
+    std::uint64_t bytes = 0;
+    bool blocked = false;
+    for (auto at = pending_.begin(); at != pending_.end();) {
+        Pending* p = *at;
+        const std::uint64_t with = bytes + kLogRecordHeaderBytes + p->record.size();
+        if (pages_for(with) > kMaxBatchPages) {
+            break;
+        }
+        blocked = blocked || !fits(p->client, pages_for(with));
+        if (blocked && (privileged_ != p->client || !fits(p->client, pages_for(with)))) {
+            ++at;
+            continue;
+        }
+        bytes = with;
+        p->taken = true;
+        batch.records.push_back(p);
+        at = pending_.erase(at);
+    }
+    batch.pages = pages_for(bytes);
+    return !batch.records.empty();
+}
+
+Task<Result<void>> RingLog::encode_batch(Batch& batch, std::uint16_t flags) {
+    for (std::uint64_t page = 0; page < batch.pages; page += kChunkPages) {
+        const std::uint64_t bytes = std::min(kChunkPages, batch.pages - page) * kLogPageBytes;
+        CO_TRY(Buffer chunk, co_await array_.allocate(bytes));
+        batch.chunks.push_back(std::move(chunk));
+    }
+    batch.first = next_sequence_;
+    batch.head = std::min(head_, batch.first);
+    PayloadWriter payload(batch.chunks);
+    for (Pending* p : batch.records) {
+        std::array<std::byte, kLogRecordHeaderBytes> header{};
+        const std::uint64_t position = next_position_++;
+        put_record_header(header.data(), p->client, p->record.size(), position);
+        payload.put(header);
+        payload.put(p->record);
+        p->result = position;
+    }
+    for (std::uint64_t i = 0; i < batch.pages; ++i) {
+        LogPageHeader h;
+        h.array_uuid = array_.superblock().array_uuid;
+        h.generation = generation_;
+        h.sequence = batch.first + i;
+        h.previous = i == 0 ? tail_ : h.sequence - 1;
+        h.head = batch.head;
+        h.batch_first = batch.first;
+        h.next_position = next_position_;
+        h.epoch = array_.superblock().epoch;
+        h.flags = static_cast<std::uint16_t>(flags | (i + 1 == batch.pages ? kLogLastOfBatch : 0) |
+                                             (records_lost_ ? kLogRecordsLost : 0));
+        const std::uint64_t from = std::min(payload.bytes(), i * kLogPayloadBytes);
+        h.payload_bytes = static_cast<std::uint32_t>(std::min<std::uint64_t>(payload.bytes() - from, kLogPayloadBytes));
+        encode(h, page_of(batch.chunks, i).first<kLogPageBytes>());
+    }
+    next_sequence_ += batch.pages;
+    co_return Result<void>{};
+}
+
+Task<Result<void>> RingLog::write_to_member(std::uint32_t member, Batch& batch) {
+    std::uint64_t i = 0;
+    while (i < batch.pages) {
+        const std::uint64_t slot = (batch.first + i) % slots_;
+        const std::uint64_t run = std::min({batch.pages - i, kChunkPages - i % kChunkPages, slots_ - slot});
+        const Lba lba = area_ + slot * kSectorsPerBlock;
+        const Buffer& chunk = batch.chunks[i / kChunkPages];
+        const std::size_t bytes = run * kLogPageBytes;
+        const std::uint64_t in_chunk = i % kChunkPages;
+        const Slice slice(chunk.memory().subspan(in_chunk * kLogPageBytes, bytes), chunk.infos().subspan(in_chunk, run),
+                          0);
+        CO_TRY_VOID(co_await array_.members[member].device->write(lba, slice, {.fua = true}));
+        i += run;
+    }
+    co_return Result<void>{};
+}
+
+/// RL2. `wanted` 0: as many as the level needs.
+Task<Result<void>> RingLog::write_copies(Batch& batch, std::uint32_t wanted) {
+    for (const Buffer& chunk : batch.chunks) {
+        std::ranges::fill(chunk.infos(), BlockInfo{});
+    }
+    const std::uint32_t members = array_.geometry.members;
+    std::uint32_t tried = 0;
+    std::uint32_t done = 0;
+    while (true) {
+        std::uint32_t usable = done;
+        for (std::uint32_t m = 0; m < members; ++m) {
+            usable += (tried >> m & 1U) == 0 && array_.in_sync(m) ? 1 : 0;
+        }
+        const std::uint32_t goal = std::min(wanted != 0 ? wanted : array_.level.tolerated(members) + 1, usable);
+        if (done >= goal) {
+            break;
+        }
+        MemberFan fan;
+        std::uint32_t started = 0;
+        for (std::uint32_t i = 0; i < members && done + static_cast<std::uint32_t>(std::popcount(started)) < goal;
+             ++i) {
+            const std::uint32_t m = (rotation_ + i) % members;
+            if ((tried >> m & 1U) == 0 && array_.in_sync(m)) {
+                tried |= 1U << m;
+                started |= 1U << m;
+                fan.start(m, write_to_member(m, batch));
+            }
+        }
+        co_await fan.all();
+        for (std::uint32_t m = 0; m < members; ++m) {
+            if ((started >> m & 1U) == 0) {
+                continue;
+            }
+            if (const auto code = fan.failure(m)) {
+                const Result<void> noted = co_await array_.fail_member(m, Error(*code, "write of the durable log"));
+                static_cast<void>(noted);  // read-only or not, another member takes the copy
+            } else {
+                ++done;
+            }
+        }
+    }
+    rotation_ = (rotation_ + 1) % members;
+    if (done == 0) {
+        co_return fail(Errc::kReadOnly, "array " + array_.name + ": no member takes the durable log any more");
+    }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> RingLog::write_head_page(std::uint16_t flags, std::uint32_t copies) {
+    Batch batch;
+    batch.pages = 1;
+    Result<void> outcome = co_await encode_batch(batch, flags);
+    if (outcome) {
+        outcome = co_await write_copies(batch, copies);
+    }
+    finish(batch, outcome);
+    co_return outcome;
+}
+
+void RingLog::finish(Batch& batch, const Result<void>& outcome) {
+    if (outcome) {
+        tail_ = batch.first + batch.pages - 1;
+        durable_head_ = batch.head;
+    } else if (!batch.chunks.empty() && batch.first != 0) {
+        dead_.emplace(outcome.error());  // RL4: its pages may be there in part
+    }
+    for (Pending* p : batch.records) {
+        if (outcome) {
+            live_.push_back({**p->result, p->client, batch.first});
+        } else {
+            p->result.emplace(std::unexpected(outcome.error()));
+        }
+        p->done.set();
+    }
+}
+
+void RingLog::advance_head() {
+    const std::scoped_lock lock(clients_mutex_);
+    while (!live_.empty()) {
+        const auto at = clients_.find(live_.front().client);
+        if (at == clients_.end() || live_.front().position >= at->second.dropped_below) {
+            break;
+        }
+        live_.pop_front();
+    }
+    head_ = live_.empty() ? next_sequence_ : live_.front().batch_first;
+}
+
+Task<void> RingLog::run_checkpoints() {
+    std::vector<LogClientId> asked;
+    while (!dead_) {
+        advance_head();
+        if (live_.empty() || next_sequence_ - head_ <= slots_ / 4) {
+            break;
+        }
+        const LogClientId client = live_.front().client;
+        Executor* executor = nullptr;
+        Checkpoint checkpoint;
+        {
+            const std::scoped_lock lock(clients_mutex_);
+            const Client& c = clients_[client];
+            executor = c.executor;
+            checkpoint = c.checkpoint;
+        }
+        if (executor == nullptr || std::ranges::count(asked, client) > 0) {
+            break;
+        }
+        asked.push_back(client);
+        privileged_ = client;
+        co_await resume_on(*executor);
+        const Result<void> r = co_await checkpoint();
+        co_await resume_on(array_.home);
+        privileged_.reset();
+        if (!r) {
+            array_.event(Severity::kWarning, "log-checkpoint-failed", "array " + array_.name, r.error().message);
+        }
+    }
+    checkpointing_ = false;
+    kick();
+}
+
+Task<void> RingLog::stop() {
+    if (!dead_) {
+        dead_.emplace(Errc::kClosed, "the array is stopping");
+    }
+    if (!writing_) {
+        for (Pending* p : std::exchange(pending_, {})) {
+            p->result.emplace(std::unexpected(*dead_));
+            p->done.set();
+        }
+    }
+    co_await gate_.close();
+}
+
+}  // namespace gemel::raid

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// RingLog: the durable log of an array: a ring of pages (log_page.hpp) in the log area of its members.
+//
+// Invariants (with LP1..LP4):
+//   RL1 One batch is in flight; the next gathers what arrives meanwhile. No timer.
+//   RL2 A batch is durable when FUA writes of all its pages succeeded on min(f + 1, usable members); a member that
+//       fails is failed by the array's rule and another takes its place.
+//   RL3 Appends leave a quarter of the ring free for checkpoints, and those leave kSparePages for pages that only move
+//       the head.
+//   RL4 After a batch that could not be made durable nothing more is appended (no page may follow a hole).
+// Threads: append() from any executor; drop_before, recovered, set_checkpoint, remove_client from any thread; the rest
+// on the array's home executor.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <mutex>
+#include <optional>
+
+#include "gemel/block_device.hpp"
+#include "gemel/durable_log.hpp"
+#include "gemel/environment.hpp"
+#include "gemel/sync.hpp"
+#include "raid/log_page.hpp"
+#include "raid/superblock.hpp"
+
+namespace gemel::raid {
+
+namespace detail {
+class ArrayBody;
+}
+
+inline constexpr std::uint64_t kMinLogPages = 16;
+
+class RingLog : public DurableLog {
+  public:
+    RingLog(detail::ArrayBody& array, const AreaRecord& area);
+
+    /// The first page of a new array, on one of its members.
+    static Task<Result<void>> format(Environment& env, BlockDevice& device, Superblock superblock);
+
+    /// Reads the log of all in-sync members. REQUIRES: home. `generation`: as the superblock says.
+    Task<Result<void>> recover(std::uint64_t generation);
+    /// Writes the first page of a new generation to all in-sync members; returns its number. REQUIRES: after recover().
+    Task<Result<std::uint64_t>> begin_generation();
+    /// Ends what waits with kClosed and waits for what is in flight.
+    Task<void> stop();
+
+    Task<Result<std::uint64_t>> append(LogClientId client, std::vector<std::byte> record) override;
+    void drop_before(LogClientId client, std::uint64_t position) override;
+    Result<std::vector<LogRecord>> recovered(LogClientId client) override;
+    void set_checkpoint(LogClientId client, Executor& executor, Checkpoint checkpoint) override;
+    void remove_client(LogClientId client) override;
+    [[nodiscard]] std::size_t max_record_bytes() const override;
+
+    /// Pages from the durable head to the tail; for tests and status.
+    [[nodiscard]] std::uint64_t used_pages() const { return next_sequence_ - durable_head_; }
+    [[nodiscard]] std::uint64_t pages() const { return slots_; }
+
+  private:
+    struct Pending {
+        LogClientId client;
+        std::vector<std::byte> record;
+        std::optional<Result<std::uint64_t>> result;
+        bool taken = false;
+        Event done;
+    };
+    struct Live {
+        std::uint64_t position;
+        LogClientId client;
+        std::uint64_t batch_first;
+    };
+    struct Client {
+        std::uint64_t dropped_below = 0;
+        Executor* executor = nullptr;
+        Checkpoint checkpoint;
+        bool removed = false;
+    };
+    struct Batch {
+        std::vector<Pending*> records;
+        std::vector<Buffer> chunks;  ///< kChunkPages pages each
+        std::uint64_t first = 0;
+        std::uint64_t pages = 0;
+        std::uint64_t head = 0;
+    };
+
+    void kick();
+    Task<void> write_batches();
+    bool choose(Batch& batch);
+    [[nodiscard]] bool fits(LogClientId client, std::uint64_t pages) const;
+    Task<Result<void>> encode_batch(Batch& batch, std::uint16_t flags);
+    Task<Result<void>> write_copies(Batch& batch, std::uint32_t wanted);
+    Task<Result<void>> write_to_member(std::uint32_t member, Batch& batch);
+    Task<Result<void>> write_head_page(std::uint16_t flags, std::uint32_t copies);
+    void finish(Batch& batch, const Result<void>& outcome);
+    void advance_head();
+    Task<void> run_checkpoints();
+    Task<Result<void>> read_member(std::uint32_t member, LogPages& pages);
+    [[nodiscard]] std::uint64_t batch_limit(bool privileged) const;
+    Task<void> wait_for(Pending& pending);
+
+    detail::ArrayBody& array_;
+    Lba area_;
+    std::uint64_t slots_;
+    std::uint64_t generation_ = 0;
+    std::uint64_t next_sequence_ = 1;
+    std::uint64_t next_position_ = 1;
+    std::uint64_t tail_ = 0;
+    std::uint64_t head_ = 1;          ///< oldest batch needed, or next_sequence_
+    std::uint64_t durable_head_ = 1;  ///< as the newest durable page says
+    bool records_lost_ = false;
+    bool missing_recorded_ = false;
+    std::optional<Error> dead_;  ///< RL4, or stopped
+    std::deque<Live> live_;
+    std::deque<Pending*> pending_;
+    bool writing_ = false;
+    bool checkpointing_ = false;
+    std::optional<LogClientId> privileged_;  ///< whose checkpoint runs
+    std::uint32_t rotation_ = 0;
+    Gate gate_;
+
+    mutable std::mutex clients_mutex_;  ///< guards the two below only; never held over an I/O
+    std::map<LogClientId, Client> clients_;
+    std::map<LogClientId, std::vector<LogRecord>> recovered_;
+};
+
+}  // namespace gemel::raid

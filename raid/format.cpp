@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// Formatting a new array: layout of its members, the check that they are blank, and the first state of log and
+// superblocks.
+// Threads: any executor.
+#include <algorithm>
+
+#include "raid/assembly.hpp"
+#include "raid/durable_log.hpp"
+#include "raid/member_fan.hpp"
+#include "raid/volume_table.hpp"
+
+namespace gemel::raid {
+
+namespace {
+
+using Kind = MemberReading::Kind;
+
+/// The default share of a member that an area takes.
+struct AreaShare {
+    AreaKind kind;
+    std::uint64_t ReservedAreas::* configured;
+    std::uint64_t divisor;
+    std::uint64_t least;
+    std::uint64_t most;
+};
+constexpr std::array kAreaShares{
+    AreaShare{AreaKind::kLog, &ReservedAreas::log_bytes, 256, 128 * kKiB, 64 * kMiB},
+    AreaShare{AreaKind::kJournal, &ReservedAreas::journal_bytes, 256, 32 * kKiB, 16 * kMiB},
+    AreaShare{AreaKind::kRedo, &ReservedAreas::redo_bytes, 128, 32 * kKiB, 64 * kMiB},
+    AreaShare{AreaKind::kChecksums, &ReservedAreas::checksum_bytes, 900, 8 * kKiB, 1ULL << 50U},
+    AreaShare{AreaKind::kMirror, &ReservedAreas::mirror_bytes, 1024, 16 * kKiB, 64 * kMiB},
+    AreaShare{AreaKind::kMigration, &ReservedAreas::migration_bytes, 64, 32 * kKiB, 64 * kMiB},
+};
+
+std::uint64_t area_sectors(const AreaShare& share, const ReservedAreas& areas, std::uint64_t member_bytes) {
+    const std::uint64_t configured = areas.*share.configured;
+    const std::uint64_t bytes =
+        configured != 0 ? configured : std::clamp(member_bytes / share.divisor, share.least, share.most);
+    return round_up(bytes, kBlockBytes) / kSectorBytes;
+}
+
+constexpr std::size_t kBlankCheckBytes = kMiB;
+constexpr std::size_t kBlankCheckStep = 64 * kKiB;
+
+Task<Result<bool>> all_zero(BufferPool& buffers, BlockDevice& device, std::uint64_t first, std::uint64_t end) {
+    CO_TRY(const Buffer buffer, buffers.allocate(kBlankCheckStep));
+    while (first < end) {
+        const std::uint64_t part = std::min<std::uint64_t>(end - first, kBlankCheckStep / kSectorBytes);
+        const Slice slice = buffer.slice(part * kSectorBytes, Lba(first));
+        CO_TRY_VOID(co_await device.read(Lba(first), slice, {}));
+        if (std::ranges::any_of(slice.data(), [](std::byte b) { return b != std::byte{0}; })) {
+            co_return false;
+        }
+        first += part;
+    }
+    co_return true;
+}
+
+Task<Result<void>> require_blank(Environment& env, MemberSpec spec, MemberReading reading) {
+    const std::string advice = "; it is not formatted. Wipe it if its data is not needed";
+    switch (reading.kind) {
+        case Kind::kAbsent:
+            co_return fail(Errc::kDeviceGone, "member " + spec.name + " cannot be formatted: " + reading.why);
+        case Kind::kFound:
+            co_return fail(Errc::kRefused, "member " + spec.name + " already belongs to array '" +
+                                               reading.superblock.array_name + "'. Start without create to use it" +
+                                               advice);
+        case Kind::kDamaged:
+        case Kind::kUnsupported:
+            co_return fail(Errc::kRefused, "member " + spec.name + " is not blank: " + reading.why + advice);
+        case Kind::kBlank:
+            break;
+    }
+    const std::uint64_t sectors = round_down(reading.sectors, kSectorsPerBlock);
+    const std::uint64_t edge = std::min<std::uint64_t>(kBlankCheckBytes / kSectorBytes, sectors);
+    CO_TRY(const bool head, co_await all_zero(env.buffers, *spec.device, 0, edge));
+    CO_TRY(const bool tail, co_await all_zero(env.buffers, *spec.device, sectors - edge, sectors));
+    if (!head || !tail) {
+        co_return fail(Errc::kRefused, "member " + spec.name + " is not blank: its " + (head ? "last" : "first") +
+                                           " MiB holds data" + advice);
+    }
+    co_return Result<void>{};
+}
+
+}  // namespace
+
+Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level, std::uint64_t device_sectors,
+                               Random& random) {
+    Superblock sb;
+    sb.array_uuid = random.uuid();
+    sb.array_name = config.name;
+    sb.level = level.id;
+    sb.strip_bytes = config.strip_bytes;
+    sb.incarnation = random.uuid();
+    sb.epoch = 1;
+    sb.log_generation = 1;
+    for (std::size_t i = 0; i < config.members.size(); ++i) {
+        sb.members.push_back({random.uuid(), false, sb.incarnation});
+    }
+    const std::uint64_t usable = round_down(device_sectors, kSectorsPerBlock);
+    std::uint64_t reserved = 2 * kSuperblockSectors;
+    for (const AreaShare& share : kAreaShares) {
+        reserved += area_sectors(share, config.areas, usable * kSectorBytes);
+    }
+    const std::uint64_t strip = config.strip_bytes / kSectorBytes;
+    sb.member_sectors = usable > reserved ? round_down(usable - reserved, strip) : 0;
+    const Geometry g{level.layout, static_cast<std::uint32_t>(sb.members.size()), strip, sb.member_sectors};
+    if (sb.member_sectors == 0 || g.sectors().value < allocation_unit(g.sectors())) {
+        return fail(Errc::kNoSpace, "array " + config.name + ": members are too small: the smallest has " +
+                                        std::to_string(device_sectors * kSectorBytes) + " bytes, of which " +
+                                        std::to_string(reserved * kSectorBytes) +
+                                        " are reserved; at least one strip and 64 KiB of data must fit");
+    }
+    Lba at(sb.member_sectors);
+    for (const AreaShare& share : kAreaShares) {
+        const std::uint64_t sectors = area_sectors(share, config.areas, usable * kSectorBytes);
+        const std::uint16_t version = share.kind == AreaKind::kLog ? 1 : 0;
+        sb.areas.push_back({share.kind, version, at, SectorCount(sectors)});
+        at += sectors;
+    }
+    if (sb.area(AreaKind::kLog).sectors.value < kMinLogPages * kSectorsPerBlock) {
+        return fail(Errc::kInvalidArgument, "array " + config.name + ": the log area needs at least " +
+                                                std::to_string(kMinLogPages * kBlockBytes) + " bytes");
+    }
+    // Only the edges of the members are known to be zero: redundancy is made right once, in the background. A parity
+    // strip is written only where it differs, so that sparse members stay sparse.
+    sb.resync_cursor = level.redundant ? 0 : sb.member_sectors;
+    for (const VolumeSpec& spec : config.volumes) {
+        TRY_VOID(add_volume(sb, spec, g.sectors(), random));
+    }
+    return sb;
+}
+
+namespace {
+
+Task<Result<void>> write_first_superblock(Environment& env, BlockDevice* device, Superblock sb) {
+    CO_TRY(const Buffer buffer, env.buffers.allocate(kSuperblockBytes));
+    const Lba lba = superblock_slot(device->limits().sectors, sb.epoch % 2);
+    const Slice slice = buffer.slice(kSuperblockBytes, lba);
+    encode(sb, slice.data().first<kSuperblockBytes>());
+    slice.clear_infos();
+    co_return co_await device->write(lba, slice, {.fua = true});
+}
+
+}  // namespace
+
+Task<Result<Assembly>> format(Environment& env, const ArrayConfig& config, const LevelRow& level,
+                              std::vector<MemberReading> readings) {
+    std::uint64_t smallest = ~std::uint64_t{0};
+    for (std::size_t i = 0; i < readings.size(); ++i) {
+        CO_TRY_VOID(co_await require_blank(env, config.members[i], readings[i]));
+        smallest = std::min(smallest, readings[i].sectors);
+    }
+    CO_TRY(Superblock sb, plan_format(config, level, smallest, env.random));
+    MemberFan fan;
+    for (std::uint32_t i = 0; i < config.members.size(); ++i) {
+        fan.start(i, RingLog::format(env, *config.members[i].device, sb));
+    }
+    co_await fan.all();
+    if (fan.failed()) {
+        co_return std::unexpected(fan.first_error());
+    }
+    for (std::uint16_t i = 0; i < config.members.size(); ++i) {
+        sb.member_index = i;
+        fan.start(i, write_first_superblock(env, config.members[i].device, sb));
+    }
+    co_await fan.all();
+    if (fan.failed()) {
+        co_return std::unexpected(fan.first_error());
+    }
+    Assembly out;
+    out.winner = sb;
+    out.states.assign(config.members.size(), MemberState::kInSync);
+    out.formatted = true;
+    co_return out;
+}
+
+}  // namespace gemel::raid

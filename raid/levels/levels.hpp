@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// The functions of the rows of level_table, one file per level.
+// Threads: see LevelRow.
+#pragma once
+
+#include "raid/level_table.hpp"
+
+namespace gemel::raid::levels {
+
+Task<Result<void>> striped_read(detail::ArrayBody& array, Lba lba, Slice to, ReadOptions options);
+Task<Result<void>> striped_write(detail::ArrayBody& array, detail::Shard& shard, Lba lba, Slice from,
+                                 WriteOptions options);
+
+Task<Result<void>> mirrored_read(detail::ArrayBody& array, Lba lba, Slice to, ReadOptions options);
+Task<Result<void>> mirrored_write(detail::ArrayBody& array, detail::Shard& shard, Lba lba, Slice from,
+                                  WriteOptions options);
+Task<Result<void>> mirrored_sync(detail::ArrayBody& array, detail::Shard& shard, StripeIndex stripe);
+
+Task<Result<void>> parity_read(detail::ArrayBody& array, Lba lba, Slice to, ReadOptions options);
+Task<Result<void>> parity_write(detail::ArrayBody& array, detail::Shard& shard, Lba lba, Slice from,
+                                WriteOptions options);
+Task<Result<void>> parity_sync(detail::ArrayBody& array, detail::Shard& shard, StripeIndex stripe);
+
+}  // namespace gemel::raid::levels

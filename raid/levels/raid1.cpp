@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// RAID 1: the same data on every member.
+//
+// A read of an untrusted area first makes the legs equal there, from the lowest one in sync: otherwise two reads could
+// return different values of a write that a crash interrupted (F14).
+#include <algorithm>
+
+#include "raid/array_body.hpp"
+#include "raid/levels/levels.hpp"
+#include "raid/stripe.hpp"
+
+namespace gemel::raid::levels {
+
+using detail::ArrayBody;
+using detail::Shard;
+
+namespace {
+
+constexpr std::uint64_t kLegRun = kMiB / kSectorBytes;  ///< sectors read from one leg before the next takes its turn
+
+/// The leg that serves `lba`; the lowest while legs may differ. Nothing if no leg is in sync.
+std::optional<std::uint32_t> choose_leg(const ArrayBody& array, Lba lba) {
+    std::array<std::uint32_t, kMaxMembers> legs{};
+    std::uint32_t n = 0;
+    for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
+        if (array.in_sync(m)) {
+            legs[n++] = m;
+        }
+    }
+    if (n == 0) {
+        return std::nullopt;
+    }
+    return legs[array.all_trusted() && !array.read_only() ? lba.value / kLegRun % n : 0];
+}
+
+/// Writes `block` to the legs of `legs` that are in sync.
+Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32_t legs, WriteOptions options) {
+    MemberFan fan;
+    for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
+        if ((legs >> m & 1U) != 0 && array.in_sync(m)) {
+            fan.start(m, array.members[m].device->write(lba, from, options));
+        }
+    }
+    co_await fan.all();
+    for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
+        if (const auto code = fan.failure(m)) {
+            CO_TRY_VOID(co_await array.fail_member(m, Error(*code, fan.first_error().message)));
+        }
+    }
+    co_return Result<void>{};
+}
+
+/// Reads from the legs in order until every block is known; tells which legs had bad ones. REQUIRES: the lock.
+Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& bad_legs) {
+    CO_TRY(const Buffer buffer, co_await array.allocate(to.size()));
+    to.mark_all(BlockStatus::kUnreadable);
+    bad_legs = 0;
+    for (std::uint32_t m = 0; m < array.geometry.members && !to.all_readable(); ++m) {
+        if (!array.in_sync(m)) {
+            continue;
+        }
+        const Slice part = buffer.slice(to.size(), lba);
+        part.clear_infos();
+        const Result<void> r = co_await array.members[m].device->read(lba, part, {});
+        if (!r) {
+            detail::settle_read(part, r.error().code);
+            co_await array.note_read_error(m, r.error().code);
+        }
+        bad_legs |= part.all_readable() ? 0 : 1U << m;
+        for (std::size_t b = 0; b < to.blocks().size(); ++b) {
+            if (to.blocks()[b].status == BlockStatus::kUnreadable &&
+                part.blocks()[b].status != BlockStatus::kUnreadable) {
+                std::ranges::copy(part.block_data(b), to.block_data(b).begin());
+                to.blocks()[b] = BlockInfo{};
+            }
+        }
+    }
+    if (!to.all_readable()) {
+        co_return fail(Errc::kMediumError, "array " + array.name + ": blocks near sector " + std::to_string(lba.value) +
+                                               " cannot be read from any leg");
+    }
+    co_return Result<void>{};
+}
+
+/// Makes the legs equal over [first, end), one lock's range. Blocks that no leg knows stay untrusted.
+Task<Result<void>> equalise(ArrayBody& array, Shard& shard, std::uint64_t first, std::uint64_t end) {
+    const auto guard = co_await shard.lock.acquire(first, end - 1);
+    if (array.read_only()) {
+        co_return fail(Errc::kReadOnly, "array " + array.name + " is read-only");
+    }
+    CO_TRY(const Buffer buffer, co_await array.allocate((end - first) * kSectorBytes));
+    const Slice all = buffer.slice((end - first) * kSectorBytes, Lba(first));
+    std::uint32_t bad = 0;
+    const Result<void> r = co_await read_any(array, Lba(first), all, bad);
+    if (!r && r.error().code != Errc::kMediumError) {
+        co_return r;
+    }
+    CO_TRY_VOID(co_await array.record_missing());
+    for (std::size_t b = 0; b < all.blocks().size();) {
+        std::size_t n = b;
+        while (n < all.blocks().size() && all.blocks()[n].status != BlockStatus::kUnreadable) {
+            ++n;
+        }
+        if (n > b) {
+            const Slice run = all.sub(b * kBlockBytes, (n - b) * kBlockBytes);
+            const Lba lba = Lba(first) + b * kSectorsPerBlock;
+            CO_TRY_VOID(co_await write_legs(array, lba, run, ~0U, {.background = true}));
+            array.trust(shard, lba.value, lba.value + run.sectors().value);
+        }
+        b = n + 1;
+    }
+    if (!r) {
+        array.unreadable({Lba(first), SectorCount(end - first)});
+    }
+    co_return r;
+}
+
+/// A read that one leg could not answer, or of an area where the legs may differ.
+Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to) {
+    Executor& caller = Executor::current();
+    Shard& shard = array.shard_of(lba);
+    co_await resume_on(*shard.executor);
+    const std::uint64_t end = lba.value + to.sectors().value;
+    const std::uint64_t unit = array.geometry.strip_sectors;
+    for (std::uint64_t at = round_down(lba.value, unit); at < end && !array.read_only(); at += unit) {
+        if (!shard.trusted(at, at + unit)) {
+            const Result<void> r = co_await equalise(array, shard, at, at + unit);
+            static_cast<void>(r);  // what stays unknown shows in the read below
+        }
+    }
+    Result<void> r;
+    {
+        const auto guard = co_await shard.lock.acquire(lba.value, end - 1);
+        std::uint32_t bad = 0;
+        r = co_await read_any(array, lba, to, bad);
+        if (bad != 0 && !array.read_only()) {
+            for (std::size_t b = 0; b < to.blocks().size(); ++b) {
+                if (to.blocks()[b].status == BlockStatus::kUnreadable) {
+                    continue;
+                }
+                const std::size_t at = b == 0 ? 0 : b * kBlockBytes - to.head();
+                const Slice block = to.sub(at, to.block_data(b).size());
+                const Result<void> w = co_await write_legs(array, lba + at / kSectorBytes, block, bad, {});
+                static_cast<void>(w);  // the value is known; a leg that failed is recorded
+            }
+            array.event(Severity::kWarning, "block-repaired", "array " + array.name,
+                        "blocks at sector " + std::to_string(lba.value) +
+                            " could not be read from one leg and were written anew from another");
+        }
+    }
+    co_await resume_on(caller);
+    co_return r;
+}
+
+/// Cuts at the groups, each of which has its shard.
+Task<Result<void>> read_carefully_by_group(ArrayBody& array, Lba lba, Slice to) {
+    const std::uint64_t group = array.geometry.group_sectors();
+    Result<void> out;
+    std::size_t at = 0;
+    while (at < to.size()) {
+        const Lba here = lba + at / kSectorBytes;
+        const std::size_t bytes = std::min<std::size_t>(to.size() - at, (group - here.value % group) * kSectorBytes);
+        Result<void> r = co_await read_carefully(array, here, to.sub(at, bytes));
+        if (!r && out) {
+            out = std::move(r);
+        }
+        at += bytes;
+    }
+    co_return out;
+}
+
+}  // namespace
+
+Task<Result<void>> mirrored_read(ArrayBody& array, Lba lba, Slice to, ReadOptions options) {
+    const auto leg = choose_leg(array, lba);
+    if (leg && (array.all_trusted() || array.read_only())) {
+        const Result<void> r = co_await array.members[*leg].device->read(lba, to, options);
+        if (r) {
+            co_return r;
+        }
+        co_await array.note_read_error(*leg, r.error().code);
+    }
+    co_return co_await read_carefully_by_group(array, lba, to);
+}
+
+Task<Result<void>> mirrored_write(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
+    const std::uint64_t end = lba.value + from.sectors().value;
+    const auto guard = co_await shard.lock.acquire(lba.value, end - 1);
+    if (array.read_only()) {
+        co_return fail(Errc::kReadOnly, "array " + array.name + " is read-only");
+    }
+    Result<void> r = co_await write_legs(array, lba, from, ~0U, options);
+    if (r) {
+        array.trust(shard, lba.value, end);
+    } else {
+        array.distrust(shard, lba.value, end);
+    }
+    co_return r;
+}
+
+Task<Result<void>> mirrored_sync(ArrayBody& array, Shard& shard, StripeIndex stripe) {
+    const std::uint64_t first = array.geometry.stripe_lba(stripe).value;
+    co_return co_await equalise(array, shard, first, first + array.geometry.strip_sectors);
+}
+
+}  // namespace gemel::raid::levels

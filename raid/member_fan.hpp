@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// MemberFan: several I/Os to members at once, joined without memory of their own.
+// Invariant:  F1  The fan outlives its I/Os: all() is awaited before it goes.
+// Threads: one executor; every I/O ends on it (Task T3).
+#pragma once
+
+#include <array>
+#include <optional>
+
+#include "gemel/result.hpp"
+#include "gemel/task.hpp"
+#include "raid/geometry.hpp"
+
+namespace gemel::raid {
+
+class MemberFan {
+  public:
+    static constexpr std::size_t kSlots = kMaxMembers;
+
+    MemberFan() = default;
+    MemberFan(const MemberFan&) = delete;
+    MemberFan& operator=(const MemberFan&) = delete;
+
+    /// Starts `io` now as number `slot`. REQUIRES: slot < kSlots, not used since the last reset().
+    void start(std::size_t slot, Task<Result<void>> io) {
+        ++join_.left;
+        run(std::move(io), *this, slot);
+    }
+    /// co_await fan.all(): every I/O has ended.
+    auto all() { return detail_awaiter(); }
+
+    /// kOk when the I/O of that slot succeeded or was not started.
+    [[nodiscard]] std::optional<Errc> failure(std::size_t slot) const {
+        return codes_[slot] == Errc{0} ? std::nullopt : std::optional(codes_[slot]);
+    }
+    [[nodiscard]] bool failed() const { return first_.has_value(); }
+    /// The first error that came. REQUIRES: failed().
+    [[nodiscard]] const Error& first_error() const { return *first_; }
+    void reset() {
+        codes_.fill(Errc{0});
+        first_.reset();
+    }
+
+  private:
+    static gemel::detail::Detached run(Task<Result<void>> io, MemberFan& fan, std::size_t slot) {
+        Result<void> r = co_await std::move(io);
+        if (!r) {
+            fan.codes_[slot] = r.error().code;
+            if (!fan.first_) {
+                fan.first_.emplace(std::move(r).error());
+            }
+        }
+        fan.join_.done();
+    }
+    gemel::detail::JoinAwaiter detail_awaiter() {
+        join_.waiter = nullptr;
+        return gemel::detail::JoinAwaiter{join_};
+    }
+
+    gemel::detail::JoinState join_{0};
+    std::array<Errc, kSlots> codes_{};
+    std::optional<Error> first_;
+};
+
+}  // namespace gemel::raid

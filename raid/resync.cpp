@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Resync: makes the redundancy of untrusted columns right again, in the background, from the data.
+//
+// One walker per shard, ascending, a few stripes at a time, each under its stripe's lock. It yields to hosts: after
+// every batch during which host I/O passed it rests as long as the batch took, and at least kRest.
+#include <algorithm>
+
+#include "raid/array_body.hpp"
+
+namespace gemel::raid::detail {
+
+namespace {
+constexpr Duration kRest = std::chrono::milliseconds(5);
+constexpr std::uint64_t kBatchBytes = kMiB;  ///< of each member
+constexpr std::uint64_t kCheckpoints = 16;   ///< of a whole resync
+}  // namespace
+
+Task<void> ArrayBody::resync_shard(Shard& shard) {
+    const std::uint64_t strip = geometry.strip_sectors;
+    const std::uint64_t batch =
+        std::clamp<std::uint64_t>(kBatchBytes / (strip * kSectorBytes), 1, MemberFan::kSlots / 4);
+    const std::uint64_t total = shard.untrusted.total();
+    std::uint64_t next_checkpoint = total / kCheckpoints;
+    std::uint64_t from = 0;
+    while (!stopping() && !read_only() && !(level.layout == Layout::kParity && lost_members() > 0)) {
+        const TimePoint started = env.clock.now();
+        const std::uint64_t ios = shard.host_ios;
+        MemberFan fan;
+        for (std::size_t i = 0; i < batch; ++i) {
+            const auto range = shard.untrusted.next(from);
+            if (!range) {
+                break;
+            }
+            const std::uint64_t column = round_down(range->first, strip);
+            fan.start(i, level.sync_stripe(*this, shard, StripeIndex(shard.global(column) / strip)));
+            from = column + strip;
+        }
+        co_await fan.all();
+        if (!shard.untrusted.next(from)) {
+            break;
+        }
+        if (total - std::min(total, shard.untrusted.total()) >= next_checkpoint) {
+            next_checkpoint += std::max<std::uint64_t>(1, total / kCheckpoints);
+            Executor& here = *shard.executor;
+            co_await resume_on(home);
+            const Result<void> r = co_await checkpoint_resync();
+            static_cast<void>(r);  // the next one, or stop(), says the same
+            co_await resume_on(here);
+        }
+        if (shard.host_ios != ios) {
+            co_await sleep_for(env.clock, std::max(kRest, env.clock.now() - started));
+        } else {
+            co_await yield();
+        }
+    }
+}
+
+Task<void> ArrayBody::run_resync(Shard& shard) {
+    co_await resume_on(*shard.executor);
+    co_await resync_shard(shard);
+    const bool complete = shard.untrusted.empty();
+    co_await resume_on(home);
+    if (resyncing_.fetch_sub(1) == 1 && !stopping()) {
+        const Result<void> r = co_await checkpoint_resync();
+        static_cast<void>(r);
+        event(complete ? Severity::kInfo : Severity::kWarning, "resync-ended", "array " + name,
+              complete ? "the redundancy of all stripes is right"
+                       : "some stripes could not be made right; they are not trusted until they are written");
+    }
+}
+
+}  // namespace gemel::raid::detail

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Operations on one stripe of a parity array, under its lock: reading around what is lost, and writing.
+//
+// Invariants:
+//   ST1 The stripe's lock is held from the first read to the last write (J11).
+//   ST2 Parity of an untrusted column is never used to make up data that anyone sees (A3). It may be carried along: a
+//       write that leaves a lost strip alone keeps the sum of the stripe as it was.
+//   ST3 A write changes members only when all that it needs was read and all memory was had.
+// Threads: the stripe's shard.
+#pragma once
+
+#include <array>
+
+#include "raid/array_body.hpp"
+#include "raid/write_plan.hpp"
+
+namespace gemel::raid::detail {
+
+/// The columns [begin, end) of a stripe, of all members, in memory; whole 4 KiB blocks.
+class StripeImage {
+  public:
+    StripeImage(ArrayBody& array, StripeIndex stripe, std::uint64_t begin, std::uint64_t end);
+
+    /// Reads all in-sync members; blocks of others, and those that fail, are unreadable. Errors: kResources.
+    Task<Result<void>> load();
+
+    [[nodiscard]] std::size_t blocks() const { return bytes_ / kBlockBytes; }
+    [[nodiscard]] std::uint64_t begin() const { return begin_; }
+    /// Absolute column of block `i`.
+    [[nodiscard]] std::uint64_t column(std::size_t block) const { return lba_.value + block * kSectorsPerBlock; }
+    [[nodiscard]] const Slice& of(std::uint32_t member) const { return slices_[member]; }
+    [[nodiscard]] bool known(std::uint32_t member, std::size_t block) const {
+        return slices_[member].blocks()[block].status != BlockStatus::kUnreadable;
+    }
+    /// The members whose block is unreadable, as bits.
+    [[nodiscard]] std::uint32_t unknown(std::size_t block) const;
+    /// Makes block `block` of `member` from those of all others. REQUIRES: all others are known.
+    void derive(std::uint32_t member, std::size_t block);
+    /// Parity of the whole image from its data.
+    void make_parity();
+    /// Writes blocks of a member that were derived back to it; fails the member if that fails.
+    Task<void> repair(std::uint32_t member, std::size_t first_block, std::size_t count);
+    [[nodiscard]] Lba lba() const { return lba_; }
+    [[nodiscard]] std::uint32_t parity() const { return parity_; }
+
+  private:
+    ArrayBody& array_;
+    StripeIndex stripe_;
+    std::uint64_t begin_;
+    Lba lba_;
+    std::size_t bytes_;
+    std::uint32_t parity_;
+    std::array<Buffer, kMaxMembers> buffers_;
+    std::array<Slice, kMaxMembers> slices_;
+};
+
+/// Fills `to`, one member's part of a stripe that could not be read. Any executor.
+Task<Result<void>> recover_strip(ArrayBody& array, Lba lba, Slice to);
+
+/// Writes a part of one stripe. `from` holds the data strips' parts one after another.
+Task<Result<void>> write_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options);
+
+/// Writes inside one group, distrusting all parity that is there.
+Task<Result<void>> parity_repair(ArrayBody& array, Shard& shard, Lba lba, Slice from);
+
+/// After writes of a stripe: fails the members that missed theirs. On error the columns are untrusted from now on.
+Task<Result<void>> settle_writes(ArrayBody& array, Shard& shard, const MemberFan& fan, std::uint64_t first_column,
+                                 std::uint64_t end_column);
+
+/// A read that failed with `code` and said nothing about its blocks leaves all of them unreadable (B2).
+void settle_read(Slice part, std::optional<Errc> code);
+
+}  // namespace gemel::raid::detail

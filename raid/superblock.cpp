@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "raid/superblock.hpp"
+
+#include <algorithm>
+#include <bit>
+
+#include "gemel/check.hpp"
+#include "gemel/crc32c.hpp"
+#include "raid/level_table.hpp"
+
+namespace gemel::raid {
+
+namespace {
+
+constexpr std::uint64_t kMagic = 0x315242534c454d47ULL;  // "GMELSBR1"
+constexpr std::size_t kHeaderBytes = 256;
+constexpr std::size_t kMemberBytes = 40;
+constexpr std::size_t kAreaBytes = 32;
+constexpr std::size_t kVolumeBytes = 216;
+constexpr std::size_t kExtentBytes = 16;
+constexpr std::size_t kMembersAt = kHeaderBytes;
+constexpr std::size_t kAreasAt = kMembersAt + kMaxMembers * kMemberBytes;
+constexpr std::size_t kVolumesAt = kAreasAt + kMaxAreas * kAreaBytes;
+constexpr std::size_t kUsedBytes = kVolumesAt + kMaxVolumes * kVolumeBytes;
+constexpr std::size_t kCrcAt = kSuperblockBytes - 4;
+static_assert(kMembersAt == 256 && kAreasAt == 1536 && kVolumesAt == 1792 && kUsedBytes == 15616);
+static_assert(kUsedBytes <= kCrcAt);
+static_assert(kVolumeBytes == kVolumeNameBytes + 16 + 2 + 2 + 12 + 8 + kMaxExtents * kExtentBytes);
+
+constexpr std::uint64_t kMaxSectors = 1ULL << 50U;  ///< keeps every sum of addresses far from overflow
+
+void put_header(LeWriter& w, const Superblock& sb) {
+    w.put(kMagic);
+    w.put(kSuperblockVersion);
+    w.put(std::uint32_t{kSuperblockBytes});
+    w.put(ConstBytes(sb.array_uuid.bytes));
+    w.text(sb.array_name, kArrayNameBytes);
+    w.put(sb.level);
+    w.put(sb.member_index);
+    w.put(sb.strip_bytes);
+    w.put(static_cast<std::uint16_t>(sb.members.size()));
+    w.put(static_cast<std::uint16_t>(sb.areas.size()));
+    w.put(static_cast<std::uint16_t>(sb.volumes.size()));
+    w.put(sb.next_volume_number);
+    w.put(sb.epoch);
+    w.put(ConstBytes(sb.incarnation.bytes));
+    w.put(ConstBytes(sb.previous_incarnation.bytes));
+    w.put(std::uint64_t{sb.clean ? 1U : 0U});
+    w.put(sb.member_sectors);
+    w.put(sb.resync_cursor);
+    w.put(sb.log_generation);
+}
+
+Uuid get_uuid(LeReader& r) {
+    Uuid u;
+    std::ranges::copy(r.take(u.bytes.size()), u.bytes.begin());
+    return u;
+}
+
+struct Counts {
+    std::uint16_t members = 0;
+    std::uint16_t areas = 0;
+    std::uint16_t volumes = 0;
+};
+
+Counts get_header(LeReader& r, Superblock& sb) {
+    Counts n;
+    r.take(16);  // magic, version, length: checked before
+    sb.array_uuid = get_uuid(r);
+    sb.array_name = r.text(kArrayNameBytes);
+    sb.level = r.get<std::uint16_t>();
+    sb.member_index = r.get<std::uint16_t>();
+    sb.strip_bytes = r.get<std::uint32_t>();
+    n.members = r.get<std::uint16_t>();
+    n.areas = r.get<std::uint16_t>();
+    n.volumes = r.get<std::uint16_t>();
+    sb.next_volume_number = r.get<std::uint16_t>();
+    sb.epoch = r.get<std::uint64_t>();
+    sb.incarnation = get_uuid(r);
+    sb.previous_incarnation = get_uuid(r);
+    sb.clean = (r.get<std::uint64_t>() & 1U) != 0;
+    sb.member_sectors = r.get<std::uint64_t>();
+    sb.resync_cursor = r.get<std::uint64_t>();
+    sb.log_generation = r.get<std::uint64_t>();
+    return n;
+}
+
+VolumeRecord get_volume(LeReader r, std::uint16_t& extents) {
+    VolumeRecord v;
+    v.name = r.text(kVolumeNameBytes);
+    v.uuid = get_uuid(r);
+    v.number = r.get<std::uint16_t>();
+    extents = r.get<std::uint16_t>();
+    r.take(12);
+    v.sectors = SectorCount(r.get<std::uint64_t>());
+    for (std::size_t i = 0; i < std::min<std::size_t>(extents, kMaxExtents); ++i) {
+        const Lba lba(r.get<std::uint64_t>());
+        v.extents.push_back({lba, SectorCount(r.get<std::uint64_t>())});
+    }
+    return v;
+}
+
+std::optional<std::string> why_areas_invalid(const Superblock& sb) {
+    std::uint64_t end = sb.member_sectors;
+    for (const AreaRecord& a : sb.areas) {
+        const auto kind = static_cast<std::uint16_t>(a.kind);
+        if (kind < 1 || kind > static_cast<std::uint16_t>(AreaKind::kMigration)) {
+            return "area of unknown kind " + std::to_string(kind);
+        }
+        if (a.lba.value < end || a.lba.value > kMaxSectors || a.sectors.value > kMaxSectors ||
+            a.lba.value % kSectorsPerBlock != 0 || a.sectors.value % kSectorsPerBlock != 0) {
+            return "area " + std::to_string(kind) + " overlaps another or is not on 4 KiB addresses";
+        }
+        end = a.lba.value + a.sectors.value;
+    }
+    for (std::uint16_t kind = 1; kind <= static_cast<std::uint16_t>(AreaKind::kMigration); ++kind) {
+        if (std::ranges::count(sb.areas, static_cast<AreaKind>(kind), &AreaRecord::kind) != 1) {
+            return "not exactly one area of kind " + std::to_string(kind);
+        }
+    }
+    return std::nullopt;
+}
+
+std::optional<std::string> why_volumes_invalid(const Superblock& sb, std::uint64_t data_sectors) {
+    std::vector<VolumeExtent> all;
+    for (const VolumeRecord& v : sb.volumes) {
+        if (v.name.empty() || v.name.size() > kVolumeNameBytes || v.name.contains('\0')) {
+            return "volume name of a wrong length";
+        }
+        if (v.extents.empty() || v.extents.size() > kMaxExtents) {
+            return "volume '" + v.name + "' has " + std::to_string(v.extents.size()) + " extents";
+        }
+        const auto same = [&](const VolumeRecord& o) { return o.name == v.name || o.number == v.number; };
+        if (v.number == 0 || std::ranges::count_if(sb.volumes, same) != 1) {
+            return "two volumes with the name or number of '" + v.name + "'";
+        }
+        std::uint64_t held = 0;
+        for (const VolumeExtent& e : v.extents) {
+            if (e.sectors.value == 0 || e.sectors.value > data_sectors ||
+                e.lba.value > data_sectors - e.sectors.value || e.lba.value % kSectorsPerBlock != 0 ||
+                e.sectors.value % kSectorsPerBlock != 0) {
+                return "volume '" + v.name + "' has an extent outside the array";
+            }
+            held += e.sectors.value;
+            all.push_back(e);
+        }
+        if (v.sectors.value > held) {
+            return "volume '" + v.name + "' is larger than its extents";
+        }
+    }
+    std::ranges::sort(all, {}, [](const VolumeExtent& e) { return e.lba; });
+    for (std::size_t i = 1; i < all.size(); ++i) {
+        if (all[i - 1].lba.value + all[i - 1].sectors.value > all[i].lba.value) {
+            return "two volumes overlap";
+        }
+    }
+    return std::nullopt;
+}
+
+}  // namespace
+
+const AreaRecord& Superblock::area(AreaKind kind) const {
+    const auto at = std::ranges::find(areas, kind, &AreaRecord::kind);
+    CHECK(at != areas.end());
+    return *at;
+}
+
+std::optional<std::string> why_invalid(const Superblock& sb) {
+    const LevelRow* level = find_level(sb.level);
+    if (level == nullptr) {
+        return "unknown level number " + std::to_string(sb.level);
+    }
+    if (sb.members.size() < level->min_members || sb.members.size() > kMaxMembers) {
+        return std::to_string(sb.members.size()) + " members do not fit level " + std::string(level->name);
+    }
+    if (sb.member_index >= sb.members.size()) {
+        return "member index " + std::to_string(sb.member_index) + " beyond the last member";
+    }
+    if (!std::has_single_bit(sb.strip_bytes) || sb.strip_bytes < kBlockBytes || sb.strip_bytes > kMiB) {
+        return "strip size " + std::to_string(sb.strip_bytes) + " is not a power of two from 4 KiB to 1 MiB";
+    }
+    const std::uint64_t strip = sb.strip_bytes / kSectorBytes;
+    if (sb.member_sectors == 0 || sb.member_sectors > kMaxSectors || sb.member_sectors % strip != 0) {
+        return "data size of a member is not whole strips";
+    }
+    if (sb.resync_cursor > sb.member_sectors) {
+        return "resync position beyond the end";
+    }
+    if (sb.array_name.empty() || sb.array_name.size() > kArrayNameBytes || sb.array_name.contains('\0')) {
+        return "array name of a wrong length";
+    }
+    if (sb.areas.size() > kMaxAreas || sb.volumes.size() > kMaxVolumes) {
+        return "more areas or volumes than there is room for";
+    }
+    if (auto why = why_areas_invalid(sb)) {
+        return why;
+    }
+    const Geometry g{level->layout, static_cast<std::uint32_t>(sb.members.size()), strip, sb.member_sectors};
+    return why_volumes_invalid(sb, g.sectors().value);
+}
+
+void encode(const Superblock& sb, std::span<std::byte, kSuperblockBytes> to) {
+    CHECK(!why_invalid(sb));
+    std::ranges::fill(to, std::byte{0});
+    LeWriter header(to.first(kHeaderBytes));
+    put_header(header, sb);
+    for (std::size_t i = 0; i < sb.members.size(); ++i) {
+        LeWriter w(to.subspan(kMembersAt + i * kMemberBytes, kMemberBytes));
+        w.put(ConstBytes(sb.members[i].uuid.bytes));
+        w.put(ConstBytes(sb.members[i].last_incarnation.bytes));
+        w.put(std::uint64_t{sb.members[i].failed ? 1U : 0U});
+    }
+    for (std::size_t i = 0; i < sb.areas.size(); ++i) {
+        LeWriter w(to.subspan(kAreasAt + i * kAreaBytes, kAreaBytes));
+        w.put(static_cast<std::uint16_t>(sb.areas[i].kind));
+        w.put(sb.areas[i].version);
+        w.put(std::uint32_t{0});
+        w.put(sb.areas[i].lba.value);
+        w.put(sb.areas[i].sectors.value);
+    }
+    for (std::size_t i = 0; i < sb.volumes.size(); ++i) {
+        const VolumeRecord& v = sb.volumes[i];
+        LeWriter w(to.subspan(kVolumesAt + i * kVolumeBytes, kVolumeBytes));
+        w.text(v.name, kVolumeNameBytes);
+        w.put(ConstBytes(v.uuid.bytes));
+        w.put(v.number);
+        w.put(static_cast<std::uint16_t>(v.extents.size()));
+        w.text({}, 12);
+        w.put(v.sectors.value);
+        for (const VolumeExtent& e : v.extents) {
+            w.put(e.lba.value);
+            w.put(e.sectors.value);
+        }
+    }
+    store_le(to.data() + kCrcAt, crc32c(to.first(kCrcAt)));
+}
+
+Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes> from) {
+    if (load_le<std::uint64_t>(from.data()) != kMagic) {
+        return fail(Errc::kNotFound, "no Gemel superblock");
+    }
+    const auto version = load_le<std::uint32_t>(from.data() + 8);
+    if (load_le<std::uint32_t>(from.data() + kCrcAt) != crc32c(from.first(kCrcAt))) {
+        return fail(Errc::kCorrupt, "superblock does not match its checksum");
+    }
+    if (version != kSuperblockVersion) {
+        return fail(Errc::kUnsupported, "superblock of format version " + std::to_string(version) +
+                                            "; this program knows version " + std::to_string(kSuperblockVersion));
+    }
+    Superblock sb;
+    LeReader header(from.first(kHeaderBytes));
+    const Counts n = get_header(header, sb);
+    if (n.members > kMaxMembers || n.areas > kMaxAreas || n.volumes > kMaxVolumes) {
+        return fail(Errc::kCorrupt, "superblock counts more members, areas or volumes than it has room for");
+    }
+    for (std::size_t i = 0; i < n.members; ++i) {
+        LeReader r(from.subspan(kMembersAt + i * kMemberBytes, kMemberBytes));
+        MemberRecord m;
+        m.uuid = get_uuid(r);
+        m.last_incarnation = get_uuid(r);
+        m.failed = (r.get<std::uint64_t>() & 1U) != 0;
+        sb.members.push_back(m);
+    }
+    for (std::size_t i = 0; i < n.areas; ++i) {
+        LeReader r(from.subspan(kAreasAt + i * kAreaBytes, kAreaBytes));
+        AreaRecord a;
+        a.kind = static_cast<AreaKind>(r.get<std::uint16_t>());
+        a.version = r.get<std::uint16_t>();
+        r.take(4);
+        a.lba = Lba(r.get<std::uint64_t>());
+        a.sectors = SectorCount(r.get<std::uint64_t>());
+        sb.areas.push_back(a);
+    }
+    for (std::size_t i = 0; i < n.volumes; ++i) {
+        std::uint16_t extents = 0;
+        sb.volumes.push_back(get_volume(LeReader(from.subspan(kVolumesAt + i * kVolumeBytes, kVolumeBytes)), extents));
+        if (extents > kMaxExtents) {
+            return fail(Errc::kCorrupt, "superblock: a volume has more extents than there is room for");
+        }
+    }
+    if (auto why = why_invalid(sb)) {
+        return fail(Errc::kCorrupt, "superblock contradicts itself: " + *why);
+    }
+    return sb;
+}
+
+}  // namespace gemel::raid

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// Superblock: what every member says about itself and its array. Two slots at the end of the member, written in turn.
+//
+// Invariants:
+//   SB1 A change is one superblock with epoch + 1, written with FUA to all in-sync members; slot = epoch mod 2, so the
+//       newest durable one is never overwritten.
+//   SB2 It is in effect if any in-sync member has it; assembly writes the newest again to all.
+//   SB3 Unused bytes are zero; decode() accepts only what encode() can have made.
+// Threads: any.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gemel/bytes.hpp"
+#include "gemel/result.hpp"
+#include "gemel/units.hpp"
+#include "raid/geometry.hpp"
+
+namespace gemel::raid {
+
+inline constexpr std::size_t kSuperblockBytes = 16U * 1024U;
+inline constexpr std::uint64_t kSuperblockSectors = kSuperblockBytes / kSectorBytes;
+inline constexpr std::uint32_t kSuperblockVersion = 1;
+inline constexpr std::size_t kMaxVolumes = 64;
+inline constexpr std::size_t kMaxExtents = 8;
+inline constexpr std::size_t kArrayNameBytes = 64;
+inline constexpr std::size_t kVolumeNameBytes = 48;
+
+/// Numbers on disk: only added.
+enum class AreaKind : std::uint16_t {
+    kLog = 1,
+    kJournal = 2,
+    kRedo = 3,
+    kChecksums = 4,
+    kMirror = 5,
+    kMigration = 6,
+};
+inline constexpr std::size_t kMaxAreas = 8;
+
+struct AreaRecord {
+    AreaKind kind = AreaKind::kLog;
+    std::uint16_t version = 0;  ///< of what is in it; 0: nothing was ever written
+    Lba lba;                    ///< on the member
+    SectorCount sectors;
+    friend bool operator==(const AreaRecord&, const AreaRecord&) = default;
+};
+
+struct MemberRecord {
+    Uuid uuid;
+    bool failed = false;    ///< misses acknowledged writes
+    Uuid last_incarnation;  ///< of the array, when it was last in sync
+    friend bool operator==(const MemberRecord&, const MemberRecord&) = default;
+};
+
+struct VolumeExtent {
+    Lba lba;  ///< in the array's data
+    SectorCount sectors;
+    friend bool operator==(const VolumeExtent&, const VolumeExtent&) = default;
+};
+
+struct VolumeRecord {
+    std::string name;
+    Uuid uuid;
+    std::uint16_t number = 0;
+    SectorCount sectors;  ///< of the volume; its extents hold at least that
+    std::vector<VolumeExtent> extents;
+    friend bool operator==(const VolumeRecord&, const VolumeRecord&) = default;
+};
+
+struct Superblock {
+    Uuid array_uuid;
+    std::string array_name;
+    std::uint16_t level = 0;  ///< LevelRow::id
+    std::uint32_t strip_bytes = 0;
+    std::uint16_t member_index = 0;  ///< whose superblock this is
+    std::vector<MemberRecord> members;
+    std::uint64_t epoch = 0;
+    Uuid incarnation;           ///< random, of this assembly of the array
+    Uuid previous_incarnation;  ///< of the assembly before
+    bool clean = true;          ///< no write of a host can be half done
+    std::uint64_t member_sectors = 0;
+    std::uint64_t resync_cursor = 0;  ///< redundancy of columns below it is right, if clean
+    std::uint64_t log_generation = 0;
+    std::uint16_t next_volume_number = 1;
+    std::vector<AreaRecord> areas;
+    std::vector<VolumeRecord> volumes;
+    friend bool operator==(const Superblock&, const Superblock&) = default;
+
+    [[nodiscard]] const AreaRecord& area(AreaKind kind) const;
+    /// Of the member that holds this superblock.
+    [[nodiscard]] const Uuid& member_uuid() const { return members[member_index].uuid; }
+};
+
+/// REQUIRES: `superblock` is valid (why_invalid gives nothing).
+void encode(const Superblock& superblock, std::span<std::byte, kSuperblockBytes> to);
+
+/// Errors: kNotFound: no superblock here (no magic). kUnsupported: a newer version. kCorrupt: damaged.
+Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes> from);
+
+/// Why the fields contradict one another or their limits; nothing when they are right.
+std::optional<std::string> why_invalid(const Superblock& superblock);
+
+/// Where slot 0 or 1 begins on a device of `sectors`. REQUIRES: sectors >= 2 * kSuperblockSectors.
+constexpr Lba superblock_slot(SectorCount sectors, std::uint64_t slot) {
+    return Lba(round_down(sectors.value, kSectorsPerBlock) - (2 - slot) * kSuperblockSectors);
+}
+
+}  // namespace gemel::raid
