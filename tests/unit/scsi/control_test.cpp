@@ -81,7 +81,8 @@ TEST(Inquiry, the_identity_of_the_data_is_the_same_on_both_nodes_and_for_every_n
     ASSERT_EQ(all.size(), 6U);
     EXPECT_EQ(all[0].type, 3U);
     ASSERT_EQ(all[0].value.size(), 16U);
-    EXPECT_EQ(static_cast<unsigned char>(all[0].value[0]) >> 4U, 6U);  // NAA 6
+    // NAA 6, company id 02474d, and what is left of the identity 11223344 00...
+    EXPECT_EQ(all[0].value, std::string("\x60\x24\x74\xd4", 4) + std::string(12, '\0'));
     EXPECT_EQ(all[1].value.substr(0, 24), "GEMEL   VOLUME          ");
     EXPECT_EQ(all[1].value.substr(24), "11223344000000000000000000000000");
     EXPECT_EQ(all[2], (Designator{1, 1, 4, std::string("\0\0\0\1", 4)}));

@@ -2,6 +2,8 @@
 // What is kept per I_T nexus: unit attentions, once each, and RESERVE/RELEASE; and a unit on a slow, crashing disk.
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "tests/support/sim_disk.hpp"
 #include "tests/unit/scsi/memory_device.hpp"
 
@@ -122,6 +124,39 @@ TEST(Reservation, a_reset_and_the_end_of_the_nexus_release_it) {
     EXPECT_EQ(bench.send({0x00}).status, Status::kReservationConflict);
     second.reset();
     EXPECT_EQ(bench.send({0x00}).status, Status::kGood);
+}
+
+TEST(UnitAttention, nexuses_may_come_and_go_on_one_thread_while_others_raise_and_take) {
+    ScsiBench bench;
+    constexpr int kRounds = 2000;
+    std::atomic<bool> stop = false;
+    std::atomic<int> taken = 0;
+    std::thread raiser([&] {
+        for (int i = 0; i < kRounds; ++i) {
+            bench.unit.raise_all(i % 2 == 0 ? Attention::kCapacityChanged : Attention::kLunsChanged);
+            bench.unit.reserve(*bench.first);
+            bench.unit.release(*bench.first);
+        }
+        stop = true;
+    });
+    std::thread taker([&] {
+        while (!stop) {
+            taken += bench.first->take_attention().has_value() ? 1 : 0;
+        }
+    });
+    for (int i = 0; i < kRounds; ++i) {
+        const auto nexus = bench.attach_fresh("n" + std::to_string(i));
+        nexus->take_attention();
+        EXPECT_EQ(bench.unit.reserved_by_other(*bench.first), false);
+    }
+    raiser.join();
+    taker.join();
+    while (bench.first->take_attention()) {
+        ++taken;
+    }
+    EXPECT_GE(taken, 1);
+    EXPECT_LE(taken, kRounds);
+    EXPECT_FALSE(bench.first->attention_pending());
 }
 
 TEST(LogicalUnit, observes_its_device_while_it_lives) {
