@@ -335,6 +335,8 @@ void SimDisk::die() {
 
 void SimDisk::revive() {
     dead_ = false;
+    full_ = false;
+    slowness_ = 1;
     stalled_until_ = {};
     failing_reads_ = failing_writes_ = failing_flushes_ = 0;
 }
@@ -358,6 +360,16 @@ std::vector<std::byte> SimDisk::snapshot() const {
         std::ranges::copy(visible(sector), out.begin() + static_cast<std::ptrdiff_t>(sector * kSectorBytes));
     }
     return out;
+}
+
+void SimDisk::load(const SimDisk& other) {
+    CHECK(cache_.empty() && pending_.empty() && options_.sectors == other.options_.sectors);
+    for (std::size_t i = 0; i < pages_.size(); ++i) {
+        pages_[i] = other.pages_[i] ? std::make_unique<Page>(*other.pages_[i]) : nullptr;
+    }
+    for (const auto& [sector, versions] : other.cache_) {
+        to_media(sector, other.visible(sector));
+    }
 }
 
 std::vector<std::byte> SimDisk::durable_snapshot() const {

@@ -101,6 +101,8 @@ class SimDisk : public BlockDevice {
     /// What reads would return now, whole, without latency or faults.
     [[nodiscard]] std::vector<std::byte> snapshot() const;
     [[nodiscard]] std::vector<std::byte> durable_snapshot() const;
+    /// Makes the durable content that of another disk of the same size. REQUIRES: nothing cached or in flight.
+    void load(const SimDisk& other);
     [[nodiscard]] std::size_t unflushed_sectors() const { return cache_.size(); }
     [[nodiscard]] std::size_t in_flight() const { return pending_.size(); }
     [[nodiscard]] const SimDiskCounters& counters() const { return counters_; }

@@ -19,7 +19,7 @@ class SimEnvironment {
 
     [[nodiscard]] Environment& get() { return environment_; }
     [[nodiscard]] RecordingEvents& events() { return events_; }
-    [[nodiscard]] const HeapPool& buffers() const { return buffers_; }
+    [[nodiscard]] HeapPool& pool() { return buffers_; }
     [[nodiscard]] SeededRandom& random() { return random_; }
     /// The machine restarts after a power cut: another boot id.
     void power_lost() { environment_.boot_id = random_.uuid(); }

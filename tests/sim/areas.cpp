@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// The areas of the simulator: one row each, with the states that a run of a thousand histories must have reached.
+// Threads: any.
+#include <array>
+
+#include "tests/sim/history.hpp"
+#include "tests/sim/raid_world.hpp"
+#include "tests/sim/replication_world.hpp"
+
+namespace gemel::sim {
+
+namespace {
+
+constexpr std::array<std::string_view, 17> kRaidStates{
+    "level 0",
+    "level 1",
+    "level 5",
+    "1 shard",
+    "4 shards",
+    "two volumes",
+    "write overlapping one in flight",
+    "member lost",
+    "degraded crash",
+    "degraded crash needs force",
+    "stale member refused",
+    "latent error",
+    "resync after unclean stop",
+    "resync interrupted",
+    "crash while opening",
+    "clean restart",
+    "views compared",
+};
+
+constexpr std::array<std::string_view, 19> kReplicationStates{
+    "write overlapping one in flight",
+    "primary crashed with writes in flight",
+    "resync running",
+    "resync interrupted",
+    "resumed without resync",
+    "went on alone",
+    "host waited for the peer",
+    "primary waits for its peer",
+    "primary lost power, its peer did not",
+    "both lost power",
+    "peer's array failed",
+    "promoted with contact",
+    "promoted without contact",
+    "split brain refused",
+    "split brain resolved",
+    "severed",
+    "re-established",
+    "resized",
+    "images compared",
+};
+
+constexpr std::array kAreas{
+    Area{"raid", run_raid_history, kRaidStates},
+    Area{"replication", run_replication_history, kReplicationStates},
+};
+
+}  // namespace
+
+std::span<const Area> areas() {
+    return kAreas;
+}
+
+}  // namespace gemel::sim

@@ -1,0 +1,620 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/sim/raid_world.hpp"
+
+namespace gemel::sim {
+
+using namespace std::chrono_literals;
+using raid::ArrayState;
+using raid::MemberState;
+
+namespace {
+
+constexpr std::uint64_t kReservedSectors = 600;  ///< at least what the configuration area of a small member takes
+constexpr std::uint64_t kLeastWrites = 100;
+constexpr std::uint64_t kLeastFaults = 10;
+constexpr std::uint64_t kMostRounds = 40;
+constexpr Duration kPatience = 60s;  ///< virtual time within which anything healthy has ended
+
+}  // namespace
+
+RaidWorld::RaidWorld(const HistoryOptions& options)
+    : scheduler_(options.seed),
+      random_(options.seed ^ 0x5241494421ULL),
+      chronicle_(scheduler_, options.trace),
+      network_(scheduler_, options.seed),
+      environment_(scheduler_, network_, "node", options.seed + 1) {}
+
+RaidWorld::~RaidWorld() = default;
+
+HistoryResult run_raid_history(const HistoryOptions& options) {
+    return RaidWorld(options).run();
+}
+
+// ---- what this history is made of
+
+void RaidWorld::choose() {
+    struct Shape {
+        std::string_view level;
+        std::uint64_t least;
+        std::uint64_t most;
+    };
+    constexpr std::array shapes{Shape{"0", 1, 4}, Shape{"1", 2, 3}, Shape{"5", 3, 6},
+                                Shape{"5", 3, 5}, Shape{"5", 4, 5}, Shape{"1", 2, 2}};
+    const Shape& shape = shapes[random_.below(shapes.size())];
+    const std::uint64_t members = shape.least + random_.below(shape.most - shape.least + 1);
+    base_.name = "array";
+    base_.level = std::string(shape.level);
+    base_.strip_bytes = 4096U << random_.below(4);
+    base_.create = raid::ArrayConfig::Create::kIfBlank;
+    const std::size_t shards = random_.one_in(2) ? 1 : 4;
+    for (std::size_t i = 0; i < shards; ++i) {
+        executors_.push_back(&scheduler_.add_executor("shard" + std::to_string(i)));
+        base_.shards.push_back(executors_.back());
+    }
+    const std::uint64_t data = (128 + random_.below(512)) * kSectorsPerBlock / 4;
+    const bool cache = !random_.one_in(6);
+    for (std::uint64_t i = 0; i < members; ++i) {
+        SimDiskOptions o{.name = "disk" + std::to_string(i), .sectors = SectorCount(kReservedSectors + data)};
+        o.volatile_cache = cache;
+        disks_.push_back(std::make_unique<SimDisk>(scheduler_, random_.next(), o));
+        base_.members.push_back({disks_.back().get(), o.name});
+    }
+    lost_.assign(members, false);
+    const bool parity = base_.level == "5";
+    stripe_sectors_ = base_.strip_bytes / kSectorBytes * (parity ? members - 1 : base_.level == "0" ? members : 1);
+    base_.volumes.push_back({"v0", random_.one_in(3) ? std::uint64_t{128} << 10U : 0});
+    if (base_.volumes[0].bytes != 0) {
+        base_.volumes.push_back({"v1", 0});
+        chronicle_.reached("two volumes");
+    }
+    chronicle_.reached("level " + base_.level);
+    chronicle_.reached(std::to_string(shards) + (shards == 1 ? " shard" : " shards"));
+    choose_faults();
+}
+
+/// Classes of faults are switched off at random, so that frequent ones do not hide rare ones.
+void RaidWorld::choose_faults() {
+    power_cuts_ = !random_.one_in(4);
+    kills_ = !random_.one_in(4);
+    member_faults_ = random_.one_in(2);
+    media_faults_ = random_.one_in(2);
+    slowness_ = random_.one_in(2) || !(power_cuts_ || kills_);
+    beyond_ = random_.one_in(6);
+    chronicle_.say("level " + base_.level + ", " + std::to_string(disks_.size()) + " members, strip " +
+                   std::to_string(base_.strip_bytes) + ", " + std::to_string(executors_.size()) + " shards");
+}
+
+void RaidWorld::create() {
+    if (!open_once(false)) {
+        return;
+    }
+    for (const VolumeInfo& info : array_->volumes()) {
+        Volume v{.name = info.name};
+        v.oracle = std::make_unique<Oracle>(100U + info.number, info.sectors, kLegA);
+        SimHostOptions o{.name = info.name};
+        o.depth = std::array<std::uint32_t, 4>{1, 4, 8, 32}[random_.below(4)];
+        o.max_sectors =
+            static_cast<std::uint32_t>(std::min<std::uint64_t>(info.sectors.value / 2, 8 + random_.below(192)));
+        o.hot_sectors = static_cast<std::uint32_t>(16 + random_.below(512));
+        o.fua_percent = random_.one_in(3) ? 0 : 10;
+        o.flush_percent = random_.one_in(4) ? 1 : 6;
+        v.host =
+            std::make_unique<SimHost>(scheduler_, random_.next(), environment_.pool(), *v.oracle, *this, chronicle_, o);
+        volumes_.push_back(std::move(v));
+    }
+    aim_hosts();
+}
+
+void RaidWorld::aim_hosts() {
+    for (Volume& v : volumes_) {
+        v.host->aim(*array_->find(v.name), executors_);
+    }
+}
+
+raid::ArrayConfig RaidWorld::config(bool force) const {
+    raid::ArrayConfig c = base_;
+    c.force = force;
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        if (lost_[i] && disks_[i]->dead()) {
+            c.members[i].device = nullptr;
+        }
+    }
+    return c;
+}
+
+// ---- starting
+
+bool RaidWorld::open_once(bool force) {
+    auto opened = scheduler_.run(home(), raid::Array::open(environment_.get(), config(force)));
+    base_.create = raid::ArrayConfig::Create::kNo;
+    if (!opened) {
+        const bool may_want_force = unclean_ && any_lost();
+        if (opened.error().code == Errc::kNeedsForce && may_want_force && !force) {
+            chronicle_.reached("degraded crash needs force");
+            forget_stripes_at_risk(false);
+            return open_once(true);
+        }
+        chronicle_.violation("open failed: " + std::string(errc_name(opened.error().code)) + ": " +
+                             opened.error().message);
+        return false;
+    }
+    array_ = std::move(*opened);
+    const raid::ArrayStatus status = array_->status();
+    for (std::size_t i = 0; i < status.members.size(); ++i) {
+        if (status.members[i].state == MemberState::kStale) {
+            chronicle_.reached("stale member refused");
+        }
+        const bool in_sync = status.members[i].state == MemberState::kInSync;
+        if (!in_sync && !lost_[i]) {
+            chronicle_.violation("member " + std::to_string(i) + " is not in sync after open, for no reason");
+        }
+        lost_[i] = !in_sync;
+    }
+    if (status.resyncing) {
+        chronicle_.reached("resync after unclean stop");
+    }
+    return true;
+}
+
+/// Starts, and crashes before it is done.
+bool RaidWorld::crash_while_opening(bool force) {
+    std::optional<Result<std::unique_ptr<raid::Array>>> opened;
+    auto body = [](Task<Result<std::unique_ptr<raid::Array>>> task,
+                   std::optional<Result<std::unique_ptr<raid::Array>>>& out) -> Task<void> {
+        out.emplace(co_await std::move(task));
+    };
+    scheduler_.start(home(), body(raid::Array::open(environment_.get(), config(force)), opened));
+    scheduler_.run_for(Duration(random_.below(4'000'000)));
+    if (opened.has_value() && !*opened) {
+        return false;  // needs force: the caller finds out
+    }
+    const bool power = power_cuts_;
+    chronicle_.fault(power ? "power cut while opening" : "kill while opening");
+    for (const auto& disk : disks_) {
+        power ? disk->power_cut() : disk->kill_process();
+    }
+    if (power) {
+        environment_.power_lost();
+        for (Volume& v : volumes_) {
+            v.oracle->power_loss(kLegA);
+            v.oracle->serve_from(kLegA);
+        }
+    }
+    CHECK(scheduler_.run_until([&] { return opened.has_value(); }, kPatience));
+    if (*opened) {
+        array_ = std::move(**opened);
+        stop_array();
+    }
+    chronicle_.reached("crash while opening");
+    revive_disks();
+    return true;
+}
+
+bool RaidWorld::open() {
+    errors_expected_ = false;
+    if (unclean_ && random_.one_in(4) && (power_cuts_ || kills_)) {
+        crash_while_opening(false);
+    }
+    if (!open_once(false)) {
+        return false;
+    }
+    aim_hosts();
+    return true;
+}
+
+void RaidWorld::revive_disks() {
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        // A lost member comes back now and then, with what it held.
+        if (!lost_[i] || random_.one_in(4)) {
+            disks_[i]->revive();
+        }
+    }
+}
+
+// ---- what the hosts may see
+
+bool RaidWorld::error_expected(const Error& /*error*/) {
+    return errors_expected_ || crashing_;
+}
+
+bool RaidWorld::unreadable_expected(Lba /*lba*/) {
+    return unreadable_ok_ || errors_expected_;
+}
+
+void RaidWorld::waited(Duration d) {
+    if (d > 30s) {
+        chronicle_.violation("a host waited " + std::to_string(d.count() / 1'000'000) + " ms");
+    }
+}
+
+bool RaidWorld::redundant() const {
+    return base_.level != "0" && !resyncing() && array_ && array_->status().state == ArrayState::kOptimal &&
+           !any_lost();
+}
+
+std::size_t RaidWorld::damaged() const {
+    std::size_t n = 0;
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        n += lost_[i] ? 0 : disks_[i]->damaged_sectors();
+    }
+    return n;
+}
+
+// ---- one round: work, disturbed; then a stop of some kind
+
+void RaidWorld::round() {
+    for (Volume& v : volumes_) {
+        v.host->set_depth(random_.one_in(3) ? 32 : static_cast<std::uint32_t>(1 + random_.below(16)));
+        v.host->add_work(static_cast<std::uint32_t>(20 + random_.below(60)));
+    }
+    const std::uint64_t faults = random_.below(4);
+    for (std::uint64_t i = 0; i < faults; ++i) {
+        scheduler_.run_for(Duration(random_.below(6'000'000)));
+        one_fault();
+    }
+    scheduler_.run_for(Duration(random_.below(8'000'000)));
+    const std::uint64_t end = random_.below(10);
+    if (end < 4 && power_cuts_) {
+        crash(Crash::kPower);
+    } else if (end < 7 && kills_) {
+        crash(Crash::kKill);
+    } else if (end < 9) {
+        stop_cleanly();
+    } else {
+        wait_hosts(kPatience);
+        return;
+    }
+    open();
+}
+
+void RaidWorld::one_fault() {
+    const std::uint64_t which = random_.below(8);
+    if (slowness_ && which < 2) {
+        SimDisk& disk = *disks_[random_.below(disks_.size())];
+        chronicle_.fault(disk.name() + " slow or stalled");
+        random_.one_in(2) ? disk.set_slowness(static_cast<std::uint32_t>(1 + random_.below(20)))
+                          : disk.stall(Duration(random_.below(40'000'000)));
+    } else if (media_faults_ && which < 5) {
+        damage_a_member();
+    } else if (member_faults_ && which < 7) {
+        lose_a_member();
+    } else if (beyond_ && random_.one_in(2)) {
+        fault_without_redundancy();
+    }
+}
+
+/// Latent errors on one member at a time, where redundancy makes them good.
+void RaidWorld::damage_a_member() {
+    if (!redundant()) {
+        return;
+    }
+    std::size_t victim = random_.below(disks_.size());
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        if (disks_[i]->damaged_sectors() > 0) {
+            victim = i;
+        }
+    }
+    SimDisk& disk = *disks_[victim];
+    if (random_.one_in(4)) {
+        chronicle_.fault(disk.name() + " fails a read");
+        disk.fail_next_reads(1);
+        return;
+    }
+    const std::uint64_t data = disk.limits().sectors.value - kReservedSectors;
+    const Lba lba(random_.below(data));
+    const SectorCount n(std::min<std::uint64_t>(1 + random_.below(24), data - lba.value));
+    chronicle_.fault(disk.name() + " latent error at " + std::to_string(lba.value) + "+" + std::to_string(n.value));
+    disk.damage(lba, n);
+    chronicle_.reached("latent error");
+}
+
+/// A member dies, or refuses one write or flush: the level tolerates one.
+void RaidWorld::lose_a_member() {
+    const std::size_t victim = random_.below(disks_.size());
+    if (!redundant() || damaged() > disks_[victim]->damaged_sectors()) {
+        return;
+    }
+    SimDisk& disk = *disks_[victim];
+    switch (random_.below(4)) {
+        case 0:
+            chronicle_.fault(disk.name() + " fails a write");
+            disk.fail_next_writes(1);
+            break;
+        case 1:
+            chronicle_.fault(disk.name() + " fails a flush");
+            disk.fail_next_flushes(1);
+            break;
+        case 2:
+            chronicle_.fault(disk.name() + " is full");
+            disk.set_full(true);
+            break;
+        default:
+            chronicle_.fault(disk.name() + " dies");
+            disk.die();
+            break;
+    }
+    lost_[victim] = true;
+    chronicle_.reached("member lost");
+}
+
+/// More than the level hides: hosts see errors, never wrong data.
+void RaidWorld::fault_without_redundancy() {
+    if (redundant() || resyncing() || base_.level == "5") {
+        return;
+    }
+    std::size_t victim = random_.below(disks_.size());
+    while (lost_[victim]) {
+        victim = (victim + 1) % disks_.size();
+    }
+    errors_expected_ = true;
+    SimDisk& disk = *disks_[victim];
+    chronicle_.fault(disk.name() + " fails a write that cannot be spared");
+    random_.one_in(2) ? disk.fail_next_writes(1) : disk.fail_next_reads(1);
+    scheduler_.run_for(20ms);
+    if (array_->status().state == ArrayState::kReadOnly) {
+        chronicle_.reached("array read-only");
+    }
+}
+
+// ---- stopping
+
+void RaidWorld::stop_array() {
+    const Result<void> stopped = scheduler_.run(home(), array_->stop());
+    chronicle_.say(stopped ? "array stopped" : "array stopped: " + stopped.error().message);
+    array_.reset();
+    take_complaints();
+}
+
+void RaidWorld::crash(Crash how) {
+    const bool power = how == Crash::kPower;
+    chronicle_.fault(power ? "power cut" : "kill -9");
+    if (resyncing()) {
+        chronicle_.reached("resync interrupted");
+    }
+    if (any_lost()) {
+        chronicle_.reached("degraded crash");
+        if (base_.level == "5") {
+            forget_stripes_at_risk(!power);
+        }
+    }
+    unreadable_ok_ = unreadable_ok_ || damaged() > 0;
+    crashing_ = true;
+    const CachePolicy policy = static_cast<CachePolicy>(random_.below(4));
+    for (const auto& disk : disks_) {
+        power ? disk->power_cut(policy) : disk->kill_process();
+    }
+    for (Volume& v : volumes_) {
+        v.host->crash();
+        v.oracle->crash();
+        if (power) {
+            v.oracle->power_loss(kLegA);
+        }
+        v.oracle->serve_from(kLegA);
+    }
+    stop_array();
+    if (!scheduler_.run_until(
+            [&] { return std::ranges::all_of(volumes_, [](const Volume& v) { return v.host->drained(); }); },
+            kPatience)) {
+        chronicle_.violation("commands of a crashed array never end");
+    }
+    if (power) {
+        environment_.power_lost();
+    }
+    revive_disks();
+    unclean_ = true;
+    crashing_ = false;
+}
+
+void RaidWorld::stop_cleanly() {
+    if (!wait_hosts(kPatience)) {
+        return;
+    }
+    for (const auto& disk : disks_) {
+        disk->fail_next_reads(0);
+    }
+    std::vector<Oracle::Id> flushes;
+    for (Volume& v : volumes_) {
+        flushes.push_back(v.oracle->begin_flush());
+    }
+    const Result<void> stopped = scheduler_.run(home(), array_->stop());
+    unclean_ = !stopped.has_value();
+    if (!stopped && !errors_expected_) {
+        chronicle_.violation("a clean stop failed: " + stopped.error().message);
+    }
+    const raid::ArrayStatus status = array_->status();
+    for (std::size_t i = 0; stopped && i < disks_.size(); ++i) {
+        if (status.members[i].state == MemberState::kInSync && disks_[i]->unflushed_sectors() > 0) {
+            chronicle_.violation(disks_[i]->name() + " holds unflushed data after a clean stop");
+        }
+    }
+    for (std::size_t i = 0; stopped && i < volumes_.size(); ++i) {
+        volumes_[i].oracle->end_flush(flushes[i], kLegA);
+    }
+    array_.reset();
+    take_complaints();
+    chronicle_.reached("clean restart");
+    for (const auto& disk : disks_) {
+        if (stopped && power_cuts_) {
+            disk->power_cut(CachePolicy::kDropAll);
+        }
+    }
+    revive_disks();
+}
+
+/// A degraded RAID 5 loses what shares a stripe with a write that a crash cut short: the write hole, until the journal.
+void RaidWorld::forget_stripes_at_risk(bool open_only) {
+    if (base_.level != "5") {
+        return;
+    }
+    for (std::size_t i = 0; i < volumes_.size(); ++i) {
+        Oracle& oracle = *volumes_[i].oracle;
+        for (const std::uint64_t sector : oracle.unsettled(open_only)) {
+            const std::uint64_t first = sector < stripe_sectors_ ? 0 : sector - stripe_sectors_;
+            oracle.undefine(Lba(first), SectorCount(2 * stripe_sectors_));
+            if (first == 0 && i > 0) {
+                Oracle& other = *volumes_[i - 1].oracle;
+                const std::uint64_t tail = std::min(stripe_sectors_, other.sectors().value);
+                other.undefine(Lba(other.sectors().value - tail), SectorCount(tail));
+            }
+            if (sector + stripe_sectors_ >= oracle.sectors().value && i + 1 < volumes_.size()) {
+                volumes_[i + 1].oracle->undefine(Lba(0), SectorCount(stripe_sectors_));
+            }
+        }
+    }
+}
+
+bool RaidWorld::wait_hosts(Duration limit) {
+    const auto idle = [&] { return std::ranges::all_of(volumes_, [](const Volume& v) { return v.host->drained(); }); };
+    if (!scheduler_.run_until(idle, limit)) {
+        chronicle_.violation("hosts' commands do not end");
+        return false;
+    }
+    return true;
+}
+
+void RaidWorld::take_complaints() {
+    for (const auto& disk : disks_) {
+        for (const std::string& complaint : disk->complaints()) {
+            chronicle_.violation(complaint);
+        }
+    }
+}
+
+// ---- the end: everything heals, everything is read
+
+void RaidWorld::finish() {
+    for (const auto& disk : disks_) {
+        disk->set_slowness(1);
+        disk->fail_next_reads(0);
+    }
+    if (errors_expected_) {
+        crash(Crash::kKill);
+        if (!open()) {
+            return;
+        }
+    }
+    if (!wait_hosts(kPatience)) {
+        return;
+    }
+    if (!scheduler_.run_until([&] { return !resyncing(); }, kPatience)) {
+        chronicle_.violation("the resync does not end");
+        return;
+    }
+    std::vector<std::vector<std::byte>> images(volumes_.size());
+    for (std::size_t i = 0; i < volumes_.size(); ++i) {
+        scheduler_.run(home(), volumes_[i].host->verify(&images[i]));
+    }
+    const bool redundancy = base_.level != "0" && !any_lost();
+    stop_cleanly();
+    if (chronicle_.result.violations.empty() && redundancy && damaged() == 0 && !unreadable_ok_) {
+        check_views(images);
+    }
+}
+
+void RaidWorld::check_views(const std::vector<std::vector<std::byte>>& images) {
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        if (i > 1 && !random_.one_in(3)) {
+            continue;
+        }
+        std::vector<std::size_t> removed{i};
+        if (base_.level == "1") {  // all but one
+            removed.clear();
+            for (std::size_t j = 0; j < disks_.size(); ++j) {
+                if (j != i) {
+                    removed.push_back(j);
+                }
+            }
+        }
+        check_view(removed, images);
+    }
+}
+
+void RaidWorld::check_view(const std::vector<std::size_t>& removed, const std::vector<std::vector<std::byte>>& images) {
+    std::vector<std::unique_ptr<SimDisk>> copies;
+    raid::ArrayConfig c = base_;
+    std::string what = "view without member";
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        SimDiskOptions o{.name = "copy" + std::to_string(i), .sectors = disks_[i]->limits().sectors};
+        o.tail_one_in = 0;
+        copies.push_back(std::make_unique<SimDisk>(scheduler_, random_.next(), o));
+        copies.back()->load(*disks_[i]);
+        c.members[i].device = std::ranges::find(removed, i) != removed.end() ? nullptr : copies.back().get();
+        what += c.members[i].device == nullptr ? " " + std::to_string(i) : "";
+    }
+    auto view = scheduler_.run(home(), raid::Array::open(environment_.get(), c));
+    if (!view) {
+        chronicle_.violation(what + " does not open: " + view.error().message);
+        return;
+    }
+    compare_view(**view, what, images);
+    const Result<void> ignored = scheduler_.run(home(), (*view)->stop());
+    chronicle_.reached("views compared");
+}
+
+void RaidWorld::compare_view(raid::Array& view, const std::string& what,
+                             const std::vector<std::vector<std::byte>>& images) {
+    constexpr std::size_t kStep = 256 * kKiB;
+    for (std::size_t i = 0; i < volumes_.size(); ++i) {
+        BlockDevice& device = *view.find(volumes_[i].name);
+        for (std::size_t at = 0; at < images[i].size(); at += kStep) {
+            const std::size_t n = std::min(kStep, images[i].size() - at);
+            const Buffer buffer = *environment_.pool().allocate(n);
+            const Slice slice = buffer.slice(n, Lba(at / kSectorBytes));
+            const Result<void> read = scheduler_.run(home(), device.read(Lba(at / kSectorBytes), slice));
+            if (!read) {
+                chronicle_.violation(what + ": " + read.error().message);
+                return;
+            }
+            const auto [mine, theirs] = std::ranges::mismatch(slice.data(), std::span(images[i]).subspan(at, n));
+            if (mine != slice.data().end()) {
+                const auto offset = static_cast<std::size_t>(mine - slice.data().begin());
+                chronicle_.violation(what + " differs at sector " + std::to_string((at + offset) / kSectorBytes) +
+                                     " of " + volumes_[i].name);
+                return;
+            }
+        }
+    }
+}
+
+std::uint64_t RaidWorld::writes() const {
+    std::uint64_t n = 0;
+    for (const Volume& v : volumes_) {
+        n += v.host->writes();
+    }
+    return n;
+}
+
+HistoryResult RaidWorld::run() {
+    choose();
+    create();
+    const std::uint64_t rounds = 3 + random_.below(4);
+    for (std::uint64_t i = 0; i < kMostRounds && array_ && chronicle_.result.violations.empty(); ++i) {
+        if (i >= rounds && writes() >= kLeastWrites && chronicle_.result.faults >= kLeastFaults) {
+            break;
+        }
+        round();
+    }
+    if (array_ && chronicle_.result.violations.empty()) {
+        finish();
+    }
+    if (array_) {
+        for (Volume& v : volumes_) {
+            v.host->crash();
+        }
+        crashing_ = true;
+        stop_array();
+        wait_hosts(kPatience);
+    }
+    chronicle_.result.writes = writes();
+    for (const Volume& v : volumes_) {
+        chronicle_.result.sectors_checked += v.oracle->sectors_checked();
+    }
+    if (environment_.pool().outstanding_bytes() != 0) {
+        chronicle_.violation("buffers are still out at the end");
+    }
+    chronicle_.result.trace = scheduler_.trace();
+    chronicle_.result.steps = scheduler_.steps();
+    return chronicle_.result;
+}
+
+}  // namespace gemel::sim

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// RaidWorld: one array over SimDisks, one host per volume, and everything that can go wrong within what the level
+// tolerates: member failures, power cuts, kills, latent errors, slow and failing disks, restarts, also while starting.
+//
+// What must hold (violations otherwise):
+//   RW1 Reads return what the oracle allows, in every state.
+//   RW2 Hosts see no error while the level tolerates what happened.
+//   RW3 The array opens again after every crash; degraded after an unclean stop it wants force, and only then.
+//   RW4 Resync ends. Then every view with tolerated members removed is the same, byte for byte.
+//   RW5 After a clean stop nothing is left in the cache of a member in sync.
+// Threads: the simulator's one.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "raid/array.hpp"
+#include "tests/sim/sim_host.hpp"
+#include "tests/support/sim_disk.hpp"
+#include "tests/support/sim_environment.hpp"
+
+namespace gemel::sim {
+
+class RaidWorld : public HostWorld {
+  public:
+    explicit RaidWorld(const HistoryOptions& options);
+    ~RaidWorld() override;
+    HistoryResult run();
+
+    Task<LegMask> holders() override { co_return kLegA; }
+    LegMask reader() override { return kLegA; }
+    bool error_expected(const Error& error) override;
+    bool unreadable_expected(Lba lba) override;
+    void waited(Duration d) override;
+
+  private:
+    struct Volume {
+        std::string name;
+        std::unique_ptr<Oracle> oracle;
+        std::unique_ptr<SimHost> host;
+    };
+    enum class Crash : std::uint8_t { kPower, kKill };
+
+    void choose();
+    void choose_faults();
+    void create();
+    bool open();
+    bool open_once(bool force);
+    bool crash_while_opening(bool force);
+    [[nodiscard]] raid::ArrayConfig config(bool force) const;
+    void aim_hosts();
+    void round();
+    void one_fault();
+    void fault_without_redundancy();
+    void damage_a_member();
+    void lose_a_member();
+    void crash(Crash how);
+    void stop_cleanly();
+    void stop_array();
+    void revive_disks();
+    void forget_stripes_at_risk(bool open_only);
+    void finish();
+    void check_views(const std::vector<std::vector<std::byte>>& images);
+    void check_view(const std::vector<std::size_t>& removed, const std::vector<std::vector<std::byte>>& images);
+    void compare_view(raid::Array& view, const std::string& what, const std::vector<std::vector<std::byte>>& images);
+    bool wait_hosts(Duration limit);
+    void take_complaints();
+    [[nodiscard]] std::uint64_t writes() const;
+
+    [[nodiscard]] bool resyncing() const { return array_ && array_->status().resyncing; }
+    [[nodiscard]] bool redundant() const;
+    [[nodiscard]] bool any_lost() const { return std::ranges::find(lost_, true) != lost_.end(); }
+    [[nodiscard]] std::size_t damaged() const;
+    [[nodiscard]] SimExecutor& home() const { return *executors_.front(); }
+
+    SimScheduler scheduler_;
+    SeededRandom random_;
+    Chronicle chronicle_;
+    SimNetwork network_;
+    SimEnvironment environment_;
+    std::vector<SimExecutor*> executors_;
+    std::vector<std::unique_ptr<SimDisk>> disks_;
+    std::vector<bool> lost_;  ///< by place: failed for good, or given up by the array
+    raid::ArrayConfig base_;
+    std::unique_ptr<raid::Array> array_;
+    std::vector<Volume> volumes_;
+    std::uint64_t stripe_sectors_ = 0;  ///< of data
+    bool power_cuts_ = true;
+    bool kills_ = true;
+    bool member_faults_ = true;
+    bool media_faults_ = true;
+    bool slowness_ = true;
+    bool beyond_ = false;           ///< also faults that the level cannot hide
+    bool unclean_ = false;          ///< the last stop was a crash
+    bool errors_expected_ = false;  ///< until the next start
+    bool crashing_ = false;
+    bool unreadable_ok_ = false;  ///< damage met lost redundancy: for the rest of the history
+};
+
+HistoryResult run_raid_history(const HistoryOptions& options);
+
+}  // namespace gemel::sim

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// ReplicationWorld: two whole nodes that mirror one volume, a host that follows the primary, an operator, and every
+// fault of the network and of the nodes.
+//
+// What must hold (violations otherwise):
+//   PW1 Reads return what the oracle allows. An acknowledged write is lost only if every leg that held it lost power,
+//   or
+//       an operator forced the promotion of a copy that did not hold it.
+//   PW2 A node that is not the primary serves nobody.
+//   PW3 No command takes longer than 10 s.
+//   PW4 Everything ends: crashes, operations, and, once faults stop, the way back to mirrored and idle.
+//   PW5 Mirrored and idle, both images are equal, byte for byte.
+// Threads: the simulator's one.
+#pragma once
+
+#include <functional>
+#include <map>
+
+#include "tests/sim/sim_host.hpp"
+#include "tests/sim/sim_node.hpp"
+
+namespace gemel::sim {
+
+class ReplicationWorld : public HostWorld {
+  public:
+    explicit ReplicationWorld(const HistoryOptions& options);
+    ~ReplicationWorld() override;
+    HistoryResult run();
+
+    Task<LegMask> holders() override;
+    LegMask reader() override { return leg(active_); }
+    bool error_expected(const Error& error) override;
+    bool unreadable_expected(Lba /*lba*/) override { return false; }
+    void waited(Duration d) override;
+
+  private:
+    struct Fault {
+        std::uint32_t weight;
+        void (ReplicationWorld::*happen)();
+    };
+    enum class Crash : std::uint8_t { kPower, kKill };
+
+    [[nodiscard]] static LegMask leg(std::size_t node) { return node == 0 ? kLegA : kLegB; }
+    static constexpr LegMask kBoth = kLegA | kLegB;
+    [[nodiscard]] SimNode& active() { return *nodes_[active_]; }
+    [[nodiscard]] SimNode& other() { return *nodes_[1 - active_]; }
+    [[nodiscard]] bool usable(std::size_t node) const { return nodes_[node]->up() && !crashing_[node]; }
+    [[nodiscard]] bool pick(std::uint64_t one_in) { return random_.one_in(one_in); }
+    Duration log_random(Duration least, Duration most);
+
+    void choose();
+    [[nodiscard]] SimNodeOptions choose_node(const char* name, const char* peer, std::uint64_t volume_bytes);
+    bool begin();
+    void round();
+    void advance(Duration d);
+    void plan(Duration in, std::function<void()> action);
+
+    // Faults.
+    void one_fault();
+    void partition();
+    void block_one_way();
+    void break_connection();
+    void damage_stream();
+    void slow_network();
+    void slow_disks();
+    void crash_secondary();
+    void crash_primary();
+    void crash_both();
+    void fail_secondary_array();
+    void crash_node(std::size_t node, Crash how);
+    void restart(std::size_t node);
+
+    // The operator.
+    void operate();
+    void promote_with_contact();
+    void promote_without_contact();
+    void sever();
+    void re_establish(bool force);
+    void resize();
+    std::optional<Result<void>> operation(std::size_t node, Task<Result<void>> task, const std::string& what);
+
+    // Who serves, and what is known about the copies.
+    void abandon_service();
+    bool ensure_service(Duration patience);
+    void resume(std::size_t node);
+    std::optional<std::size_t> serving_node();
+    LegMask note(const replication::PairStatus& mine);
+    void observe();
+    void observe_node(std::size_t node, const replication::PairStatus& s);
+    Task<void> note_sync();
+    void check_standby();
+
+    void settle();
+    void bring_everything_back();
+    bool quiet();
+    void attend();
+    void compare_images();
+    void end();
+
+    SimScheduler scheduler_;
+    SeededRandom random_;
+    Chronicle chronicle_;
+    SimNetwork network_;
+    std::array<std::unique_ptr<SimNode>, 2> nodes_;
+    std::array<bool, 2> crashing_{};
+    std::array<bool, 2> lost_power_{};        ///< since the copies were last known to be equal
+    std::array<std::uint32_t, 2> queries_{};  ///< questions and operations inside a node
+    std::unique_ptr<Oracle> oracle_;
+    std::unique_ptr<SimHost> host_;
+    std::multimap<TimePoint, std::function<void()>> planned_;
+    std::vector<Fault> faults_;
+    std::size_t active_ = 0;
+    bool in_service_ = false;
+    bool mirrored_ = false;      ///< the copies were equal, but for writes in flight, when last looked at
+    bool mirrored_was_ = false;  ///< and nobody has served since a crash of that time
+    bool settling_ = false;
+    bool asking_ = false;        ///< note_sync() is under way
+    LegMask authority_ = kBoth;  ///< the copies that together say what a write's fate was
+    bool freeze_ = false;
+    std::uint64_t resync_bytes_ = 0;
+    bool reconnecting_ = false;
+};
+
+HistoryResult run_replication_history(const HistoryOptions& options);
+
+}  // namespace gemel::sim

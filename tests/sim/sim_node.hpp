@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// SimNode: a whole node of a pair: disks, array, replicator. It crashes and comes back; the disks stay.
+//
+// Invariants:
+//   SN1 A crash makes disks and streams dead first, and only then stops the objects in the ordinary way, which must
+//   end.
+// Threads: the simulator's one.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "raid/array.hpp"
+#include "replication/replicator.hpp"
+#include "tests/sim/history.hpp"
+#include "tests/support/sim_disk.hpp"
+#include "tests/support/sim_environment.hpp"
+
+namespace gemel::sim {
+
+struct SimNodeOptions {
+    std::string name;
+    std::string level = "0";
+    std::uint32_t members = 1;
+    std::uint32_t strip_bytes = 16384;
+    std::uint64_t data_bytes = 4U << 20U;  ///< about, of the array
+    std::uint64_t volume_bytes = 2U << 20U;
+    std::uint32_t shards = 1;
+    replication::NodeConfig replication;
+};
+
+class SimNode {
+  public:
+    enum class Crash : std::uint8_t { kPower, kKill };
+
+    SimNode(SimScheduler& scheduler, SimNetwork& network, Chronicle& chronicle, std::uint64_t seed,
+            SimNodeOptions options);
+
+    /// Opens the array and starts the replicator. False, and a violation, if that fails.
+    bool start();
+    /// The machine loses power, or the daemon is killed. `host_drained`: the commands in flight have ended.
+    void crash(Crash how, CachePolicy policy, const std::function<bool()>& host_drained);
+    /// Stops in the ordinary way.
+    void stop(const std::function<bool()>& host_drained);
+    [[nodiscard]] bool up() const { return replicator_ != nullptr; }
+
+    /// Of the one volume. REQUIRES: up().
+    [[nodiscard]] Task<replication::PairStatus> pair();
+    [[nodiscard]] replication::PairStatus pair_now();
+    [[nodiscard]] replication::Replicator& replicator() { return *replicator_; }
+    [[nodiscard]] BlockDevice& mirror() { return *mirror_; }
+    [[nodiscard]] raid::Array& array() { return *array_; }
+    [[nodiscard]] BlockDevice& volume() { return *array_->find(kVolume); }
+    [[nodiscard]] SimEnvironment& environment() { return environment_; }
+    [[nodiscard]] SimExecutor& home() { return *executors_.front(); }
+    [[nodiscard]] const std::vector<SimExecutor*>& executors() const { return executors_; }
+    [[nodiscard]] std::vector<std::unique_ptr<SimDisk>>& disks() { return disks_; }
+    [[nodiscard]] const std::string& name() const { return options_.name; }
+    [[nodiscard]] SimNodeOptions& options() { return options_; }
+    /// Everything below the mirror, byte for byte.
+    [[nodiscard]] std::vector<std::byte> image();
+
+    static constexpr const char* kVolume = "vol";
+
+  private:
+    bool stop_objects(const std::function<bool()>& host_drained);
+
+    SimScheduler& scheduler_;
+    SimNetwork& network_;
+    Chronicle& chronicle_;
+    SimNodeOptions options_;
+    SimEnvironment environment_;
+    std::vector<SimExecutor*> executors_;
+    std::vector<std::unique_ptr<SimDisk>> disks_;
+    std::unique_ptr<raid::Array> array_;
+    std::unique_ptr<replication::Replicator> replicator_;
+    BlockDevice* mirror_ = nullptr;
+    bool formatted_ = false;
+};
+
+}  // namespace gemel::sim
