@@ -110,9 +110,17 @@ CommandPlan plan_without_medium(const Cdb& cdb) {
     return plan;
 }
 
-bool contradicts(const ScsiCommand& command) {
-    return command.direction != DataDirection::kNone && command.plan.direction != DataDirection::kNone &&
-           command.direction != command.plan.direction;
+/// The answer when the declared direction leaves no way for the command's data. Data for the initiator, declared as a
+/// write: nothing can be sent, so nothing is done, and the residual says that nothing moved; iscsi-test-cu
+/// Read10Invalid wants GOOD. Data from the initiator, declared as a read, is refused: what would be written is not
+/// there.
+std::optional<ScsiResult> wrong_way(const ScsiCommand& command) {
+    const DataDirection declared = command.direction;
+    const DataDirection planned = command.plan.direction;
+    if (declared == DataDirection::kNone || planned == DataDirection::kNone || declared == planned) {
+        return std::nullopt;
+    }
+    return planned == DataDirection::kIn ? good() : check_condition({.code = kInvalidFieldInCdb});
 }
 
 }  // namespace
@@ -226,8 +234,8 @@ Task<ScsiResult> LogicalUnit::execute(const ScsiCommand& command) {
     if (command.plan.refusal) {
         return at_once(check_condition(*command.plan.refusal));
     }
-    if (contradicts(command)) {
-        return at_once(check_condition({.code = kInvalidFieldInCdb}));
+    if (std::optional<ScsiResult> answer = wrong_way(command)) {
+        return at_once(*std::move(answer));
     }
     if (row->control != nullptr) {
         return at_once(row->control(*this, command));
@@ -278,8 +286,8 @@ Task<ScsiResult> execute_no_lun(Environment& environment, const ScsiCommand& com
     if (command.plan.refusal) {
         return at_once(check_condition(*command.plan.refusal));
     }
-    if (contradicts(command)) {
-        return at_once(check_condition({.code = kInvalidFieldInCdb}));
+    if (std::optional<ScsiResult> answer = wrong_way(command)) {
+        return at_once(*std::move(answer));
     }
     const ControlHandler handler = command.plan.row->control;
     if (handler == commands::inquiry) {

@@ -117,7 +117,8 @@ struct ScsiCommand {
     Cdb cdb{};
     CommandPlan plan;           ///< of this cdb, from the same unit (or plan_no_lun); fill it before execute()
     ItlNexus* nexus = nullptr;  ///< null only for execute_no_lun
-    /// What the initiator declared (R and W bits); must not contradict the plan.
+    /// What the initiator declared (R and W bits). A kOut command declared kIn is refused; a kIn command declared kOut
+    /// is GOOD and moves nothing.
     DataDirection direction = DataDirection::kNone;
     std::size_t data_in_capacity = 0;  ///< EDTL of a read: no more than this is worth producing
     /// Data of a kOut command, complete and verified, from the start of the buffer. execute() takes its checksums first

@@ -257,9 +257,12 @@ TEST(Medium, protection_information_and_reserved_bits_are_invalid_fields_with_a_
     EXPECT_EQ(bench.device.reads + bench.device.writes, 0);
 }
 
-TEST(Medium, a_declared_direction_that_contradicts_the_cdb_moves_no_data) {
+TEST(Medium, data_declared_to_go_the_other_way_does_not_move) {
     ScsiBench bench;
-    EXPECT_EQ(bench.send(form_cdb(kReads[1], 0, 1), {.direction = DataDirection::kOut}).sense, kField);
+    const Answer read = bench.send(form_cdb(kReads[1], 0, 1), {.direction = DataDirection::kOut});
+    EXPECT_EQ(read.status, Status::kGood);
+    EXPECT_TRUE(read.data.empty());
+    EXPECT_EQ(read.transfer_bytes, 0U);
     const Answer write =
         bench.send(form_cdb(kWrites[1], 0, 1), {.data_out = pattern(512, 1), .direction = DataDirection::kIn});
     EXPECT_EQ(write.sense, kField);
