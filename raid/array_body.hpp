@@ -151,6 +151,8 @@ class ArrayBody {
     /// Writes `next` with epoch + 1 to all in-sync members. REQUIRES: `control` held, home executor.
     Task<Result<void>> commit(Superblock next);
     Task<Result<void>> fail_locked(std::uint32_t index, Error why);
+    /// Flushes all in-sync members; one that fails is failed. REQUIRES: `control` held, home executor.
+    Task<Result<void>> flush_locked();
     Task<Result<void>> write_slot(std::uint32_t member, Slice slice, Lba lba);
     void set_failed(std::uint32_t index, Superblock& next);
     void mark_missing(Superblock& next) const;

@@ -163,19 +163,7 @@ Task<bool> ArrayBody::close_shards(std::uint64_t& cursor) {
     co_return quiet;
 }
 
-Task<Result<void>> ArrayBody::mark_clean() {
-    const auto guard = co_await control_.lock();
-    if (superblock_.clean && superblock_.resync_cursor == geometry.member_sectors) {
-        co_return Result<void>{};
-    }
-    if (read_only()) {
-        co_return fail(Errc::kReadOnly, "array " + name + " is read-only and stays marked unclean");
-    }
-    std::uint64_t cursor = 0;
-    // A shard that was closed and whose neighbour is busy asks again at its next write, which costs no I/O.
-    if (!co_await close_shards(cursor)) {
-        co_return fail(Errc::kBusy, "writes are in flight");
-    }
+Task<Result<void>> ArrayBody::flush_locked() {
     MemberFan fan;
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         if (in_sync(m)) {
@@ -188,6 +176,22 @@ Task<Result<void>> ArrayBody::mark_clean() {
             CO_TRY_VOID(co_await fail_locked(m, Error(*code, "flush failed")));
         }
     }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> ArrayBody::mark_clean() {
+    const auto guard = co_await control_.lock();
+    if (read_only()) {
+        const Result<void> flushed = co_await flush_locked();
+        static_cast<void>(flushed);  // what can be saved is; the error below says the rest
+        co_return fail(Errc::kReadOnly, "array " + name + " is read-only and stays marked unclean");
+    }
+    std::uint64_t cursor = 0;
+    // A shard that was closed and whose neighbour is busy asks again at its next write, which costs no I/O.
+    if (!co_await close_shards(cursor)) {
+        co_return fail(Errc::kBusy, "writes are in flight");
+    }
+    CO_TRY_VOID(co_await flush_locked());
     Superblock next = superblock_;
     next.clean = true;
     next.resync_cursor = cursor;
@@ -224,18 +228,7 @@ Task<Result<void>> ArrayBody::checkpoint_resync() {
         }
     }
     co_await resume_on(home);
-    MemberFan fan;
-    for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        if (in_sync(m)) {
-            fan.start(m, members[m].device->flush());
-        }
-    }
-    co_await fan.all();
-    for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        if (const auto code = fan.failure(m)) {
-            CO_TRY_VOID(co_await fail_locked(m, Error(*code, "flush failed")));
-        }
-    }
+    CO_TRY_VOID(co_await flush_locked());
     Superblock next = superblock_;
     next.resync_cursor = std::max(next.resync_cursor, cursor);
     if (next == superblock_) {

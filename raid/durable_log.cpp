@@ -224,7 +224,7 @@ Task<Result<std::uint64_t>> RingLog::append(LogClientId client, std::vector<std:
 
 Task<void> RingLog::wait_for(Pending& pending) {
     const TimePoint deadline = array_.env.clock.now() + kFullWait;
-    while (!pending.result) {
+    while (!pending.done.is_set()) {
         if (pending.taken) {
             co_await pending.done.wait();
             continue;
@@ -236,9 +236,9 @@ Task<void> RingLog::wait_for(Pending& pending) {
         if (array_.env.clock.now() >= deadline) {
             std::erase(pending_, &pending);
             pending.result = fail(Errc::kNoSpace, "the array's durable log is full and nothing could be dropped");
-        } else {
-            kick();
+            co_return;
         }
+        kick();
     }
 }
 
