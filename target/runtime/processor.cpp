@@ -10,6 +10,7 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <cerrno>
 #include <cstring>
@@ -27,8 +28,9 @@ namespace asio = boost::asio;
 
 thread_local Processor* current_processor = nullptr;
 
-/// While there is other work sockets are looked at in every fourth turn: a poll costs a system call.
-constexpr std::uint64_t kTurnsPerPoll = 4;
+/// While there is other work sockets are looked at after so many turns or pieces of work: a poll costs a system call.
+constexpr unsigned kTurnsPerPoll = 16;
+constexpr unsigned kWorkPerPoll = 64;
 constexpr Duration kFirstSpin{std::chrono::microseconds(5)};
 
 TimePoint monotonic_now() {
@@ -38,6 +40,14 @@ TimePoint monotonic_now() {
 }  // namespace
 
 struct Processor::Impl {
+    /// Only makes run_one() return.
+    struct WakeHandler {
+        using allocator_type = HandlerAllocator<std::byte>;
+        HandlerMemory* memory;
+        [[nodiscard]] allocator_type get_allocator() const noexcept { return allocator_type(*memory); }
+        void operator()() const {}
+    };
+
     explicit Impl(ProcessorOptions o) : options(std::move(o)), wake_fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
         CHECK(wake_fd >= 0);
         wake.assign(wake_fd);
@@ -49,15 +59,18 @@ struct Processor::Impl {
     TimerHeap timers;
     std::unique_ptr<DiskQueue> disks;
     const int wake_fd;
-    asio::posix::stream_descriptor wake{io};
+    asio::posix::stream_descriptor wake{io};  // of the disk queue
     HandlerMemory wake_memory;
     bool wake_pending = false;
+    HandlerMemory post_memory;
     asio::steady_timer alarm{io};
     HandlerMemory alarm_memory;
     bool alarm_pending = false;
     TimePoint alarm_due{};
     Duration spin{0};
     std::uint64_t turn = 0;
+    unsigned unpolled_turns = 0;  // since sockets were looked at
+    unsigned unpolled_work = 0;
 
     Work* first = nullptr;  // local work, in order
     Work* last = nullptr;
@@ -99,9 +112,9 @@ struct Processor::Impl {
     void wake_up() {
         if (asleep.load(std::memory_order_seq_cst) && asleep.exchange(false, std::memory_order_seq_cst)) {
             wake_ups.fetch_add(1, std::memory_order_relaxed);
-            const std::uint64_t one = 1;
-            // An eventfd refuses a write only when its counter is full, and then it is readable anyway.
-            [[maybe_unused]] const ssize_t written = ::write(wake_fd, &one, sizeof one);
+            // Whoever turned asleep to false is the only one who posts until the handler has run and the processor
+            // goes to sleep again, so post_memory is in use once at most.
+            asio::post(io, WakeHandler{&post_memory});
         }
     }
 
@@ -122,19 +135,20 @@ struct Processor::Impl {
         }
     }
 
-    bool run_batch() {
+    unsigned run_batch() {
         if (inbox.load(std::memory_order_relaxed) != nullptr) {
             take_inbox();
         }
         Work* node = std::exchange(first, nullptr);
         last = nullptr;
-        const bool any = node != nullptr;
+        unsigned count = 0;
         while (node != nullptr) {
             Work* next = node->next;
             node->run(*node);
             node = next;
+            ++count;
         }
-        return any;
+        return count;
     }
 
     bool run_timers() {
@@ -197,16 +211,21 @@ struct Processor::Impl {
         const bool stay = inbox.load(std::memory_order_seq_cst) != nullptr ||
                           forget_waits.load(std::memory_order_seq_cst) || finished() || disks->arm_events();
         if (!stay) {
-            if (!wake_pending) {
+            if (!wake_pending && disks->in_flight() > 0) {
                 wake_pending = true;
                 wake.async_wait(asio::posix::stream_descriptor::wait_read,
                                 MemberHandler<Impl, &Impl::woken>{this, &wake_memory});
             }
             set_alarm();
-            const TimePoint from = monotonic_now();
-            io.run_one();
-            if (monotonic_now() - from < options.max_spin) {
-                spin = std::min(options.max_spin, std::max(kFirstSpin, spin * 2));
+            // Looks at the sockets by itself before it blocks.
+            if (options.max_spin == Duration{0}) {
+                io.run_one();
+            } else {
+                const TimePoint from = monotonic_now();
+                io.run_one();
+                if (monotonic_now() - from < options.max_spin) {
+                    spin = std::min(options.max_spin, std::max(kFirstSpin, spin * 2));
+                }
             }
         }
         asleep.store(false, std::memory_order_seq_cst);
@@ -219,10 +238,14 @@ struct Processor::Impl {
             if (forget_waits.load(std::memory_order_relaxed)) {
                 forget_files();
             }
-            bool busy = run_batch();
-            busy = run_timers() || busy;
+            const unsigned count = run_batch();
+            bool busy = run_timers() || count > 0;
             busy = disks->submit_and_reap() > 0 || busy;
-            if (!busy || turn % kTurnsPerPoll == 0) {
+            ++unpolled_turns;
+            unpolled_work += count;
+            if (unpolled_turns >= kTurnsPerPoll || unpolled_work >= kWorkPerPoll) {
+                unpolled_turns = 0;
+                unpolled_work = 0;
                 busy = io.poll() > 0 || busy;
             }
             if (busy || first != nullptr || inbox.load(std::memory_order_relaxed) != nullptr) {

@@ -3,12 +3,12 @@
 // main processor and the I/O processors.
 //
 // Invariants:
-//   P1  Work posted from the processor's own thread goes to a plain list; from elsewhere to a lock-free inbox. The
-//       eventfd is written only by the first poster that finds the processor asleep: one wake-up per batch.
+//   P1  Work posted from the processor's own thread goes to a plain list; from elsewhere to a lock-free inbox. Only the
+//       first poster that finds the processor asleep wakes it: one wake-up per batch.
 //   P2  The loop sleeps only after it has said so (asleep_) and then found inbox and completions empty; a poster looks
 //       at asleep_ after it has added its work. Both are sequentially consistent: no wake-up is lost.
-//   P3  An idle processor sleeps in the kernel. It spins before that only while its last sleeps were shorter than
-//       max_spin, and at most that long.
+//   P3  An idle processor sleeps in the kernel. With max_spin it spins before that, but only while its last sleeps were
+//       shorter than max_spin, and at most that long.
 //   P4  Work that is posted while a batch runs runs in the next batch, so sockets, disks and timers get their turn.
 // Threads: post(), stop() and forget_file() from any thread; everything else on the processor's own.
 #pragma once
@@ -40,7 +40,7 @@ struct ProcessorOptions {
     std::string name = "main";    ///< of the thread, at most 15 characters are shown by the system
     unsigned index = 0;           ///< 0: main; 1..n: I/O processors
     std::optional<unsigned> cpu;  ///< pins the thread
-    Duration max_spin{std::chrono::microseconds(50)};
+    Duration max_spin{0};         ///< before sleeping, at most 50 us make sense; see README
     DiskQueueOptions disks;
 };
 
@@ -86,7 +86,7 @@ class Processor final : public Executor {
 struct PoolOptions {
     unsigned io_processors = 0;  ///< 0: as many as the machine has cores
     bool pin = false;            ///< I/O processor i to core i - 1
-    Duration max_spin{std::chrono::microseconds(50)};
+    Duration max_spin{0};        ///< before sleeping, at most 50 us make sense; see README
     DiskQueueOptions disks;
 };
 

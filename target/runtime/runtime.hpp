@@ -21,7 +21,7 @@ struct RuntimeOptions {
     bool huge_pages = false;
     bool register_buffers = true;
     DiskQueueKind disks = DiskQueueKind::kAutomatic;  ///< GEMEL_DISK_QUEUE=ring|threads in the environment wins
-    Duration max_spin{std::chrono::microseconds(50)};
+    Duration max_spin{0};                             ///< before sleeping, at most 50 us make sense; see README
 };
 
 class Runtime {

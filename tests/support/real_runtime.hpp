@@ -34,6 +34,7 @@ class RealRuntime {
         options.io_processors = processors;
         options.memory_bytes = 64U << 20U;
         options.disks = disks;
+        options.max_spin = std::chrono::microseconds(50);
         auto made = Runtime::create(options, events_);
         CHECK(made);
         runtime_ = *std::move(made);
