@@ -6,9 +6,10 @@ namespace gemel::iscsi {
 namespace {
 
 constexpr std::size_t kCmdSnAt = 24;
-constexpr unsigned kPdusPerTurn = 64;       ///< then other connections of the processor get theirs
-constexpr std::uint64_t kStallTicks = 4;    ///< keepalive periods that data may be missing
-constexpr std::uint8_t kLogoutSession = 0;  ///< RFC 7143 §11.14.1
+constexpr Duration kLinger = std::chrono::seconds(1);  ///< for the initiator to hang up after the logout
+constexpr unsigned kPdusPerTurn = 64;                  ///< then other connections of the processor get theirs
+constexpr std::uint64_t kStallTicks = 4;               ///< keepalive periods that data may be missing
+constexpr std::uint8_t kLogoutSession = 0;             ///< RFC 7143 §11.14.1
 constexpr std::uint8_t kLogoutConnection = 1;
 constexpr std::uint8_t kLogoutForRecovery = 2;
 constexpr std::uint8_t kLogoutDone = 0;  ///< RFC 7143 §11.15.1
@@ -60,6 +61,7 @@ Task<void> Connection::run() {
     }
     closing_ = true;
     stream_.close();
+    closed_.set();
     sender_.abandon();
     inbound_.task = nullptr;
     tasks_.for_each([this](ScsiTask& task) {
@@ -163,6 +165,9 @@ Connection::Verdict Connection::begin_pdu(ConstBytes ahs) {
     inbound_.row = row;
     if (inbound_.head.data_length > parameters_.max_recv_data_segment_length) {
         return protocol_error("a data segment is longer than the declared MaxRecvDataSegmentLength");
+    }
+    if (resetting_) {
+        return Verdict::kGoOn;
     }
     if (row == nullptr) {
         if ((raw & 0x20U) != 0) {
@@ -335,6 +340,7 @@ Task<void> Connection::log_out() {
     response.response = kLogoutDone;
     sender_.queue_control(response);
     co_await sender_.drained();
+    co_await receiver_.linger(env_.clock, kLinger);
 }
 
 void Connection::reject(const BhsBytes& bhs, RejectReason reason) {

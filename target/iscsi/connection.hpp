@@ -129,6 +129,8 @@ class Connection final : private SendSource {
     std::vector<std::uint64_t> lun_numbers_;  ///< of luns_, for REPORT LUNS
     Inbound inbound_;
     bool closing_ = false;
+    bool resetting_ = false;  ///< TARGET COLD RESET was answered: everything else is dropped
+    Event closed_;
     std::optional<LogoutRequest> logout_;  ///< after it nothing is read
     bool parsing_ = false;                 ///< completions need not start a write: the reader will
     std::size_t running_ = 0;              ///< tasks in kExecuting

@@ -13,6 +13,7 @@ namespace gemel::iscsi {
 namespace {
 
 constexpr Duration kDescriptorsShortPause = std::chrono::milliseconds(200);
+constexpr Duration kLinger = std::chrono::seconds(1);  ///< for the initiator to hang up after a refusal
 constexpr Duration kEventSpacing = std::chrono::seconds(10);
 
 /// "127.0.0.1" of "127.0.0.1:51234".
@@ -94,7 +95,7 @@ class Server::Impl final : public LoginPolicy, public SessionHost {
     // SessionHost
     [[nodiscard]] std::string send_targets(const Session& session, std::string_view request) const override;
     Task<void> abort_elsewhere(Session& issuer, std::vector<scsi::LogicalUnit*> units, AbortCause cause) override;
-    Task<void> drop_sessions_of(Session& issuer) override;
+    Task<void> drop_other_sessions(Session& issuer) override;
     void note_protocol_error(const Session& session, const std::string& what) override;
 
     Environment& env_;
@@ -200,6 +201,7 @@ Task<Server::Impl::LoggedIn> Server::Impl::log_in(Stream& stream, Receiver& rece
         const bool sent = (co_await send_reply(stream, reply)).has_value();
         if (reply.status() != LoginStatus::kSuccess) {
             note_login_failure(stream, reply);
+            co_await receiver.linger(env_.clock, kLinger);
             break;
         }
         if (!sent && in.session) {
@@ -426,10 +428,10 @@ Task<void> Server::Impl::abort_elsewhere(Session& issuer, std::vector<scsi::Logi
     co_await resume_on(*issuer.executor);
 }
 
-Task<void> Server::Impl::drop_sessions_of(Session& issuer) {
+Task<void> Server::Impl::drop_other_sessions(Session& issuer) {
     co_await resume_on(login_executor_);
     std::vector<std::shared_ptr<Session>> sessions = sessions_;
-    std::erase_if(sessions, [&](const auto& s) { return s->target != issuer.target; });
+    std::erase_if(sessions, [&](const auto& s) { return s.get() == &issuer || s->target != issuer.target; });
     for (const std::shared_ptr<Session>& session : sessions) {
         co_await ask_to_close(session);
     }

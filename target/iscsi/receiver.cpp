@@ -49,6 +49,21 @@ Task<Result<void>> Receiver::need(std::size_t bytes) {
     co_return Result<void>{};
 }
 
+Task<void> Receiver::linger(Clock& clock, Duration most) {
+    struct CloseTimer : Timer {
+        Stream* stream = nullptr;
+    } timer;
+    timer.stream = &stream_;
+    timer.run = [](Work& w) noexcept { static_cast<CloseTimer&>(w).stream->close(); };
+    clock.arm(timer, clock.now() + most);
+    Result<void> more;
+    while (more) {
+        consume(available());
+        more = co_await need(1);
+    }
+    clock.cancel(timer);
+}
+
 DataCheck Receiver::take_data(MutableBytes into, std::size_t length, bool digest) {
     if (length == 0) {
         return DataCheck::kGood;

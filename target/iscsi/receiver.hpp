@@ -11,6 +11,7 @@
 
 #include <memory>
 
+#include "gemel/clock.hpp"
 #include "gemel/stream.hpp"
 #include "target/iscsi/digest.hpp"
 
@@ -41,6 +42,9 @@ class Receiver {
     /// to be believed only with kGood.
     Task<Result<DataCheck>> receive_data(MutableBytes into, std::size_t length, bool digest);
 
+    /// After a last word: reads and drops what still comes until the peer hangs up, or `most` has passed and the stream
+    /// is closed. A stream that is closed at once may take the last word with it.
+    Task<void> linger(Clock& clock, Duration most);
     /// All bytes received so far.
     [[nodiscard]] std::uint64_t total_bytes() const { return total_bytes_; }
 

@@ -62,9 +62,9 @@ class SessionHost {
     /// Aborts the tasks of every other session on these units and waits until they have ended.
     /// Threads: called on, and ends on, the session's processor.
     virtual Task<void> abort_elsewhere(Session& issuer, std::vector<scsi::LogicalUnit*> units, AbortCause cause) = 0;
-    /// Begins to end every session of the issuer's target, its own too (TARGET COLD RESET).
+    /// Begins to end every other session of the issuer's target (TARGET COLD RESET).
     /// Threads: called on, and ends on, the session's processor.
-    virtual Task<void> drop_sessions_of(Session& issuer) = 0;
+    virtual Task<void> drop_other_sessions(Session& issuer) = 0;
     /// Threads: any.
     virtual void note_protocol_error(const Session& session, const std::string& what) = 0;
 };

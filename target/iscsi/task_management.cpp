@@ -11,6 +11,8 @@ namespace {
 
 constexpr std::uint32_t kMostRunning = 32;  ///< functions that wait for tasks at a time
 
+constexpr Duration kColdResetPause = std::chrono::milliseconds(500);
+
 // Response codes (§11.6.1).
 constexpr std::uint8_t kComplete = 0;
 constexpr std::uint8_t kTaskDoesNotExist = 1;
@@ -115,8 +117,12 @@ Task<void> Connection::manage_tasks(TaskManagementRequest request) {
     --management_running_;
     respond_to_management(request, response);
     if (function == Function::kTargetColdReset) {
+        // The initiator may see the response before it loses the connection.
+        resetting_ = true;
+        co_await host_.drop_other_sessions(session_);
         co_await sender_.drained();
-        co_await host_.drop_sessions_of(session_);
+        co_await closed_.wait_until(env_.clock, env_.clock.now() + kColdResetPause);
+        close();
     }
 }
 

@@ -1,0 +1,692 @@
+// SPDX-License-Identifier: Apache-2.0
+// Peers that break the rules. After each case a healthy session reads what it writes, and nothing is left behind: the
+// world's end checks buffers and sessions.
+#include "target/iscsi/login.hpp"
+#include "tests/unit/iscsi/initiator.hpp"
+
+namespace gemel::iscsi::test {
+namespace {
+
+constexpr std::uint8_t kRead = kFinal | kCommandRead;
+constexpr std::uint8_t kWrite = kFinal | kCommandWrite;
+
+/// The answer that the server must give.
+enum class Answer { kClose, kSilence, kReject, kSense };
+
+struct Expected {
+    Answer answer;
+    int code = 0;  ///< reason of the Reject, or ASC and ASCQ
+};
+
+Task<void> expect(Initiator& i, Expected e, const char* what) {
+    if (e.answer == Answer::kClose) {
+        EXPECT_TRUE(co_await i.wait_closed(5s)) << what;
+        co_return;
+    }
+    const auto reply = co_await i.receive(e.answer == Answer::kSilence ? 2s : 5s);
+    EXPECT_FALSE(i.closed()) << what;
+    EXPECT_EQ(reply.has_value(), e.answer != Answer::kSilence) << what;
+    if (!reply) {
+        co_return;
+    }
+    if (e.answer == Answer::kReject) {
+        EXPECT_EQ(int(reply->as<Reject>().reason), e.code) << what;
+        EXPECT_EQ(reply->data.size(), kBhsBytes) << what;
+    } else {
+        EXPECT_EQ(reply->as<ScsiResponse>().status, 2) << what;
+        Outcome o;
+        o.sense.assign(reply->data.begin() + std::min<std::ptrdiff_t>(2, std::ssize(reply->data)), reply->data.end());
+        EXPECT_EQ(o.asc(), e.code) << what;
+    }
+}
+
+Task<void> neighbour_is_healthy(World& w) {
+    Initiator neighbour(w, "iqn.2026-11.org.example:neighbour");
+    co_await neighbour.log_in();
+    co_await neighbour.prove_healthy();
+    co_await neighbour.close();
+}
+
+struct CommandCase {
+    const char* what;
+    void (*change)(ScsiCommandPdu&);
+    std::size_t data;
+    std::vector<std::byte> ahs;
+    Expected expected;
+    std::vector<std::string> keys{};
+};
+
+std::vector<std::byte> ahs_of(std::initializer_list<int> list) {
+    std::vector<std::byte> out;
+    for (const int b : list) {
+        out.push_back(static_cast<std::byte>(b));
+    }
+    return out;
+}
+
+SCENARIO(HostileCommand, each_has_its_answer_and_the_device_is_not_touched) {
+    const CommandCase cases[] = {
+        {"tag ffffffff", [](ScsiCommandPdu& p) { p.initiator_task_tag = kReservedTag; }, 0, {}, {Answer::kReject, 9}},
+        {"attribute 5", [](ScsiCommandPdu& p) { p.flags = kRead | 5U; }, 0, {}, {Answer::kReject, 9}},
+        {"attribute 7", [](ScsiCommandPdu& p) { p.flags = kRead | 7U; }, 0, {}, {Answer::kReject, 9}},
+        {"extended CDB of length 0", [](ScsiCommandPdu&) {}, 0, ahs_of({0, 0, 1, 0}), {Answer::kReject, 9}},
+        {"extended CDB of length 1", [](ScsiCommandPdu&) {}, 0, ahs_of({0, 1, 1, 0}), {Answer::kReject, 9}},
+        {"extended CDB beyond the AHS", [](ScsiCommandPdu&) {}, 0, ahs_of({0, 200, 1, 0}), {Answer::kReject, 9}},
+        {"AHS of type 0", [](ScsiCommandPdu&) {}, 0, ahs_of({0, 2, 0, 0, 0, 0, 0, 0}), {Answer::kReject, 9}},
+        {"longest AHS", [](ScsiCommandPdu&) {}, 0, std::vector<std::byte>(1020), {Answer::kReject, 9}},
+        {"read and write",
+         [](ScsiCommandPdu& p) { p.flags = kRead | kCommandWrite | 1U; },
+         0,
+         {},
+         {Answer::kSense, 0x2400}},
+        {"write bit on a read", [](ScsiCommandPdu& p) { p.flags = kWrite | 1U; }, 0, {}, {Answer::kSense, 0x2400}},
+        {"no direction but a length", [](ScsiCommandPdu& p) { p.flags = kFinal | 1U; }, 0, {}, {Answer::kSilence}},
+        {"data of a read", [](ScsiCommandPdu&) {}, 512, {}, {Answer::kClose}},
+        {"more data than expected",
+         [](ScsiCommandPdu& p) {
+             p.flags = kWrite | 1U;
+             p.expected_data_transfer_length = 256;
+         },
+         512,
+         {},
+         {Answer::kClose}},
+        {"data with EDTL 0",
+         [](ScsiCommandPdu& p) {
+             p.flags = kWrite | 1U;
+             p.expected_data_transfer_length = 0;
+         },
+         4,
+         {},
+         {Answer::kClose}},
+        {"immediate data not negotiated",
+         [](ScsiCommandPdu& p) {
+             p.flags = kWrite | 1U;
+             p.cdb = write10(0, 1);
+         },
+         512,
+         {},
+         {Answer::kClose},
+         {"ImmediateData=No"}},
+        {"immediate data above FirstBurstLength",
+         [](ScsiCommandPdu& p) {
+             p.flags = kWrite | 1U;
+             p.cdb = write10(0, 4);
+             p.expected_data_transfer_length = 2048;
+         },
+         2048,
+         {},
+         {Answer::kClose},
+         {"FirstBurstLength=1024"}},
+        {"CmdSN before the window", [](ScsiCommandPdu& p) { p.cmd_sn -= 1; }, 0, {}, {Answer::kSilence}},
+        {"CmdSN after the window", [](ScsiCommandPdu& p) { p.cmd_sn += 128; }, 0, {}, {Answer::kSilence}},
+        {"CmdSN far away", [](ScsiCommandPdu& p) { p.cmd_sn += 0x80000000U; }, 0, {}, {Answer::kSilence}},
+        {"CmdSN of a hole", [](ScsiCommandPdu& p) { p.cmd_sn += 5; }, 0, {}, {Answer::kSilence}},
+        {"LUN field with stray bits",
+         [](ScsiCommandPdu& p) { p.lun = 0x0000000000000001; },
+         0,
+         {},
+         {Answer::kSense, 0x2500}},
+        {"well-known LUN", [](ScsiCommandPdu& p) { p.lun = 0xc101000000000000; }, 0, {}, {Answer::kSense, 0x2500}},
+        {"vendor operation code",
+         [](ScsiCommandPdu& p) { p.cdb[0] = std::byte{0xc1}; },
+         0,
+         {},
+         {Answer::kSense, 0x2000}},
+        {"variable length CDB",
+         [](ScsiCommandPdu& p) { p.cdb[0] = std::byte{0x7f}; },
+         0,
+         ahs_of({0, 17, 1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}),
+         {Answer::kSense, 0x2000}},
+    };
+    for (const CommandCase& c : cases) {
+        Initiator i(w);
+        co_await i.log_in(c.keys);
+        const auto writes = w.device.writes_done;
+        ScsiCommandPdu pdu = i.command_pdu(read10(0, 1), kRead, 512);
+        const std::uint32_t cmd_sn = pdu.cmd_sn;
+        c.change(pdu);
+        co_await i.send(pdu, pattern(c.data, 1), c.ahs);
+        if (std::string_view(c.what) == "no direction but a length") {
+            EXPECT_TRUE((co_await i.finish(pdu.initiator_task_tag)).answered) << c.what;
+        } else {
+            co_await expect(i, c.expected, c.what);
+        }
+        EXPECT_EQ(w.device.writes_done, writes) << c.what;
+        if (!i.closed()) {
+            // A rejected command has not used up its number (RFC 7143 11.17).
+            const bool used =
+                c.expected.answer == Answer::kSense || std::string_view(c.what) == "no direction but a length";
+            i.cmd_sn = used ? cmd_sn + 1 : cmd_sn;
+            co_await i.prove_healthy();
+        }
+        co_await i.close();
+        co_await neighbour_is_healthy(w);
+    }
+}
+
+struct DataCase {
+    const char* what;
+    void (*change)(DataOut&);
+    std::size_t data;
+    Expected expected;
+};
+
+SCENARIO(HostileDataOut, never_writes_outside_what_was_asked_for) {
+    const DataCase cases[] = {
+        {"unknown task", [](DataOut& d) { d.initiator_task_tag = 0x5555; }, 4096, {Answer::kSilence}},
+        {"unknown transfer tag", [](DataOut& d) { d.target_transfer_tag += 1; }, 4096, {Answer::kSilence}},
+        {"unsolicited though R2T is required",
+         [](DataOut& d) { d.target_transfer_tag = kReservedTag; },
+         4096,
+         {Answer::kSense, 0x0c0c}},
+        {"offset beyond the command", [](DataOut& d) { d.buffer_offset = 4096; }, 512, {Answer::kSense, 0x0c0d}},
+        {"offset that wraps", [](DataOut& d) { d.buffer_offset = 0xfffffe00; }, 4096, {Answer::kSense, 0x0c0d}},
+        {"offset that skips", [](DataOut& d) { d.buffer_offset = 512; }, 512, {Answer::kSense, 0x0c0d}},
+        {"more than asked for", [](DataOut&) {}, 8192, {Answer::kSense, 0x0c0d}},
+        {"F too early", [](DataOut&) {}, 512, {Answer::kSense, 0x0c0d}},
+        {"F missing", [](DataOut& d) { d.flags = 0; }, 4096, {Answer::kSense, 0x0c0d}},
+        {"no data at all", [](DataOut&) {}, 0, {Answer::kSense, 0x0c0d}},
+        {"DataSN that skips", [](DataOut& d) { d.data_sn = 1; }, 4096, {Answer::kSense, 0x4705}},
+        {"another LUN", [](DataOut& d) { d.lun = scsi::encode_lun(5); }, 4096, {Answer::kSense, 0x4705}},
+    };
+    for (const DataCase& c : cases) {
+        Initiator i(w);
+        co_await i.log_in({"ImmediateData=No"});
+        const auto pdu = i.command_pdu(write10(0, 8), kWrite, 4096);
+        co_await i.send(pdu);
+        const auto r2t = co_await i.receive(5s);
+        EXPECT_TRUE(r2t.has_value()) << c.what;
+        DataOut data;
+        data.initiator_task_tag = pdu.initiator_task_tag;
+        data.target_transfer_tag = r2t->as<ReadyToTransfer>().target_transfer_tag;
+        data.lun = pdu.lun;
+        c.change(data);
+        const auto before = w.device.writes_done;
+        co_await i.send(data, pattern(c.data, 1));
+        co_await expect(i, c.expected, c.what);
+        EXPECT_EQ(w.device.writes_done, before) << c.what;
+        co_await i.prove_healthy();
+        co_await i.close();
+    }
+}
+
+SCENARIO(HostileDataOut, too_little_unsolicited_data_fails_the_command) {
+    Initiator i(w);
+    co_await i.log_in({"InitialR2T=No", "FirstBurstLength=4096"});
+    const Outcome o = co_await i.write(0, pattern(8192, 1), {.immediate = 512, .unsolicited = 512});
+    EXPECT_EQ(o.asc(), 0x0c0d);
+    EXPECT_EQ(w.device.writes_done, 0U);
+    co_await i.prove_healthy();
+    co_await i.close();
+}
+
+SCENARIO_WITH(HostileDataOut, an_r2t_that_is_never_answered_ends_the_command, ServerLimits{.keepalive = 1s}) {
+    Initiator i(w);
+    co_await i.log_in({"ImmediateData=No"});
+    const auto pdu = i.command_pdu(write10(0, 8), kWrite, 4096);
+    co_await i.send(pdu);
+    EXPECT_TRUE((co_await i.receive(5s)).has_value());
+    bool answered = false;
+    for (int round = 0; round < 40 && !answered; ++round) {
+        NopOut ping;  // keeps the connection alive meanwhile
+        ping.immediate = true;
+        ping.initiator_task_tag = 0x999999;
+        ping.cmd_sn = i.cmd_sn;
+        co_await i.send(ping);
+        co_await sleep_for(w.clock(), 300ms);
+        while (auto reply = co_await i.receive(1ms)) {
+            answered |= reply->opcode() == Opcode::kScsiResponse;
+        }
+    }
+    EXPECT_TRUE(answered);
+    co_await i.prove_healthy();
+    co_await i.close();
+}
+
+struct ControlCase {
+    const char* what;
+    std::vector<std::byte> (*make)(Initiator&);
+    Expected expected;
+};
+
+template <class Pdu>
+std::vector<std::byte> with(Initiator& i, Pdu pdu, std::size_t data = 0, std::size_t ahs = 0) {
+    pdu.data_length = static_cast<std::uint32_t>(data);
+    pdu.ahs_words = static_cast<std::uint8_t>(ahs / 4);
+    return i.frame(encode(pdu), pattern(data, 2), std::vector<std::byte>(ahs));
+}
+
+std::vector<std::byte> opcode_only(Initiator& i, std::uint8_t opcode) {
+    BhsBytes bhs{};
+    bhs[0] = static_cast<std::byte>(opcode);
+    return i.frame(bhs, {});
+}
+
+template <class Pdu>
+Pdu immediate_pdu(Initiator& i) {
+    Pdu p;
+    p.immediate = true;
+    p.initiator_task_tag = i.next_tag++;
+    p.cmd_sn = i.cmd_sn;
+    return p;
+}
+
+SCENARIO(HostileControl, each_has_its_answer) {
+    const ControlCase cases[] = {
+        {"vendor opcode", [](Initiator& i) { return opcode_only(i, 0x1c); }, {Answer::kReject, 5}},
+        {"reserved opcode", [](Initiator& i) { return opcode_only(i, 0x09); }, {Answer::kReject, 5}},
+        {"opcode of targets", [](Initiator& i) { return opcode_only(i, 0x21); }, {Answer::kClose}},
+        {"login in the full feature phase", [](Initiator& i) { return with(i, i.login_request()); }, {Answer::kClose}},
+        {"SNACK", [](Initiator& i) { return with(i, SnackRequest{}); }, {Answer::kReject, 3}},
+        {"SNACK with data", [](Initiator& i) { return with(i, SnackRequest{}, 8); }, {Answer::kReject, 9}},
+        {"task management with data",
+         [](Initiator& i) { return with(i, immediate_pdu<TaskManagementRequest>(i), 100); },
+         {Answer::kReject, 9}},
+        {"logout with AHS",
+         [](Initiator& i) { return with(i, immediate_pdu<LogoutRequest>(i), 0, 8); },
+         {Answer::kReject, 9}},
+        {"Data-Out with AHS", [](Initiator& i) { return with(i, DataOut{}, 0, 8); }, {Answer::kReject, 9}},
+        {"logout reason 3",
+         [](Initiator& i) {
+             auto p = immediate_pdu<LogoutRequest>(i);
+             p.flags = kFinal | 3U;
+             return with(i, p);
+         },
+         {Answer::kReject, 9}},
+        {"NOP-Out without tag and not immediate",
+         [](Initiator& i) {
+             NopOut p;
+             p.cmd_sn = i.cmd_sn++;
+             return with(i, p);
+         },
+         {Answer::kReject, 9}},
+        {"NOP-Out that answers nothing",
+         [](Initiator& i) {
+             NopOut p;
+             p.immediate = true;
+             p.target_transfer_tag = 77;
+             return with(i, p);
+         },
+         {Answer::kReject, 9}},
+        {"NOP-Out that wants no answer",
+         [](Initiator& i) {
+             NopOut p;
+             p.immediate = true;
+             return with(i, p);
+         },
+         {Answer::kSilence}},
+        {"text with an unknown tag",
+         [](Initiator& i) {
+             auto p = immediate_pdu<TextRequest>(i);
+             p.target_transfer_tag = 55;
+             return with(i, p);
+         },
+         {Answer::kReject, 9}},
+        {"text with F and C",
+         [](Initiator& i) {
+             auto p = immediate_pdu<TextRequest>(i);
+             p.flags = kFinal | kContinue;
+             return with(i, p);
+         },
+         {Answer::kReject, 9}},
+        {"text that is none",
+         [](Initiator& i) { return with(i, immediate_pdu<TextRequest>(i), 30); },
+         {Answer::kReject, 4}},
+        {"segment above the declared length",
+         [](Initiator& i) { return with(i, immediate_pdu<NopOut>(i), 262148); },
+         {Answer::kClose}},
+        {"the longest segment",
+         [](Initiator& i) {
+             auto p = immediate_pdu<NopOut>(i);
+             p.data_length = 0xffffff;
+             return i.frame(encode(p), {});
+         },
+         {Answer::kClose}},
+        {"a text of 100 KiB",
+         [](Initiator& i) { return with(i, immediate_pdu<TextRequest>(i), 102400); },
+         {Answer::kClose}},
+    };
+    for (const ControlCase& c : cases) {
+        Initiator i(w);
+        co_await i.log_in();
+        co_await i.send_raw(c.make(i));
+        co_await expect(i, c.expected, c.what);
+        if (!i.closed()) {
+            co_await i.prove_healthy();
+        }
+        co_await i.close();
+        co_await neighbour_is_healthy(w);
+    }
+}
+
+SCENARIO(HostileControl, continued_text_without_data_is_harmless) {
+    Initiator i(w);
+    co_await i.log_in();
+    auto p = immediate_pdu<TextRequest>(i);
+    p.flags = kContinue;
+    for (int n = 0; n < 5; ++n) {
+        co_await i.send(p);
+        const auto reply = co_await i.receive(5s);
+        EXPECT_TRUE(reply.has_value());
+        p.target_transfer_tag = reply->as<TextResponse>().target_transfer_tag;
+        EXPECT_NE(p.target_transfer_tag, kReservedTag);
+    }
+    co_await i.prove_healthy();
+    co_await i.close();
+}
+
+SCENARIO(HostileTag, of_a_live_command_is_rejected_and_the_command_unharmed) {
+    Initiator i(w);
+    co_await i.log_in();
+    w.device.hold_reads = true;
+    const auto first = i.command_pdu(read10(0, 1), kRead, 512);
+    co_await i.send(first);
+    auto second = i.command_pdu(read10(0, 1), kRead, 512);
+    second.initiator_task_tag = first.initiator_task_tag;
+    co_await i.send(second);
+    co_await expect(i, {Answer::kReject, 7}, "live tag");
+    w.device.release();
+    EXPECT_EQ((co_await i.finish(first.initiator_task_tag)).status, 0);
+    --i.cmd_sn;
+    co_await i.prove_healthy();
+    co_await i.close();
+}
+
+SCENARIO(Digests, a_bad_header_digest_closes_the_connection) {
+    Initiator i(w);
+    co_await i.log_in({"HeaderDigest=CRC32C"});
+    i.corrupt_header_digest = true;
+    co_await i.send(i.command_pdu(test_unit_ready(), kFinal, 0));
+    EXPECT_TRUE(co_await i.wait_closed(5s));
+    co_await i.close();
+    co_await neighbour_is_healthy(w);
+}
+
+SCENARIO(Digests, bad_data_never_reaches_the_device_and_can_be_sent_again) {
+    Initiator i(w);
+    co_await i.log_in({"DataDigest=CRC32C", "HeaderDigest=CRC32C"});
+    // Immediate data: the command is rejected as a whole, and its CmdSN is still due.
+    auto pdu = i.command_pdu(write10(0, 1), kWrite, 512);
+    i.corrupt_data_digest = true;
+    co_await i.send(pdu, pattern(512, 1));
+    co_await expect(i, {Answer::kReject, 2}, "immediate data");
+    EXPECT_EQ(w.device.writes_done, 0U);
+    i.corrupt_data_digest = false;
+    co_await i.send(pdu, pattern(512, 1));
+    EXPECT_EQ((co_await i.finish(pdu.initiator_task_tag)).status, 0);
+    EXPECT_EQ(w.device.writes_done, 1U);
+    // Solicited data: Reject, and the task ends with PROTOCOL SERVICE CRC ERROR.
+    pdu = i.command_pdu(write10(0, 8), kWrite, 4096);
+    co_await i.send(pdu);
+    const auto r2t = co_await i.receive(5s);
+    DataOut data;
+    data.initiator_task_tag = pdu.initiator_task_tag;
+    data.target_transfer_tag = r2t->as<ReadyToTransfer>().target_transfer_tag;
+    i.corrupt_data_digest = true;
+    co_await i.send(data, pattern(4096, 1));
+    i.corrupt_data_digest = false;
+    co_await expect(i, {Answer::kReject, 2}, "solicited data");
+    co_await expect(i, {Answer::kSense, 0x4705}, "solicited data");
+    EXPECT_EQ(w.device.writes_done, 1U);
+    // A ping.
+    i.corrupt_data_digest = true;
+    co_await i.send(immediate_pdu<NopOut>(i), pattern(10, 1));
+    i.corrupt_data_digest = false;
+    co_await expect(i, {Answer::kReject, 2}, "ping");
+    co_await i.prove_healthy();
+    co_await i.close();
+}
+
+SCENARIO(Window, a_hole_holds_what_follows_until_it_is_filled) {
+    Initiator i(w);
+    co_await i.log_in();
+    const std::uint32_t hole = i.cmd_sn++;
+    std::vector<std::uint32_t> tags;
+    for (unsigned n = 0; n < 3; ++n) {
+        const auto pdu = i.command_pdu(write10(n, 1), kWrite, 512);
+        tags.push_back(pdu.initiator_task_tag);
+        co_await i.send(pdu, pattern(512, n));
+        co_await i.send(pdu, pattern(512, n));  // the same number again is ignored, or its live tag rejected
+    }
+    int rejects = 0;
+    while (auto reply = co_await i.receive(1s)) {
+        EXPECT_EQ(reply->as<Reject>().reason, 7);
+        ++rejects;
+    }
+    EXPECT_EQ(rejects, 3);
+    EXPECT_EQ(w.device.writes_done, 0U);
+    EXPECT_EQ(i.exp_cmd_sn, hole);
+    auto missing = i.command_pdu(test_unit_ready(), kFinal, 0);
+    --i.cmd_sn;
+    missing.cmd_sn = hole;
+    co_await i.send(missing);
+    std::set<std::uint32_t> answered;
+    while (auto reply = co_await i.receive(1s)) {
+        answered.insert(reply->as<ScsiResponse>().initiator_task_tag);
+    }
+    EXPECT_EQ(answered.size(), 4U);
+    EXPECT_EQ(w.device.writes_done, 3U);
+    co_await i.prove_healthy();
+    co_await i.close();
+}
+
+SCENARIO(Window, a_hole_that_is_never_filled_costs_a_bounded_amount) {
+    Initiator i(w);
+    co_await i.log_in();
+    ++i.cmd_sn;
+    for (unsigned n = 0; n < 400; ++n) {
+        co_await i.send(i.command_pdu(write10(0, 8), kWrite, 4096), pattern(4096, n));
+    }
+    co_await sleep_for(w.clock(), 1s);
+    EXPECT_LE(w.environment.pool().outstanding_bytes(), 127U * 4096U);
+    EXPECT_EQ(w.device.writes_done, 0U);
+    co_await i.close();
+}
+
+SCENARIO(Window, numbers_wrap_around) {
+    Initiator i(w);
+    i.cmd_sn = 0xfffffff8;
+    co_await i.log_in();
+    for (unsigned n = 0; n < 20; ++n) {
+        EXPECT_EQ((co_await i.read(n, 1)).status, 0);
+    }
+    EXPECT_EQ(i.exp_cmd_sn, 13U);
+    co_await i.close();
+}
+
+SCENARIO(Immediate, commands_are_bounded_in_number) {
+    Initiator i(w);
+    co_await i.log_in();
+    w.device.hold_reads = true;
+    for (unsigned n = 0; n < 40; ++n) {
+        auto pdu = i.command_pdu(read10(0, 1), kRead, 512);
+        --i.cmd_sn;
+        pdu.immediate = true;
+        co_await i.send(pdu);
+    }
+    int rejects = 0;
+    while (auto reply = co_await i.receive(1s)) {
+        EXPECT_EQ(reply->as<Reject>().reason, 6);
+        ++rejects;
+    }
+    EXPECT_EQ(rejects, 24);
+    w.device.release();
+    int answers = 0;
+    while (auto reply = co_await i.receive(1s)) {
+        answers += reply->opcode() == Opcode::kDataIn ? 1 : 0;
+    }
+    EXPECT_EQ(answers, 16);
+    co_await i.prove_healthy();
+    co_await i.close();
+}
+
+SCENARIO(SlowReader, is_not_read_from_any_more_and_keeps_memory_bounded) {
+    Initiator i(w);
+    co_await i.log_in({"MaxRecvDataSegmentLength=262144"});
+    w.network.block("target", "client");
+    std::uint64_t accepted = 0;
+    auto flood = [](Initiator& from, std::uint64_t& n) -> Task<void> {
+        for (int k = 0; k < 400 && !from.closed(); ++k) {
+            NopOut ping;
+            ping.immediate = true;
+            ping.initiator_task_tag = 0x70000000U + static_cast<std::uint32_t>(k);
+            ping.cmd_sn = from.cmd_sn;
+            co_await from.send(ping, std::vector<std::byte>(200000));
+            ++n;
+        }
+    };
+    Gate gate;
+    gate.spawn(flood(i, accepted));
+    co_await sleep_for(w.clock(), 10s);
+    EXPECT_LT(accepted, 40U);
+    EXPECT_LE(w.environment.pool().outstanding_bytes(), 8U << 20U);
+    // It stays silent: the keepalive ends it, and with it everything that it held.
+    co_await sleep_for(w.clock(), 60s);
+    EXPECT_TRUE(w.server->status().sessions.empty());
+    w.network.unblock("target", "client");
+    i.hang_up();
+    co_await gate.close();
+    co_await i.close();
+}
+
+SCENARIO(Buffers, when_short_the_command_is_answered_busy) {
+    Initiator i(w);
+    co_await i.log_in();
+    std::vector<Buffer> all;
+    while (auto b = w.environment.pool().allocate(256U << 20U)) {
+        all.push_back(*std::move(b));
+    }
+    const std::vector<std::byte> data = pattern(4096, 1);
+    EXPECT_EQ((co_await i.write(0, data, {.immediate = 4096})).status, 0x08);
+    EXPECT_EQ((co_await i.read(0, 8)).status, 0x08);
+    all.clear();
+    co_await i.prove_healthy();
+    co_await i.close();
+}
+
+SCENARIO(Login, garbage_is_hung_up_on_without_an_answer) {
+    for (const std::size_t size : {1UL, 47UL, 48UL, 200UL, 100000UL}) {
+        Initiator i(w);
+        co_await i.connect();
+        co_await i.send_raw(pattern(size, static_cast<unsigned>(size)));
+        EXPECT_FALSE((co_await i.receive(20s)).has_value());
+        EXPECT_TRUE(co_await i.wait_closed(1s)) << size;
+        co_await i.close();
+    }
+    co_await neighbour_is_healthy(w);
+    EXPECT_EQ(w.server->status().logging_in, 0U);
+}
+
+SCENARIO(Login, silence_is_ended_by_the_timer) {
+    Initiator i(w);
+    co_await i.connect();
+    const TimePoint from = w.clock().now();
+    EXPECT_TRUE(co_await i.wait_closed(60s));
+    EXPECT_LE(w.clock().now() - from, 16s);
+    co_await i.close();
+    Initiator slow(w);
+    co_await slow.connect();
+    for (int n = 0; n < 5 && !slow.closed(); ++n) {
+        co_await slow.send_raw(std::vector<std::byte>(1, std::byte{0x43}));
+        co_await sleep_for(w.clock(), 5s);
+    }
+    EXPECT_TRUE(slow.closed());
+    co_await slow.close();
+}
+
+SCENARIO(Login, other_pdus_and_oversized_requests_are_refused) {
+    Initiator i(w);
+    co_await i.connect();
+    LoginRequest request = i.login_request();
+    request.flags = kOperationalNegotiation << 2U;
+    co_await i.send(request, Initiator::keys_text({"InitiatorName=" + i.name, "TargetName=" + i.target}));
+    EXPECT_TRUE((co_await i.receive(5s)).has_value());
+    co_await i.send(i.command_pdu(test_unit_ready(), kFinal, 0));
+    const auto reply = co_await i.receive(5s);
+    EXPECT_TRUE(reply && reply->as<LoginResponse>().status_detail == 0x0b);
+    EXPECT_TRUE(co_await i.wait_closed(5s));
+    co_await i.close();
+    for (const std::uint32_t length : {8193U, 0xffffffU}) {
+        Initiator big(w);
+        co_await big.connect();
+        LoginRequest huge = big.login_request();
+        huge.data_length = length;
+        co_await big.send_raw(big.frame(encode(huge), {}));
+        const auto refusal = co_await big.receive(5s);
+        EXPECT_TRUE(refusal && refusal->as<LoginResponse>().status_class == 2);
+        EXPECT_TRUE(co_await big.wait_closed(5s));
+        co_await big.close();
+    }
+    EXPECT_EQ(w.server->status().login_failures, 3U);
+}
+
+SCENARIO_WITH(Login, half_open_connections_are_bounded_and_do_not_keep_others_out,
+              (ServerLimits{.unauthenticated = 20, .unauthenticated_per_peer = 10})) {
+    std::vector<std::unique_ptr<Initiator>> all;
+    for (int n = 0; n < 30; ++n) {
+        all.push_back(std::make_unique<Initiator>(w));
+        co_await all.back()->connect();
+    }
+    co_await sleep_for(w.clock(), 1s);
+    EXPECT_EQ(w.server->status().logging_in, 10U);
+    EXPECT_EQ(w.server->status().refused_connections, 20U);
+    co_await sleep_for(w.clock(), 20s);
+    EXPECT_EQ(w.server->status().logging_in, 0U);
+    co_await neighbour_is_healthy(w);
+    for (const auto& i : all) {
+        co_await i->close();
+    }
+}
+
+SCENARIO_WITH(Login, sessions_are_bounded, ServerLimits{.sessions = 3}) {
+    std::vector<std::unique_ptr<Initiator>> all;
+    for (int n = 0; n < 5; ++n) {
+        all.push_back(std::make_unique<Initiator>(w, "iqn.2026-11.org.example:h" + std::to_string(n)));
+        const auto reply = co_await all.back()->try_login();
+        EXPECT_TRUE(reply && (n < 3 ? reply->status_class == 0 : reply->status_class == 3)) << n;
+    }
+    for (const auto& i : all) {
+        co_await i->close();
+    }
+}
+
+SCENARIO(Disconnect, at_every_byte_of_a_write_leaves_nothing_behind) {
+    for (std::size_t cut = 1; cut < 1500; cut += 7) {
+        Initiator i(w);
+        co_await i.log_in({"HeaderDigest=CRC32C", "DataDigest=CRC32C", "InitialR2T=No"});
+        auto pdu = i.command_pdu(write10(0, 2), kCommandWrite, 1024);
+        std::vector<std::byte> bytes = [&] {
+            pdu.data_length = 512;
+            std::vector<std::byte> out = i.frame(encode(pdu), pattern(512, 1));
+            DataOut data;
+            data.initiator_task_tag = pdu.initiator_task_tag;
+            data.buffer_offset = 512;
+            data.data_length = 512;
+            const std::vector<std::byte> more = i.frame(encode(data), pattern(512, 2));
+            out.insert(out.end(), more.begin(), more.end());
+            return out;
+        }();
+        bytes.resize(std::min(cut, bytes.size()));
+        co_await i.send_raw(std::move(bytes));
+        co_await sleep_for(w.clock(), 1ms);
+        co_await i.close();
+        co_await sleep_for(w.clock(), 20ms);
+        EXPECT_TRUE(w.server->status().sessions.empty()) << cut;
+        EXPECT_EQ(w.environment.pool().outstanding_bytes(), 0U) << cut;
+    }
+    co_await neighbour_is_healthy(w);
+}
+
+SCENARIO(Names, that_peers_send_are_harmless_in_events) {
+    Initiator i(w, "iqn.\x1b[2J%n\r\nfake");
+    EXPECT_TRUE((co_await i.try_login())->status_class == 2);
+    co_await i.close();
+    EXPECT_TRUE(w.environment.events().has("iscsi-login-refused"));
+    for (const auto& e : w.environment.events().all()) {
+        EXPECT_EQ(printable(e.cause, 4096), e.cause);
+        EXPECT_EQ(printable(e.subject, 4096), e.subject);
+    }
+}
+
+}  // namespace
+}  // namespace gemel::iscsi::test
