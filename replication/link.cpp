@@ -133,7 +133,11 @@ Task<Result<PeerHello>> Link::read_hello(NodeContext& context, Stream& stream, F
     std::string body(header.body_length, '\0');
     CO_TRY_VOID(co_await read_exactly(stream, {reinterpret_cast<std::byte*>(body.data()), body.size()}));
     wire::Hello hello;
-    if (!plain_crc_matches(header, body, {}) || !hello.ParseFromString(body)) {
+    const auto printable = [](const std::string& text) {
+        return std::ranges::all_of(text, [](char c) { return c > ' ' && c < 127; });
+    };
+    if (!plain_crc_matches(header, body, {}) || !hello.ParseFromString(body) || !printable(hello.node()) ||
+        !printable(hello.iscsi_address()) || !printable(hello.target_node())) {
         co_return fail(Errc::kProtocol, "the greeting is damaged");
     }
     PeerHello out;

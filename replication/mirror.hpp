@@ -151,6 +151,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     void send_held(HeldFrame& frame);
     void resend_after(std::uint64_t received);
     void complete_held(const Result<void>& hosts, bool acknowledged);
+    void interrupt_resync();
     void reply_received(const FrameHeader& header);
     void error_received(const FrameHeader& header, const std::string& body);
     void start_watch();
@@ -186,17 +187,17 @@ class Mirror : public BlockDevice, public DeviceObserver {
     void note_problem(std::string_view event, Severity severity, const std::string& cause, const std::string& action);
 
     // resync.cpp
-    Task<void> run_resync(std::uint64_t session, bool full);
-    Task<Result<void>> begin_resync(std::uint64_t session, bool full);
-    Task<Result<void>> copy_pass(std::uint64_t session);
-    Task<void> copy_tracks(Run run, std::uint64_t session);
+    Task<void> run_resync(std::uint64_t run, bool full);
+    Task<Result<void>> begin_resync(std::uint64_t run, bool full);
+    Task<Result<void>> copy_pass(std::uint64_t run);
+    Task<void> copy_tracks(Run tracks, std::uint64_t run);
     Task<Result<void>> copy_range(Lba lba, SectorCount sectors);
-    Task<Result<void>> finish_resync(std::uint64_t session);
+    Task<Result<void>> finish_resync(std::uint64_t run);
     Task<void> resync_begun(std::uint64_t session, std::uint64_t generation);
     Task<void> resync_ended(std::uint64_t session, std::uint64_t request);
     void send_tracks();
     void tracks_received(const Frame& frame);
-    [[nodiscard]] bool resyncing(std::uint64_t session) const;
+    [[nodiscard]] bool resyncing(std::uint64_t run) const;
 
     // operations.cpp
     struct Busy;
@@ -294,6 +295,8 @@ class Mirror : public BlockDevice, public DeviceObserver {
     Event settled_;
 
     // Resync
+    Mutex resync_;           ///< one run at a time; an interrupted one ends before the next begins
+    std::uint64_t run_ = 0;  ///< number of the present run: grows with every negotiation
     Event ready_;
     std::vector<Run> peer_tracks_;
     std::vector<Run> copied_;

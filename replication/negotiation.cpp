@@ -161,6 +161,7 @@ Task<void> Mirror::drive_negotiation() {
     answered_ = false;
     phase_ = Phase::kNegotiating;
     settled_.reset();
+    interrupt_resync();
     ++round_;
     const PairView mine = view();
     answer_event_.reset();
@@ -187,6 +188,7 @@ Task<void> Mirror::answer_negotiation(PairView theirs, std::uint64_t session) {
     phase_ = Phase::kNegotiating;
     settled_.reset();
     answered_ = true;
+    interrupt_resync();
     round_ = theirs.round;
     const PairView mine = view();
     send_view(0, mine);
@@ -202,7 +204,9 @@ Task<Result<void>> Mirror::frame_received(Link& link, Frame frame) {
         CO_TRY(const PairView theirs, parse_view(frame.body, frame.header.initiator_id));
         if ((frame.header.flags & kFlagNudge) != 0) {
             link_ = &link;
-            start_negotiation();
+            if (phase_ != Phase::kNegotiating || answered_) {  // else its answer will be newer than this
+                start_negotiation();
+            }
         } else if ((frame.header.flags & kFlagRequest) != 0) {
             link_ = &link;
             session_ = link.session();
@@ -381,7 +385,7 @@ Task<Result<void>> Mirror::execute(const PairView& theirs, const Decision& decis
             phase_ = Phase::kResyncSource;
             ready_.reset();
             peer_tracks_.clear();
-            gate_.spawn(run_resync(session_, full));
+            gate_.spawn(run_resync(run_, full));
             co_return Result<void>{};
         case Verdict::kTarget:
             knows_peer_ = {};

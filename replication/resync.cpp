@@ -21,27 +21,28 @@ bool all_zero(ConstBytes bytes) {
 
 }  // namespace
 
-bool Mirror::resyncing(std::uint64_t session) const {
-    return live(session) && phase_ == Phase::kResyncSource && !stopping_;
+bool Mirror::resyncing(std::uint64_t run) const {
+    return run == run_ && phase_ == Phase::kResyncSource && !stopping_;
 }
 
-Task<void> Mirror::run_resync(std::uint64_t session, bool full) {
-    const Result<void> begun = co_await begin_resync(session, full);
+Task<void> Mirror::run_resync(std::uint64_t run, bool full) {
+    const Mutex::Guard alone_here = co_await resync_.lock();
+    const Result<void> begun = co_await begin_resync(run, full);
     if (!begun) {
         last_error_ = begun.error().message;
-        if (resyncing(session)) {
+        if (resyncing(run)) {
             link_->reset(last_error_);
         }
         co_return;
     }
     emit("pair-resync-started", Severity::kInfo, std::to_string(resync_total_ / kKiB) + " KiB to copy to the peer");
-    while (resyncing(session) && meta_.tracks().any()) {
+    while (resyncing(run) && meta_.tracks().any()) {
         unreadable_.clear();
         Result<void> pass;
-        while (pass && resyncing(session) && meta_.tracks().count() > unreadable_.size()) {
-            pass = co_await copy_pass(session);
+        while (pass && resyncing(run) && meta_.tracks().count() > unreadable_.size()) {
+            pass = co_await copy_pass(run);
         }
-        if (!resyncing(session)) {
+        if (!resyncing(run)) {
             co_return;
         }
         if (!pass) {
@@ -56,9 +57,9 @@ Task<void> Mirror::run_resync(std::uint64_t session, bool full) {
             co_await stop_.wait_until(clock(), clock().now() + context_.config.retry_interval);
         }
     }
-    if (resyncing(session)) {
-        const Result<void> finished = co_await finish_resync(session);
-        if (!finished && resyncing(session)) {
+    if (resyncing(run)) {
+        const Result<void> finished = co_await finish_resync(run);
+        if (!finished && resyncing(run)) {
             last_error_ = finished.error().message;
             link_->reset("end of resync: " + last_error_);
         }
@@ -67,8 +68,8 @@ Task<void> Mirror::run_resync(std::uint64_t session, bool full) {
 
 /// Asks the target to get ready, takes its marks, and starts the stream. From the durable record on, hosts' writes that
 /// waited for the peer are covered by tracks.
-Task<Result<void>> Mirror::begin_resync(std::uint64_t session, bool full) {
-    if (!resyncing(session)) {
+Task<Result<void>> Mirror::begin_resync(std::uint64_t run, bool full) {
+    if (!resyncing(run)) {
         co_return fail(Errc::kClosed, "the link was lost");
     }
     FrameHeader begin;
@@ -80,7 +81,7 @@ Task<Result<void>> Mirror::begin_resync(std::uint64_t session, bool full) {
         co_return fail(Errc::kTimedOut, "the peer did not get ready for the resync");
     }
     const Mutex::Guard guard = co_await transition_.lock();
-    if (!resyncing(session)) {
+    if (!resyncing(run)) {
         co_return fail(Errc::kClosed, "the link was lost");
     }
     hold_hosts();
@@ -97,7 +98,7 @@ Task<Result<void>> Mirror::begin_resync(std::uint64_t session, bool full) {
     const Result<void> committed = co_await meta_.commit(std::move(changes));
     if (committed) {
         complete_held({}, /*acknowledged=*/false);
-        if (resyncing(session)) {
+        if (resyncing(run)) {
             new_stream();
             knows_peer_ = link_->hello().incarnation;
             sending_ = true;
@@ -114,7 +115,7 @@ Task<Result<void>> Mirror::begin_resync(std::uint64_t session, bool full) {
 }
 
 /// One pass over at most kTracksPerPass tracks, a flush of both legs, and only then their marks go (M5).
-Task<Result<void>> Mirror::copy_pass(std::uint64_t session) {
+Task<Result<void>> Mirror::copy_pass(std::uint64_t run) {
     copied_.clear();
     resync_result_ = {};
     const std::uint64_t per_frame =
@@ -144,10 +145,10 @@ Task<Result<void>> Mirror::copy_pass(std::uint64_t session) {
     };
     std::vector<Task<Result<void>>> workers;
     for (std::uint32_t i = 0; i < std::max<std::uint32_t>(1, context_.config.resync_depth); ++i) {
-        workers.push_back(worker(*this, jobs, next, session));
+        workers.push_back(worker(*this, jobs, next, run));
     }
     co_await when_all(std::move(workers));
-    if (!resync_result_ || !resyncing(session)) {
+    if (!resync_result_ || !resyncing(run)) {
         co_return resync_result_;
     }
     if (active(TestSwitch::kClearBitEarly)) {
@@ -155,17 +156,17 @@ Task<Result<void>> Mirror::copy_pass(std::uint64_t session) {
     }
     const LegOutcome flushed = co_await flush_both();
     CO_TRY_VOID(flushed.result);
-    if (!flushed.acknowledged || !resyncing(session)) {
+    if (!flushed.acknowledged || !resyncing(run)) {
         co_return fail(Errc::kClosed, "the resync was interrupted");
     }
     co_return co_await meta_.clear_tracks(std::exchange(copied_, {}));
 }
 
-Task<void> Mirror::copy_tracks(Run run, std::uint64_t session) {
-    const std::uint64_t first = run.first * kTrackSectors;
-    const std::uint64_t end = std::min(sectors_.load(), (run.first + run.count) * kTrackSectors);
+Task<void> Mirror::copy_tracks(Run tracks, std::uint64_t run) {
+    const std::uint64_t first = tracks.first * kTrackSectors;
+    const std::uint64_t end = std::min(sectors_.load(), (tracks.first + tracks.count) * kTrackSectors);
     if (first >= end) {
-        copied_.push_back(run);  // beyond the agreed size
+        copied_.push_back(tracks);  // beyond the agreed size
         co_return;
     }
     if (context_.config.resync_bytes_per_second > 0) {
@@ -174,12 +175,12 @@ Task<void> Mirror::copy_tracks(Run run, std::uint64_t session) {
                                                                  context_.config.resync_bytes_per_second));
         co_await stop_.wait_until(clock(), mine);
     }
-    if (!resyncing(session)) {
+    if (!resyncing(run)) {
         co_return;
     }
     const Result<void> copied = co_await copy_range(Lba(first), SectorCount(end - first));
     if (copied) {
-        copied_.push_back(run);
+        copied_.push_back(tracks);
         resync_done_ += (end - first) * kSectorBytes;
         co_return;
     }
@@ -187,12 +188,12 @@ Task<void> Mirror::copy_tracks(Run run, std::uint64_t session) {
         resync_result_ = copied;
         co_return;
     }
-    if (run.count == 1) {
-        unreadable_.insert(run.first);
+    if (tracks.count == 1) {
+        unreadable_.insert(tracks.first);
         co_return;
     }
-    for (std::uint64_t t = run.first; t < run.first + run.count && resyncing(session); ++t) {
-        co_await copy_tracks({t, 1}, session);
+    for (std::uint64_t t = tracks.first; t < tracks.first + tracks.count && resyncing(run); ++t) {
+        co_await copy_tracks({t, 1}, run);
     }
 }
 
@@ -229,10 +230,10 @@ Task<Result<void>> Mirror::copy_range(Lba lba, SectorCount sectors) {
 
 /// Every track is durable on the target. The source records that first; until the target has done so too it stays
 /// inconsistent, and a handshake in between only repeats this end.
-Task<Result<void>> Mirror::finish_resync(std::uint64_t session) {
+Task<Result<void>> Mirror::finish_resync(std::uint64_t run) {
     {
         const Mutex::Guard guard = co_await transition_.lock();
-        if (!resyncing(session) || meta_.tracks().any()) {
+        if (!resyncing(run) || meta_.tracks().any()) {
             co_return fail(Errc::kClosed, "the resync was interrupted");
         }
         Superblock s = next_superblock();
@@ -244,11 +245,11 @@ Task<Result<void>> Mirror::finish_resync(std::uint64_t session) {
             CO_TRY_VOID(co_await meta_.clear_regions(meta_.regions().runs()));
         }
     }
-    if (!resyncing(session)) {
+    if (!resyncing(run)) {
         co_return fail(Errc::kClosed, "the link was lost");
     }
     CO_TRY_VOID(co_await peers_.request(*link_, request_header(FrameType::kResyncEnd), {}));
-    if (!resyncing(session)) {
+    if (!resyncing(run)) {
         co_return fail(Errc::kClosed, "the link was lost");
     }
     phase_ = Phase::kStreaming;

@@ -134,6 +134,23 @@ void Mirror::complete_held(const Result<void>& hosts, bool acknowledged) {
     }
 }
 
+/// A negotiation ends the present run of a resync: its copies fail, hosts' frames stay held.
+void Mirror::interrupt_resync() {
+    ++run_;
+    ready_.set();
+    for (auto it = held_.begin(); it != held_.end();) {
+        Leg& leg = *it->second->leg;
+        if (!leg.resync) {
+            ++it;
+            continue;
+        }
+        it = held_.erase(it);
+        leg.acknowledged = false;
+        leg.result = fail(Errc::kClosed, "the resync was interrupted");
+        leg.done.set();
+    }
+}
+
 void Mirror::reply_received(const FrameHeader& header) {
     const auto it = held_.find(header.sequence);
     if (it == held_.end()) {
