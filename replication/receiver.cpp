@@ -46,6 +46,7 @@ void Mirror::reply_error(std::uint64_t sequence, const Error& error) {
 void Mirror::new_stream() {
     ++stream_epoch_;
     fresh_stream_ = true;
+    received_ = 0;  // or a resume before the first frame would take over the old stream's acknowledgements
     applying_.clear();
     missing_.clear();
     failed_.clear();
