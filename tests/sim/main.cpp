@@ -31,6 +31,7 @@ struct Options {
     bool trace = false;
     bool states = false;  ///< missing required states fail the run
     bool stop_at_first = false;
+    bool list_switches = false;
 };
 
 struct Totals {
@@ -260,6 +261,14 @@ int run(const Options& o) {
         std::fprintf(stderr, "\n");
         return 2;
     }
+    if (o.list_switches) {
+        for (const TestSwitchRow& row : kTestSwitches) {
+            if (row.area == o.area) {
+                std::printf("%.*s\n", static_cast<int>(row.name.size()), row.name.data());
+            }
+        }
+        return 0;
+    }
     if (!turn_on(o)) {
         return 2;
     }
@@ -307,6 +316,7 @@ int main(int argc, char** argv) {
     app.add_option("--switch", o.test_switch, "turn on a deliberate bug");
     app.add_flag("--trace", o.trace, "tell what happens (one history)");
     app.add_flag("--states", o.states, "count the states reached; fail if a required one is missing");
+    app.add_flag("--list-switches", o.list_switches, "the deliberate bugs of the area");
     app.add_flag("--stop-at-first", o.stop_at_first, "end with the first failing history");
     CLI11_PARSE(app, argc, argv);
     return gemel::sim::run(o);

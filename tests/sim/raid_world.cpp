@@ -22,7 +22,11 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       random_(options.seed ^ 0x5241494421ULL),
       chronicle_(scheduler_, options.trace),
       network_(scheduler_, options.seed),
-      environment_(scheduler_, network_, "node", options.seed + 1) {}
+      environment_(scheduler_, network_, "node", options.seed + 1) {
+    environment_.events().listener = [this](const EventRecord& e) {
+        chronicle_.say("  event " + std::string(e.id) + ": " + e.subject + ": " + e.cause);
+    };
+}
 
 RaidWorld::~RaidWorld() = default;
 
@@ -62,7 +66,8 @@ void RaidWorld::choose() {
     lost_.assign(members, false);
     const bool parity = base_.level == "5";
     stripe_sectors_ = base_.strip_bytes / kSectorBytes * (parity ? members - 1 : base_.level == "0" ? members : 1);
-    base_.volumes.push_back({"v0", random_.one_in(3) ? std::uint64_t{128} << 10U : 0});
+    const std::uint64_t usable = data * kSectorBytes * (parity ? members - 1 : base_.level == "0" ? members : 1);
+    base_.volumes.push_back({"v0", random_.one_in(3) && usable > 512 * kKiB ? 128 * kKiB : 0});
     if (base_.volumes[0].bytes != 0) {
         base_.volumes.push_back({"v1", 0});
         chronicle_.reached("two volumes");

@@ -142,6 +142,7 @@ void ReplicationWorld::crash_node(std::size_t node, Crash how) {
     if (host_->busy() && node == active_) {
         chronicle_.reached("primary crashed with writes in flight");
     }
+    chronicle_.say("  " + nodes_[node]->name() + ": " + describe(status));
     crashing_[node] = true;
     if (node == active_) {
         host_->crash();
@@ -339,6 +340,7 @@ void ReplicationWorld::resume(std::size_t node) {
     }
     host_->aim(nodes_[node]->mirror(), nodes_[node]->executors());
     chronicle_.say("host uses " + nodes_[node]->name());
+    tell();
 }
 
 /// Waits until somebody serves; an operator helps when nobody does for long.
@@ -462,6 +464,23 @@ void ReplicationWorld::observe_node(std::size_t node, const PairStatus& s) {
     } else if (node == active_) {
         reconnecting_ = false;
     }
+}
+
+/// For the trace: what both sides say of themselves.
+void ReplicationWorld::tell() {
+    for (std::size_t i = 0; chronicle_.tracing() && i < 2; ++i) {
+        chronicle_.say("  " + nodes_[i]->name() + (usable(i) ? ": " + describe(nodes_[i]->pair_now()) : " is down"));
+    }
+}
+
+std::string ReplicationWorld::describe(const PairStatus& s) {
+    return std::string(role_name(s.role)) + " " + std::string(pair_state_name(s.state)) +
+           (s.connected ? " connected" : " apart") + (s.serving ? " serving" : "") + " term " + std::to_string(s.term) +
+           " generation " + std::to_string(s.generation) + " dirty " + std::to_string(s.dirty_bytes) + " regions " +
+           std::to_string(s.region_bytes) + " held " + std::to_string(s.held_frames) + " size " +
+           std::to_string(s.sectors) + " resynced " + std::to_string(s.resync_bytes_sent) +
+           (s.resync.running ? (s.resync.outgoing ? " resync out " : " resync in ") : std::string()) + " '" + s.reason +
+           "' '" + s.last_error + "'";
 }
 
 void ReplicationWorld::observe() {

@@ -86,6 +86,8 @@ class ReplicationWorld : public HostWorld {
     std::optional<std::size_t> serving_node();
     LegMask note(const replication::PairStatus& mine);
     void observe();
+    void tell();
+    [[nodiscard]] static std::string describe(const replication::PairStatus& s);
     void observe_node(std::size_t node, const replication::PairStatus& s);
     Task<void> note_sync();
     void check_standby();
@@ -101,6 +103,7 @@ class ReplicationWorld : public HostWorld {
     SeededRandom random_;
     Chronicle chronicle_;
     SimNetwork network_;
+    HeapPool pool_;  ///< the host's buffers
     std::array<std::unique_ptr<SimNode>, 2> nodes_;
     std::array<bool, 2> crashing_{};
     std::array<bool, 2> lost_power_{};        ///< since the copies were last known to be equal

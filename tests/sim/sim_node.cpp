@@ -22,6 +22,9 @@ SimNode::SimNode(SimScheduler& scheduler, SimNetwork& network, Chronicle& chroni
       chronicle_(chronicle),
       options_(std::move(options)),
       environment_(scheduler, network, options_.name, seed) {
+    environment_.events().listener = [this](const EventRecord& e) {
+        chronicle_.say("  " + name() + " event " + std::string(e.id) + ": " + e.subject + ": " + e.cause);
+    };
     for (std::uint32_t i = 0; i < options_.shards; ++i) {
         executors_.push_back(&scheduler.add_executor(options_.name + std::to_string(i)));
     }
@@ -133,9 +136,13 @@ replication::PairStatus SimNode::pair_now() {
     return scheduler_.run(home(), pair());
 }
 
-std::vector<std::byte> SimNode::image() {
+std::vector<std::byte> SimNode::image(SectorCount sectors) {
     BlockDevice& device = volume();
-    const std::uint64_t total = device.limits().sectors.value;
+    const std::uint64_t total = sectors.value;
+    if (device.limits().sectors < sectors) {
+        chronicle_.violation(name() + "'s volume is smaller than its mirror");
+        return {};
+    }
     std::vector<std::byte> out(total * kSectorBytes);
     constexpr std::uint64_t kStep = 512;
     for (std::uint64_t at = 0; at < total; at += kStep) {

@@ -57,8 +57,8 @@ class SimNode {
     [[nodiscard]] std::vector<std::unique_ptr<SimDisk>>& disks() { return disks_; }
     [[nodiscard]] const std::string& name() const { return options_.name; }
     [[nodiscard]] SimNodeOptions& options() { return options_; }
-    /// Everything below the mirror, byte for byte.
-    [[nodiscard]] std::vector<std::byte> image();
+    /// What is below the mirror, byte for byte.
+    [[nodiscard]] std::vector<std::byte> image(SectorCount sectors);
 
     static constexpr const char* kVolume = "vol";
 

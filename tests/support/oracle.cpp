@@ -8,6 +8,7 @@ namespace gemel::sim {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x53494d4f5241434cULL;
+constexpr std::size_t kMostViolations = 5;  ///< one damaged range is many sectors
 constexpr std::size_t kTailAt = kSectorBytes - 12;
 constexpr std::size_t kCrcAt = kSectorBytes - 4;
 
@@ -177,9 +178,8 @@ Oracle::Candidate* Oracle::allowed(Candidates& list, const Read& read, std::uint
 Oracle::Candidate* Oracle::allowed_zeros(Candidates& list, const Read& read) {
     Candidate* best = nullptr;
     for (Candidate& c : list) {
-        const bool settled = writes_[c.write].ended <= read.began;
-        if (writes_[c.write].zeros && c.died > read.began && (best == nullptr || settled)) {
-            best = &c;
+        if (writes_[c.write].zeros && c.died > read.began) {
+            best = &c;  // in order of beginning; one still open hides the others, so that none of them is pinned
         }
     }
     return best;
@@ -284,7 +284,7 @@ void Oracle::judge_wrong(std::uint64_t sector, const Read& read, std::uint32_t w
 }
 
 void Oracle::report(Verdict verdict, std::uint64_t sector, const std::string& what) {
-    if (violations_.size() < 20) {
+    if (violations_.size() < kMostViolations) {
         violations_.push_back(Violation{verdict, "sector " + std::to_string(sector) + ": " +
                                                      std::string(verdict_name(verdict)) + ": returned " + what +
                                                      "; known: " + describe(sector)});

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,9 @@ class RecordingEvents : public EventSink {
         std::string action;
     };
     void emit(EventRecord event) override {
+        if (listener) {
+            listener(event);
+        }
         kept_.push_back(Kept{event.severity, std::string(event.id), std::move(event.subject), std::move(event.cause),
                              std::move(event.action)});
     }
@@ -30,6 +34,8 @@ class RecordingEvents : public EventSink {
     [[nodiscard]] bool has(std::string_view id) const { return count(id) > 0; }
     [[nodiscard]] const std::vector<Kept>& all() const { return kept_; }
     void clear() { kept_.clear(); }
+
+    std::function<void(const EventRecord&)> listener;  ///< told of each, if set
 
   private:
     std::vector<Kept> kept_;
