@@ -105,12 +105,13 @@ void ArrayBody::start_resync() {
     const bool possible = level.layout != Layout::kParity || lost_members() == 0;
     for (const auto& shard : shards) {
         if (possible && !shard->untrusted.empty()) {
-            resyncing_.fetch_add(1);
+            ++walkers_;
         }
     }
-    if (resyncing_.load() == 0) {
+    if (walkers_ == 0) {
         return;
     }
+    resyncing_.store(true);
     event(Severity::kInfo, "resync-started", "array " + name,
           clean_start ? "the resync of an earlier start goes on" : "the last stop was not clean");
     for (const auto& shard : shards) {
@@ -168,7 +169,7 @@ ArrayStatus ArrayBody::status() const {
                 : read_only()         ? ArrayState::kReadOnly
                 : lost_members() != 0 ? ArrayState::kDegraded
                                       : ArrayState::kOptimal;
-    out.resyncing = resyncing_.load() > 0;
+    out.resyncing = resyncing_.load();
     out.resync_total = SectorCount(level.redundant ? geometry.member_sectors : 0);
     out.resync_done = SectorCount(out.resync_total.value - std::min(out.resync_total.value, untrusted_columns()));
     return out;

@@ -176,7 +176,9 @@ class ArrayBody {
     std::atomic<std::uint32_t> untrusted_shards_{0};
     std::atomic<std::uint64_t> untrusted_total_{0};
     std::atomic<std::uint32_t> lost_{0};
-    std::atomic<std::uint32_t> resyncing_{0};
+    std::atomic<bool> resyncing_{false};
+    std::uint32_t walkers_ = 0;  ///< of the resync; home only
+    bool walk_complete_ = true;
 
     std::vector<std::unique_ptr<Volume>> volumes_;  ///< fixed after start()
     std::unique_ptr<RingLog> log_;

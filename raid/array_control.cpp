@@ -217,8 +217,8 @@ Task<void> ArrayBody::watch_idle() {
 
 Task<Result<void>> ArrayBody::checkpoint_resync() {
     const auto guard = co_await control_.lock();
-    if (!superblock_.clean || read_only()) {
-        co_return Result<void>{};  // after a crash everything is resynced anyway
+    if (read_only()) {
+        co_return Result<void>{};
     }
     std::uint64_t cursor = geometry.member_sectors;
     for (const auto& shard : shards) {
@@ -228,11 +228,12 @@ Task<Result<void>> ArrayBody::checkpoint_resync() {
         }
     }
     co_await resume_on(home);
+    // What was copied is redundancy only when it is durable: a power cut may bring back what was there before.
     CO_TRY_VOID(co_await flush_locked());
     Superblock next = superblock_;
     next.resync_cursor = std::max(next.resync_cursor, cursor);
-    if (next == superblock_) {
-        co_return Result<void>{};
+    if (!superblock_.clean || next == superblock_) {
+        co_return Result<void>{};  // after a crash of an unclean array everything is resynced anyway
     }
     co_return co_await commit(std::move(next));
 }

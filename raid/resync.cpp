@@ -60,13 +60,18 @@ Task<void> ArrayBody::run_resync(Shard& shard) {
     co_await resync_shard(shard);
     const bool complete = shard.untrusted.empty();
     co_await resume_on(home);
-    if (resyncing_.fetch_sub(1) == 1 && !stopping()) {
-        const Result<void> r = co_await checkpoint_resync();
-        static_cast<void>(r);
-        event(complete ? Severity::kInfo : Severity::kWarning, "resync-ended", "array " + name,
-              complete ? "the redundancy of all stripes is right"
-                       : "some stripes could not be made right; they are not trusted until they are written");
+    walk_complete_ = walk_complete_ && complete;
+    if (--walkers_ > 0) {
+        co_return;
     }
+    const Result<void> r = co_await checkpoint_resync();
+    static_cast<void>(r);
+    if (!stopping()) {
+        event(walk_complete_ ? Severity::kInfo : Severity::kWarning, "resync-ended", "array " + name,
+              walk_complete_ ? "the redundancy of all stripes is right"
+                             : "some stripes could not be made right; they are not trusted until they are written");
+    }
+    resyncing_.store(false);
 }
 
 }  // namespace gemel::raid::detail

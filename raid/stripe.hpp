@@ -40,7 +40,8 @@ class StripeImage {
     void make_parity();
     /// Writes blocks of a member that were derived back to it; fails the member if that fails.
     Task<void> repair(std::uint32_t member, std::size_t first_block, std::size_t count);
-    [[nodiscard]] Lba lba() const { return lba_; }
+    /// A member in sync failed to read for another reason than bad blocks: it may know them another time.
+    [[nodiscard]] bool failed_otherwise() const { return failed_otherwise_; }
     [[nodiscard]] std::uint32_t parity() const { return parity_; }
 
   private:
@@ -50,6 +51,7 @@ class StripeImage {
     Lba lba_;
     std::size_t bytes_;
     std::uint32_t parity_;
+    bool failed_otherwise_ = false;
     std::array<Buffer, kMaxMembers> buffers_;
     std::array<Slice, kMaxMembers> slices_;
 };

@@ -26,9 +26,23 @@ class StripeWriter {
     [[nodiscard]] std::uint64_t stripe() const { return stripe_.value; }
     /// REQUIRES: the stripe's lock is held.
     Task<Result<void>> run();
+    /// The whole way: everything is read, over the hull or, `widen`, over the stripe.
     Task<Result<void>> whole(bool widen);
+    /// The data is known to be right, whatever parity says.
+    void set_repair() { repair_ = true; }
 
   private:
+    /// How the whole way makes the parity of a block.
+    enum class Way : std::uint8_t {
+        kSum,         ///< from all data, which is known
+        kDerived,     ///< one block was lost: made up, given back to its member
+        kCarried,     ///< the same from untrusted parity: only the sum of the stripe is kept (ST2)
+        kDelta,       ///< more is lost, but not of what is written: the sum is kept by the difference
+        kAbandoned,   ///< what is lost stays lost: parity is not written and not trusted
+        kImpossible,  ///< a part of a lost block is written
+    };
+    static constexpr std::size_t kMaxBlocks = kMiB / kBlockBytes;
+
     [[nodiscard]] std::uint32_t member(std::uint32_t strip) const { return g_.data_member(stripe_, strip); }
     [[nodiscard]] std::uint64_t hull_sectors() const { return w_.hull_end() - w_.hull_begin(); }
     [[nodiscard]] std::uint64_t column(std::uint64_t offset) const { return base_.value + offset; }
@@ -44,10 +58,11 @@ class StripeWriter {
     [[nodiscard]] const std::byte* new_at(std::uint32_t strip, std::uint64_t column) const;
     Task<Result<void>> submit(Slice parity, std::uint64_t parity_begin);
     [[nodiscard]] bool covered(std::uint32_t strip, std::uint64_t begin) const;
-    [[nodiscard]] bool complete(StripeImage& image, std::size_t block, std::uint32_t& carried);
+    [[nodiscard]] Way way_of(StripeImage& image, std::size_t block);
     void overlay(StripeImage& image);
-    Task<Result<void>> write_image(StripeImage& image, std::span<const std::uint32_t> carried);
-    void trust_written(const StripeImage& image, std::span<const std::uint32_t> carried);
+    void fold_written(StripeImage& image, std::size_t block);
+    Task<Result<void>> write_image(StripeImage& image);
+    void trust_written(const StripeImage& image);
 
     ArrayBody& array_;
     Shard& shard_;
@@ -64,6 +79,9 @@ class StripeWriter {
     std::array<std::uint64_t, kMaxMembers> old_begin_{};
     Buffer parity_buffer_;
     Slice new_parity_;
+    bool repair_ = false;
+    std::array<Way, kMaxBlocks> ways_{};
+    std::array<std::uint32_t, kMaxBlocks> lost_{};  ///< members whose data of the block is unknown, as bits
 };
 
 Slice StripeWriter::part_of(std::uint32_t strip) const {
@@ -216,28 +234,38 @@ bool StripeWriter::covered(std::uint32_t strip, std::uint64_t begin) const {
     return w_.touches(strip) && w_.begin_of(strip) <= begin && w_.end_of(strip) >= begin + kSectorsPerBlock;
 }
 
-/// Makes the data of a block complete. `carried`: bit of the member whose old block is made up from untrusted parity,
-/// only so that the sum of the stripe stays as it is (ST2). False when too much is unknown.
-bool StripeWriter::complete(StripeImage& image, std::size_t block, std::uint32_t& carried) {
+/// How the parity of a block can be made, by what is unknown in it.
+StripeWriter::Way StripeWriter::way_of(StripeImage& image, std::size_t block) {
     const std::uint32_t unknown = image.unknown(block);
-    std::uint32_t open = unknown & ~(1U << parity_);
     const std::uint64_t begin = image.column(block) - base_.value;
-    for (std::uint32_t s = 0; s < w_.data_members; ++s) {
+    std::uint32_t open = unknown & ~(1U << parity_);  // data that the write does not make known
+    bool all_covered = true;
+    bool old_known = (unknown >> parity_ & 1U) == 0;
+    for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
+        if (w_.begin_of(s) >= begin + kSectorsPerBlock || w_.end_of(s) <= begin) {
+            continue;
+        }
+        const std::uint32_t bit = 1U << member(s);
+        old_known = old_known && (unknown & bit) == 0;
         if (covered(s, begin)) {
-            open &= ~(1U << member(s));
+            open &= ~bit;
+        } else {
+            all_covered = false;
         }
     }
     if (open == 0) {
-        return true;
+        return Way::kSum;
     }
-    if (std::popcount(open) != 1 || open != unknown) {
-        return false;
+    if (std::popcount(open) == 1 && open == unknown) {
+        const bool trusted = shard_.trusted(image.column(block), image.column(block) + kSectorsPerBlock);
+        return trusted ? Way::kDerived : Way::kCarried;
     }
-    image.derive(static_cast<std::uint32_t>(std::countr_zero(open)), block);
-    if (!shard_.trusted(image.column(block), image.column(block) + kSectorsPerBlock)) {
-        carried = open;
+    if (old_known) {
+        return Way::kDelta;
     }
-    return true;
+    // Two members have lost this block, and not only for the moment: what is written is known, the rest is not.
+    const bool for_good = !image.failed_otherwise() && (repair_ || array_.lost_members() == 0);
+    return all_covered && for_good ? Way::kAbandoned : Way::kImpossible;
 }
 
 void StripeWriter::overlay(StripeImage& image) {
@@ -248,15 +276,30 @@ void StripeWriter::overlay(StripeImage& image) {
     }
 }
 
+/// parity ^= the blocks of the strips written: once with the old data and once with the new is the difference.
+void StripeWriter::fold_written(StripeImage& image, std::size_t block) {
+    alignas(32) std::array<std::byte, kBlockBytes> sum;
+    std::array<const std::byte*, kMaxMembers> sources{image.of(parity_).block_data(block).data()};
+    std::size_t n = 1;
+    const std::uint64_t begin = image.column(block) - base_.value;
+    for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
+        if (w_.begin_of(s) < begin + kSectorsPerBlock && w_.end_of(s) > begin) {
+            sources[n++] = image.of(member(s)).block_data(block).data();
+        }
+    }
+    xor_into(sum, std::span(sources).first(n));
+    std::ranges::copy(sum, image.of(parity_).block_data(block).begin());
+}
+
 Task<Result<void>> StripeWriter::whole(bool widen) {
     StripeImage image(array_, stripe_, widen ? 0 : w_.hull_begin(), widen ? w_.strip_sectors : w_.hull_end());
     CO_TRY_VOID(co_await image.load());
-    std::array<std::uint32_t, kMiB / kBlockBytes> carried{};
-    std::array<std::uint32_t, kMiB / kBlockBytes> lost{};
+    const std::size_t blocks = image.blocks();
     bool possible = true;
-    for (std::size_t b = 0; b < image.blocks() && possible; ++b) {
-        lost[b] = image.unknown(b);
-        possible = complete(image, b, carried[b]);
+    for (std::size_t b = 0; b < blocks; ++b) {
+        lost_[b] = image.unknown(b) & ~(1U << parity_);
+        ways_[b] = way_of(image, b);
+        possible = possible && ways_[b] != Way::kImpossible;
     }
     if (!possible && widen) {
         co_return co_await whole(/*widen=*/false);
@@ -269,37 +312,66 @@ Task<Result<void>> StripeWriter::whole(bool widen) {
     if (array_.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array_.name + " is read-only");
     }
-    for (std::size_t b = 0; b < image.blocks(); ++b) {
-        for (std::uint32_t m = 0; m < g_.members; ++m) {
-            if (m != parity_ && (lost[b] >> m & 1U) != 0 && carried[b] == 0 && image.known(m, b)) {
-                co_await image.repair(m, b, 1);
-            }
+    for (std::size_t b = 0; b < blocks; ++b) {
+        if (ways_[b] == Way::kDerived || ways_[b] == Way::kCarried) {
+            image.derive(static_cast<std::uint32_t>(std::countr_zero(lost_[b])), b);
+        }
+        if (ways_[b] == Way::kDerived) {
+            co_await image.repair(static_cast<std::uint32_t>(std::countr_zero(lost_[b])), b, 1);
+        } else if (ways_[b] == Way::kDelta) {
+            fold_written(image, b);
         }
     }
     overlay(image);
-    image.make_parity();
-    co_return co_await write_image(image, std::span(carried).first(image.blocks()));
+    for (std::size_t b = 0; b < blocks; ++b) {
+        if (ways_[b] == Way::kDelta) {
+            fold_written(image, b);
+        } else if (ways_[b] != Way::kAbandoned) {
+            image.derive(parity_, b);
+        }
+    }
+    co_return co_await write_image(image);
 }
 
-Task<Result<void>> StripeWriter::write_image(StripeImage& image, std::span<const std::uint32_t> carried) {
-    CO_TRY_VOID(co_await submit(image.of(parity_), image.begin()));
-    if (!array_.in_sync(parity_) && array_.lost_members() > 0) {
+Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
+    const auto ways = std::span(ways_).first(image.blocks());
+    if (std::ranges::count(ways, Way::kAbandoned) == 0) {
+        CO_TRY_VOID(co_await submit(image.of(parity_), image.begin()));
+        trust_written(image);
         co_return Result<void>{};
     }
-    trust_written(image, carried);
+    for (std::size_t b = 0; b < ways.size(); ++b) {
+        if (ways[b] == Way::kAbandoned) {
+            array_.distrust(shard_, image.column(b), image.column(b) + kSectorsPerBlock);
+        }
+    }
+    CO_TRY_VOID(co_await submit({}, 0));
+    for (std::size_t b = 0; b < ways.size(); ++b) {
+        if (ways[b] != Way::kAbandoned && array_.in_sync(parity_)) {
+            MemberFan fan;
+            const Slice block = image.of(parity_).sub(b * kBlockBytes, kBlockBytes);
+            fan.start(parity_, array_.members[parity_].device->write(Lba(image.column(b)), block, options_));
+            co_await fan.all();
+            CO_TRY_VOID(
+                co_await settle_writes(array_, shard_, fan, image.column(b), image.column(b) + kSectorsPerBlock));
+        }
+    }
+    trust_written(image);
     co_return Result<void>{};
 }
 
-/// Columns whose sum is now known to be right: all, but of a carried block only what was overwritten of the lost strip.
-void StripeWriter::trust_written(const StripeImage& image, std::span<const std::uint32_t> carried) {
-    for (std::size_t b = 0; b < carried.size(); ++b) {
+/// Columns whose sum is now known to be right. Of a carried block that is what was overwritten of the lost strip.
+void StripeWriter::trust_written(const StripeImage& image) {
+    for (std::size_t b = 0; b < image.blocks(); ++b) {
         const std::uint64_t begin = image.column(b);
         const std::uint64_t end = begin + kSectorsPerBlock;
-        if (carried[b] == 0) {
+        if (ways_[b] == Way::kSum) {
             array_.trust(shard_, begin, end);
+        }
+        if (ways_[b] != Way::kCarried) {
             continue;
         }
-        const auto strip = g_.data_index(stripe_, static_cast<std::uint32_t>(std::countr_zero(carried[b])));
+        const auto strip = g_.data_index(stripe_, static_cast<std::uint32_t>(std::countr_zero(lost_[b])));
         if (strip && w_.touches(*strip)) {
             array_.trust(shard_, std::max(begin, column(w_.begin_of(*strip))),
                          std::min(end, column(w_.end_of(*strip))));
@@ -322,6 +394,7 @@ Task<Result<void>> repair_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice 
     if (array.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array.name + " is read-only");
     }
+    writer.set_repair();
     co_return co_await writer.whole(/*widen=*/false);
 }
 }  // namespace

@@ -103,7 +103,10 @@ Result<void> add_volume(Superblock& sb, const VolumeSpec& spec, SectorCount arra
     }
     v.sectors = SectorCount(spec.bytes == 0 ? free : round_up(spec.bytes, kBlockBytes) / kSectorBytes);
     const std::uint64_t wanted = round_up(v.sectors.value, allocation_unit(array_sectors));
-    if (wanted == 0 || !take(v.extents, free_extents(sb.volumes, array_sectors), wanted)) {
+    if (wanted == 0) {
+        return fail(Errc::kNoSpace, "the array has no space left for volume '" + spec.name + "'");
+    }
+    if (!take(v.extents, free_extents(sb.volumes, array_sectors), wanted)) {
         return no_space(spec.name, wanted, free);
     }
     ++sb.next_volume_number;

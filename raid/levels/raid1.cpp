@@ -83,7 +83,9 @@ Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& 
 }
 
 /// Makes the legs equal over [first, end), one lock's range. Blocks that no leg knows stay untrusted.
-Task<Result<void>> equalise(ArrayBody& array, Shard& shard, std::uint64_t first, std::uint64_t end) {
+/// `options`: a read makes it durable, so that no power cut brings back what a host has seen overwritten.
+Task<Result<void>> equalise(ArrayBody& array, Shard& shard, std::uint64_t first, std::uint64_t end,
+                            WriteOptions options) {
     const auto guard = co_await shard.lock.acquire(first, end - 1);
     if (array.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array.name + " is read-only");
@@ -104,7 +106,7 @@ Task<Result<void>> equalise(ArrayBody& array, Shard& shard, std::uint64_t first,
         if (n > b) {
             const Slice run = all.sub(b * kBlockBytes, (n - b) * kBlockBytes);
             const Lba lba = Lba(first) + b * kSectorsPerBlock;
-            CO_TRY_VOID(co_await write_legs(array, lba, run, ~0U, {.background = true}));
+            CO_TRY_VOID(co_await write_legs(array, lba, run, ~0U, options));
             array.trust(shard, lba.value, lba.value + run.sectors().value);
         }
         b = n + 1;
@@ -124,7 +126,7 @@ Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to) {
     const std::uint64_t unit = array.geometry.strip_sectors;
     for (std::uint64_t at = round_down(lba.value, unit); at < end && !array.read_only(); at += unit) {
         if (!shard.trusted(at, at + unit)) {
-            const Result<void> r = co_await equalise(array, shard, at, at + unit);
+            const Result<void> r = co_await equalise(array, shard, at, at + unit, {.fua = true});
             static_cast<void>(r);  // what stays unknown shows in the read below
         }
     }
@@ -200,7 +202,7 @@ Task<Result<void>> mirrored_write(ArrayBody& array, Shard& shard, Lba lba, Slice
 
 Task<Result<void>> mirrored_sync(ArrayBody& array, Shard& shard, StripeIndex stripe) {
     const std::uint64_t first = array.geometry.stripe_lba(stripe).value;
-    co_return co_await equalise(array, shard, first, first + array.geometry.strip_sectors);
+    co_return co_await equalise(array, shard, first, first + array.geometry.strip_sectors, {.background = true});
 }
 
 }  // namespace gemel::raid::levels

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// The superblock on disk: round trip, damage, and fields that contradict one another.
+#include "raid/superblock.hpp"
+
+#include <gtest/gtest.h>
+
+#include "gemel/crc32c.hpp"
+#include "raid/assembly.hpp"
+#include "tests/support/sim_scheduler.hpp"
+
+namespace gemel::raid {
+namespace {
+
+Superblock sample() {
+    sim::SeededRandom random(5);
+    ArrayConfig config;
+    config.name = "array";
+    config.level = "5";
+    config.members.resize(5);
+    config.volumes = {{"one", kMiB}, {"two", 0}};
+    auto sb = plan_format(config, *find_level("5"), sectors_of(64 * kMiB).value, random);
+    CHECK(sb.has_value());
+    sb->members[3].failed = true;
+    sb->previous_incarnation = random.uuid();
+    sb->epoch = 77;
+    sb->resync_cursor = 256;
+    sb->clean = false;
+    sb->member_index = 4;
+    return *sb;
+}
+
+std::array<std::byte, kSuperblockBytes> encoded(const Superblock& sb) {
+    std::array<std::byte, kSuperblockBytes> bytes{};
+    encode(sb, bytes);
+    return bytes;
+}
+
+TEST(Superblock, comes_back_as_it_was_written) {
+    const Superblock sb = sample();
+    const auto out = decode_superblock(encoded(sb));
+    ASSERT_TRUE(out) << out.error().message;
+    EXPECT_EQ(*out, sb);
+}
+
+TEST(Superblock, every_flipped_bit_is_noticed) {
+    const auto good = encoded(sample());
+    for (std::size_t bit = 0; bit < good.size() * 8; bit += 61) {
+        auto bad = good;
+        bad[bit / 8] ^= std::byte{1} << (bit % 8);
+        EXPECT_FALSE(decode_superblock(bad)) << "bit " << bit;
+    }
+}
+
+TEST(Superblock, blank_damaged_and_newer_are_told_apart) {
+    std::array<std::byte, kSuperblockBytes> bytes{};
+    EXPECT_EQ(decode_superblock(bytes).error().code, Errc::kNotFound);
+    bytes = encoded(sample());
+    bytes[100] ^= std::byte{1};
+    EXPECT_EQ(decode_superblock(bytes).error().code, Errc::kCorrupt);
+    bytes = encoded(sample());
+    store_le<std::uint32_t>(bytes.data() + 8, kSuperblockVersion + 1);
+    store_le(bytes.data() + kSuperblockBytes - 4, crc32c(std::span(bytes).first(kSuperblockBytes - 4)));
+    EXPECT_EQ(decode_superblock(bytes).error().code, Errc::kUnsupported);
+}
+
+struct Wrong {
+    const char* what;
+    void (*change)(Superblock&);
+};
+
+TEST(Superblock, fields_that_contradict_one_another_are_named) {
+    const std::vector<Wrong> wrongs{
+        {"level", [](Superblock& s) { s.level = 99; }},
+        {"too few members", [](Superblock& s) { s.members.resize(2); }},
+        {"index", [](Superblock& s) { s.member_index = 5; }},
+        {"strip", [](Superblock& s) { s.strip_bytes = 5000; }},
+        {"strip of 2 MiB", [](Superblock& s) { s.strip_bytes = 2U << 20U; }},
+        {"part of a strip", [](Superblock& s) { s.member_sectors -= 8; }},
+        {"cursor", [](Superblock& s) { s.resync_cursor = s.member_sectors + 1; }},
+        {"name", [](Superblock& s) { s.array_name.clear(); }},
+        {"area missing", [](Superblock& s) { s.areas.pop_back(); }},
+        {"area twice", [](Superblock& s) { s.areas[1].kind = s.areas[0].kind; }},
+        {"area in the data", [](Superblock& s) { s.areas[0].lba = Lba(0); }},
+        {"volume beyond the end", [](Superblock& s) { s.volumes[1].extents[0].sectors += 1U << 30U; }},
+        {"volumes overlap", [](Superblock& s) { s.volumes[1].extents[0].lba = Lba(0); }},
+        {"same number", [](Superblock& s) { s.volumes[1].number = s.volumes[0].number; }},
+        {"same name", [](Superblock& s) { s.volumes[1].name = s.volumes[0].name; }},
+        {"larger than its extents", [](Superblock& s) { s.volumes[0].sectors += 1U << 20U; }},
+        {"no extents", [](Superblock& s) { s.volumes[0].extents.clear(); }},
+    };
+    for (const Wrong& w : wrongs) {
+        Superblock sb = sample();
+        EXPECT_FALSE(why_invalid(sb)) << w.what;
+        w.change(sb);
+        EXPECT_TRUE(why_invalid(sb)) << w.what;
+    }
+}
+
+TEST(Superblock, slots_lie_at_the_end_on_4_kib_addresses) {
+    EXPECT_EQ(superblock_slot(SectorCount(4096 + 3), 0), Lba(4096 - 64));
+    EXPECT_EQ(superblock_slot(SectorCount(4096 + 3), 1), Lba(4096 - 32));
+}
+
+TEST(PlanFormat, areas_are_there_and_data_comes_first) {
+    const Superblock sb = sample();
+    EXPECT_EQ(sb.areas.size(), 6U);
+    EXPECT_EQ(sb.areas.front().lba.value, sb.member_sectors);
+    const AreaRecord& last = sb.areas.back();
+    EXPECT_LE(last.lba.value + last.sectors.value, superblock_slot(sectors_of(64 * kMiB), 0).value);
+}
+
+TEST(PlanFormat, members_too_small_are_refused_with_the_sizes) {
+    sim::SeededRandom random(5);
+    ArrayConfig config;
+    config.name = "array";
+    config.members.resize(3);
+    const auto r = plan_format(config, *find_level("5"), sectors_of(256 * kKiB).value, random);
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, Errc::kNoSpace);
+    EXPECT_NE(r.error().message.find("262144"), std::string::npos) << r.error().message;
+}
+
+}  // namespace
+}  // namespace gemel::raid
