@@ -204,6 +204,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     Result<Link*> contact() const;
     FrameHeader request_header(FrameType type) const;
     std::string operation_body(const Superblock& s, bool force, const std::string& from) const;
+    Task<Result<void>> become_source(Superblock s);
     Task<Result<void>> check_blank();
     Task<Result<void>> prepare_secondary(Link& link, const wire::Operation& op);
     Task<Result<void>> commit_secondary(const wire::Operation& op);

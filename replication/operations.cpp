@@ -83,6 +83,26 @@ std::string Mirror::operation_body(const Superblock& s, bool force, const std::s
     return op.SerializeAsString();
 }
 
+/// Establish, first side: every track is changed, once no write of the unpaired time is in flight.
+Task<Result<void>> Mirror::become_source(Superblock s) {
+    const Mutex::Guard guard = co_await transition_.lock();
+    hold_hosts();
+    mode_.store(Mode::kNotReady);
+    co_await drain_through();
+    std::vector<MetadataChange> changes;
+    changes.push_back({MetadataOp::kResetMaps, {}, {}});
+    changes.push_back({MetadataOp::kSetTracks, {}, {{0, meta_.tracks().size()}}});
+    changes.push_back({MetadataOp::kSuperblock, s, {}});
+    Result<void> committed = co_await meta_.commit(std::move(changes));
+    serving_ = committed.has_value();
+    if (committed) {
+        sectors_.store(s.sectors);
+    }
+    refresh_mode();
+    admit_hosts();
+    co_return committed;
+}
+
 Task<Result<void>> Mirror::establish(EstablishRequest request) {
     const Busy busy(*this);
     CO_TRY_VOID(busy.ok());
@@ -119,24 +139,7 @@ Task<Result<void>> Mirror::establish(EstablishRequest request) {
     FrameHeader prepare;
     prepare.type = FrameType::kEstablishPrepare;
     CO_TRY_VOID(co_await peers_.request(*link, prepare, operation_body(s, request.overwrite, {})));
-    Result<void> committed;
-    {
-        const Mutex::Guard guard = co_await transition_.lock();
-        hold_hosts();
-        mode_.store(Mode::kNotReady);  // writes that come now wait or are refused; those inside are waited for
-        co_await drain_through();
-        std::vector<MetadataChange> changes;
-        changes.push_back({MetadataOp::kResetMaps, {}, {}});
-        changes.push_back({MetadataOp::kSetTracks, {}, {{0, meta_.tracks().size()}}});
-        changes.push_back({MetadataOp::kSuperblock, s, {}});
-        committed = co_await meta_.commit(std::move(changes));
-        serving_ = committed.has_value();
-        if (committed) {
-            sectors_.store(s.sectors);
-        }
-        refresh_mode();
-        admit_hosts();
-    }
+    const Result<void> committed = co_await become_source(s);
     FrameHeader second;
     second.type = committed ? FrameType::kEstablishCommit : FrameType::kEstablishAbort;
     const Result<void> told = co_await peers_.request(*link, second, operation_body(s, request.overwrite, {}));

@@ -19,7 +19,9 @@
 
 namespace gemel::replication {
 
-using namespace std::chrono_literals;
+using std::chrono_literals::operator""us;
+using std::chrono_literals::operator""ms;
+using std::chrono_literals::operator""s;
 
 /// A volume of a size that resize() changes, on a larger disk.
 class TestVolume : public BlockDevice {
