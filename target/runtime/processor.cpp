@@ -278,10 +278,10 @@ void Processor::run(const std::function<void(Result<void>)>& ready) {
     current_processor = this;
     const Executor::Scope scope(*this);
     ::pthread_setname_np(::pthread_self(), impl_->options.name.substr(0, 15).c_str());
-    if (impl_->options.cpu) {
+    if (const std::optional<unsigned> cpu = impl_->options.cpu) {
         cpu_set_t set;
         CPU_ZERO(&set);
-        CPU_SET(*impl_->options.cpu, &set);
+        CPU_SET(*cpu, &set);
         // A core that is not ours to use is no reason not to start.
         ::pthread_setaffinity_np(::pthread_self(), sizeof set, &set);
     }

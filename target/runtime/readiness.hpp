@@ -128,7 +128,7 @@ class Readiness {
     void leave_reactor() {
         CHECK(!reading_ && !writing_);
         if (descriptor_) {
-            descriptor_->release();
+            static_cast<void>(descriptor_->release());  // the number is fd_
             descriptor_.reset();
         }
     }
@@ -139,7 +139,7 @@ class Readiness {
         }
         if (descriptor_) {
             boost::system::error_code ignored;
-            descriptor_->close(ignored);
+            static_cast<void>(descriptor_->close(ignored));
         } else {
             ::close(fd_);
         }
