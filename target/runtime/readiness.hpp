@@ -139,7 +139,7 @@ class Readiness {
         }
         if (descriptor_) {
             boost::system::error_code ignored;
-            static_cast<void>(descriptor_->close(ignored));
+            ignored = descriptor_->close(ignored);
         } else {
             ::close(fd_);
         }
