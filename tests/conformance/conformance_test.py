@@ -25,6 +25,8 @@ from lab.daemon import Daemon, run  # noqa: E402
 HERE = Path(__file__).resolve().parent
 EXPECTED = HERE / "expected.txt"
 CASE_SECONDS = 60
+# Said before and after every case, when the suite tries to remove reservations that nobody can have made.
+CLEANING = "[SKIPPED] PERSISTENT RESERVE IN is not implemented."
 RANK = {"fail": 0, "skip": 1, "pass": 2}
 IQN = "iqn.2026-11.dev.gemel:conformance"
 INITIATORS = ("iqn.2007-10.com.github:sahlberg:libiscsi:iscsi-test",
@@ -107,8 +109,9 @@ class Suite:
             self.why[case] = "the daemon ended: " + (self.daemon.sanitizer_report() or "no report")
             self.daemon.start()
             return "fail"
-        notes = [l.strip() for l in text.splitlines() if any(m in l for m in ("SKIPPED", "FAILED", "hung", "error"))]
-        result = "fail" if code != 0 else "skip" if "[SKIPPED]" in text else "pass"
+        said = [l.strip() for l in text.splitlines() if not (l.strip() == CLEANING and not case.startswith(("ALL.Prin", "ALL.Prout")))]
+        notes = [l for l in said if any(m in l for m in ("[SKIPPED]", "[FAILED]", "CU_", "hung"))]
+        result = "fail" if code != 0 else "skip" if any("[SKIPPED]" in l for l in said) else "pass"
         if result != "pass":
             self.why[case] = notes[0] if notes else f"exit code {code}"
         return result

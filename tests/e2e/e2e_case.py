@@ -111,13 +111,8 @@ class Pair(EndToEnd):
     def establish(self):
         self.start(self.alpha)
         self.start(self.beta)
-        self.wait_connected()
-        self.alpha.gemel("mirror", "establish", "vol", "--peer", "beta", "--wait", seconds=MIRROR_SECONDS)
+        self.alpha.establish("vol", "beta", MIRROR_SECONDS)
         self.wait_mirrored(self.alpha)
-
-    def wait_connected(self):
-        """Until an operation on the pair would find the peer: its refusal for another reason shows that."""
-        wait_until(lambda: self.to["beta"].forwarded[1] > 0 or self.to["alpha"].forwarded[1] > 0, 15, "the nodes met")
 
     def wait_mirrored(self, primary):
         secondary = self.beta if primary is self.alpha else self.alpha

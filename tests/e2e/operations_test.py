@@ -8,7 +8,7 @@ from e2e_case import MIB, Pair
 from lab.daemon import wait_until
 from lab.initiator import Load, load
 
-NOT_FOUND, REFUSED, NEEDS_FORCE, NO_DAEMON = 3, 4, 6, 7
+NOT_FOUND, REFUSED, BUSY, NEEDS_FORCE, NO_DAEMON = 3, 4, 5, 6, 7
 
 
 class UnknownNames(Pair):
@@ -43,9 +43,12 @@ class OtherSize(Pair):
     def test_a_peer_volume_of_another_size_is_refused_and_neither_side_changes(self):
         self.start(self.alpha)
         self.start(self.beta)
-        self.wait_connected()
-        running = Load(self.url(self.alpha), seconds=3, depth=4, reads=50, verify=self.folder / "ledger")
-        done = self.alpha.gemel("mirror", "establish", "vol", "--peer", "beta", check=False)
+        running = Load(self.url(self.alpha), seconds=4, depth=4, reads=50, verify=self.folder / "ledger")
+
+        def answered():
+            done = self.alpha.gemel("mirror", "establish", "vol", "--peer", "beta", check=False)
+            return done if done.returncode != BUSY else None
+        done = wait_until(answered, 15, "the nodes have met")
         self.assertEqual(done.returncode, REFUSED, done.stderr)
         self.assertRegex(done.stderr.lower(), "size|sectors|bytes")
         for node in (self.alpha, self.beta):

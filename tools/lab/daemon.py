@@ -117,11 +117,12 @@ class Daemon:
         return self
 
     def _read(self, process):
-        for line in process.stdout:
-            match = re.search(rb"listening on (\S+:\d+)", line)
-            if match:
-                self.address = match.group(1).decode().rstrip(",")
-                self._ready.set()
+        with process.stdout as lines:
+            for line in lines:
+                match = re.search(rb"listening on (\S+:\d+)", line)
+                if match:
+                    self.address = match.group(1).decode().rstrip(",")
+                    self._ready.set()
 
     def log_text(self, start=0):
         with open(self.log, "rb") as log:
@@ -157,13 +158,22 @@ class Daemon:
 
     def ask(self, *arguments, seconds=60):
         """The same with --json, decoded."""
-        return json.loads(self.gemel("--json", *arguments, seconds=seconds).stdout)
+        return json.loads(self.gemel(*arguments, "--json", seconds=seconds).stdout)
 
     def pair(self, volume):
         """Mirror status of one volume, as a dictionary."""
         answer = self.ask("mirror", "status", volume)
         rows = answer if isinstance(answer, list) else answer.get("pairs", [answer])
         return next(r for r in rows if r["volume"] == volume)
+
+    def establish(self, volume, peer, seconds=300):
+        """Mirrors a volume and waits until it is. Tries again while the nodes have not met yet (exit code 5)."""
+        def tried():
+            done = self.gemel("mirror", "establish", volume, "--peer", peer, "--wait", seconds=seconds, check=False)
+            if done.returncode not in (0, 5):
+                raise CommandFailed(done.args, done.returncode, done.stdout, done.stderr)
+            return done.returncode == 0
+        wait_until(tried, 20, f"{peer} can be reached")
 
     def url(self, iqn, lun=0):
         return f"iscsi://{self.address}/{iqn}/{lun}"

@@ -91,7 +91,7 @@ class Story:
         wait_until(lambda: self.alpha.pair(self.volume)["region_bytes"] == 0, 30, "alpha's open regions are cleared")
 
     def establish(self):
-        self.alpha.gemel("mirror", "establish", self.volume, "--peer", "beta", "--wait", seconds=MIRRORED_SECONDS)
+        self.alpha.establish(self.volume, "beta", MIRRORED_SECONDS)
         self.wait_mirrored("alpha", "primary")
         self.wait_mirrored("beta", "secondary")
         return f"volume {self.volume}: alpha primary, beta secondary"
