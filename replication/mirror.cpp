@@ -212,10 +212,7 @@ Task<Result<void>> Mirror::change_locked(Change change, Run regions) {
     if (late) {
         CO_TRY_VOID(alone() ? co_await meta_.ensure_tracks(tracks) : co_await meta_.ensure_regions(regions));
     }
-    if (!alone() && !maintaining_) {
-        maintaining_ = true;
-        gate_.spawn(maintain());
-    }
+    start_maintenance();
     co_return result;
 }
 
@@ -290,6 +287,13 @@ Task<Mirror::LegOutcome> Mirror::flush_both() {
         co_return LegOutcome{std::move(local), false};
     }
     co_return std::move(peer);
+}
+
+/// Wherever regions may be marked and a stream runs: also after a restart, when no host writes any more.
+void Mirror::start_maintenance() {
+    if (!maintaining_ && primary() && !alone() && meta_.regions().any()) {
+        maintaining_ = gate_.spawn(maintain());
+    }
 }
 
 // Flushes both legs while regions are marked, so that durable positions advance when the host never flushes, and drops

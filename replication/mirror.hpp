@@ -134,6 +134,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     Task<Result<void>> apply_local(Change change, bool background);
     Task<Result<void>> flush_paired();
     Task<LegOutcome> flush_both();
+    void start_maintenance();
     Task<void> maintain();
     void clear_idle_regions(std::uint64_t epoch);
     [[nodiscard]] Result<void> admission() const;

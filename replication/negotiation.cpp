@@ -120,14 +120,13 @@ void Mirror::link_down(Link& link) {
     if (link_ != &link) {
         return;
     }
-    const bool resync = phase_ == Phase::kResyncSource || phase_ == Phase::kResyncTarget;
     phase_ = Phase::kDown;
     sending_ = false;
     answered_ = false;
     settled_.set();
     answer_event_.set();
     ready_.set();
-    if (meta_.superblock().state != PairState::kMirrored && !alone() && resync) {
+    if (primary() && meta_.superblock().state == PairState::kResyncSource) {
         // The peer's copy is inconsistent already: the hosts need not wait for it.
         gate_.spawn(terminate("the link was lost during a resync"));
     } else if (!primary()) {
@@ -375,6 +374,7 @@ Task<Result<void>> Mirror::execute(const PairView& theirs, const Decision& decis
             if (primary()) {
                 resend_after(theirs.received);
                 sending_ = true;
+                start_maintenance();
             }
             co_return Result<void>{};
         case Verdict::kRestart:
@@ -475,6 +475,7 @@ Task<Result<void>> Mirror::restart_stream() {
     }
     serving_ = true;
     sending_ = true;
+    start_maintenance();
     refresh_mode();
     co_return Result<void>{};
 }

@@ -104,6 +104,7 @@ Task<Result<void>> Mirror::begin_resync(std::uint64_t run, bool full) {
             sending_ = true;
         }
         serving_ = primary();
+        start_maintenance();
         refresh_mode();
         resync_began_ = resync_next_ = clock().now();
         resync_done_ = 0;
@@ -355,6 +356,7 @@ Task<void> Mirror::resync_ended(std::uint64_t session, std::uint64_t request) {
     if (primary()) {
         serving_ = true;
         sending_ = true;
+        start_maintenance();
     }
     refresh_mode();
     emit("pair-resync-done", Severity::kInfo, "this copy is up to date again");

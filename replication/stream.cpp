@@ -266,7 +266,8 @@ Task<void> Mirror::terminate(std::string reason) {
 Task<void> Mirror::terminate_locked(std::string reason) {
     const Superblock& s = meta_.superblock();
     sending_ = false;
-    if (s.role != Role::kPrimary || alone()) {
+    // Only a copy that is known to be good may go on alone (M6): a resync target stays one, whatever its role is.
+    if (s.role != Role::kPrimary || (s.state != PairState::kMirrored && s.state != PairState::kResyncSource)) {
         complete_held(alone() ? Result<void>{} : fail(Errc::kNotReady, reason), /*acknowledged=*/false);
         co_return;
     }

@@ -122,6 +122,38 @@ TEST(Pair, APrimaryThatLosesPowerIsBroughtUpToDateByItsPeerBeforeItServes) {
     EXPECT_TRUE(w.equal());
 }
 
+TEST(Pair, APrimaryThatIsTheTargetOfAResyncStaysTheTargetWhenTheLinkIsLost) {
+    PairWorld w;
+    w.defaults.resync_bytes_per_second = 256 * kKiB;
+    w.pair_up();
+    ASSERT_TRUE(w.write(w.alpha, 2048, 8, 4));
+    w.kill(w.alpha, /*power=*/true);
+    w.restart(w.alpha);
+    ASSERT_TRUE(w.until([&] { return w.status(w.alpha).state == PairState::kResyncTarget; }));
+    for (int i = 0; i < 3; ++i) {
+        w.network.reset_connections("alpha", "beta");
+        w.run_for(300ms);
+        EXPECT_EQ(w.status(w.alpha).state, PairState::kResyncTarget);
+        EXPECT_EQ(code(w.read(w.alpha, 2048)), Errc::kNotReady);
+    }
+    ASSERT_TRUE(w.until_mirrored());
+    EXPECT_EQ(w.read(w.alpha, 2048).value(), 4U);
+    EXPECT_TRUE(w.equal());
+}
+
+TEST(Pair, RegionsLeftByACrashAreClearedWithoutAnyFurtherWrite) {
+    for (const bool secondary : {false, true}) {
+        PairWorld w;
+        w.pair_up();
+        ASSERT_TRUE(w.write(w.alpha, 2048, 8, 4));
+        PairWorld::Side& victim = secondary ? w.beta : w.alpha;
+        w.kill(victim);
+        w.restart(victim);
+        ASSERT_TRUE(w.until_mirrored());
+        EXPECT_TRUE(w.until([&] { return w.status(w.alpha).region_bytes == 0; }, 10s));
+    }
+}
+
 TEST(Pair, ALostPeerIsSeveredWithinTenSecondsAndComesBackWithChangedTracksOnly) {
     PairWorld w;
     w.pair_up();
