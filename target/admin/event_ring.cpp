@@ -40,9 +40,9 @@ void log_to_stderr(const StoredEvent& event) {
         return made;
     }();
     constexpr std::array kLevels{spdlog::level::info, spdlog::level::warn, spdlog::level::err};
-    logger->log(kLevels[static_cast<std::size_t>(event.severity)], "{} {} {}: {}: {}{}{}", format_time(event.unix_ns),
-                severity_name(event.severity), event.id, event.subject, event.cause, event.action.empty() ? "" : ". ",
-                event.action);
+    logger->log(kLevels[static_cast<std::size_t>(event.severity)], "{} {} {}: {}{}{}{}{}", format_time(event.unix_ns),
+                severity_name(event.severity), event.id, event.subject, event.cause.empty() ? "" : ": ", event.cause,
+                event.action.empty() ? "" : ". ", event.action);
 }
 
 void EventRing::emit(EventRecord event) {

@@ -131,13 +131,15 @@ Task<Result<StartedArray>> start_in_memory(const ArrayStart& start) {
     co_return StartedArray{std::move(members.devices), *std::move(array)};
 }
 
-/// The file members that do not exist yet.
+/// The file members that do not exist yet; their directories do afterwards.
 std::vector<std::string> files_to_make(const ArrayStart& start) {
     std::vector<std::string> out;
     for (const config::Member& member : start.array.members) {
         const std::string path = start.state.resolve(member.path);
         std::error_code bad;
         if (member.kind == config::MemberKind::kFile && !std::filesystem::exists(path, bad) && !bad) {
+            // If this fails, opening the file fails and says why.
+            std::filesystem::create_directories(std::filesystem::path(path).parent_path(), bad);
             out.push_back(path);
         }
     }

@@ -101,9 +101,10 @@ std::string holder_of(int lock, const std::string& path) {
     if (std::from_chars(written.data(), written.data() + written.size(), pid).ec != std::errc{} || pid <= 0) {
         return "another process";
     }
-    const Descriptor comm(::open(fmt::format("/proc/{}/comm", pid).c_str(), O_RDONLY | O_CLOEXEC));
-    std::string name = comm.get() >= 0 ? read_all(comm.get(), "").value_or("") : "";
-    name = name.substr(0, name.find('\n'));
+    // The command line, since the name of a process is that of its main thread.
+    const Descriptor command(::open(fmt::format("/proc/{}/cmdline", pid).c_str(), O_RDONLY | O_CLOEXEC));
+    std::string name = command.get() >= 0 ? read_all(command.get(), "").value_or("") : "";
+    name = std::filesystem::path(name.substr(0, name.find('\0'))).filename().string();
     return name.empty() ? fmt::format("process {}", pid) : fmt::format("process {} ({})", pid, name);
 }
 

@@ -191,6 +191,10 @@ std::string render_progress(const json::object& pair) {
     if (!flag_of(p, "resync.running")) {
         return {};
     }
+    if (number_of(p, "resync.total_bytes") == 0) {
+        return fmt::format("{}: resync with {}: counting what is to be copied", text_of(p, "volume"),
+                           text_of(p, "peer_node"));
+    }
     const json::value* left = find(p, "resync.seconds_left");
     const bool known = left != nullptr && left->is_int64() && left->get_int64() >= 0;
     return fmt::format("{}: resync {} {}: {} of {}, {}/s, {} left", text_of(p, "volume"),
@@ -261,9 +265,10 @@ std::string render_event(const json::value& event) {
         out = fmt::format("({} events were lost, the daemon keeps only the last ones)\n", lost);
     }
     const std::string action = text_of(event, "action", "");
-    out += fmt::format("{} {} {} {}: {}: {}{}{}", text_of(event, "sequence"), text_of(event, "time"),
+    const std::string cause = text_of(event, "cause", "");
+    out += fmt::format("{} {} {} {}: {}{}{}{}{}", text_of(event, "sequence"), text_of(event, "time"),
                        text_of(event, "severity"), text_of(event, "id"), text_of(event, "subject"),
-                       text_of(event, "cause"), action.empty() ? "" : ". ", action);
+                       cause.empty() ? "" : ": ", cause, action.empty() ? "" : ". ", action);
     return out;
 }
 

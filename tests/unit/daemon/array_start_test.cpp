@@ -65,8 +65,11 @@ class ArrayStartTest : public ::testing::Test {
     static Task<Result<Uuid>> start_and_stop(ArrayStart given) {
         Executor& home = Executor::current();
         Executor& shard = *given.shards.front();
-        CO_TRY(StartedArray started, co_await start_array(std::move(given)));
+        CO_TRY(StartedArray started, co_await start_array(given));
         const Uuid uuid = started.array->status().uuid;
+        while (started.array->status().resyncing) {
+            co_await sleep_for(given.environment.clock, std::chrono::milliseconds(10));
+        }
         co_await resume_on(shard);
         const auto stopped = co_await started.array->stop();
         co_await resume_on(home);
