@@ -181,7 +181,7 @@ bool RaidWorld::crash_while_opening(bool force) {
     if (power) {
         environment_.power_lost();
         for (Volume& v : volumes_) {
-            v.oracle->power_loss(kLegA);
+            v.oracle->power_loss(kLegA, !any_lost() && damaged() == 0);
             v.oracle->serve_from(kLegA);
         }
     }
@@ -352,6 +352,7 @@ void RaidWorld::fault_without_redundancy() {
         victim = (victim + 1) % disks_.size();
     }
     errors_expected_ = true;
+    lost_[victim] = base_.level == "1" && std::ranges::count(lost_, false) > 1;  // which is spared after all
     SimDisk& disk = *disks_[victim];
     chronicle_.fault(disk.name() + " fails a write that cannot be spared");
     random_.one_in(2) ? disk.fail_next_writes(1) : disk.fail_next_reads(1);
@@ -383,6 +384,7 @@ void RaidWorld::crash(Crash how) {
         }
     }
     unreadable_ok_ = unreadable_ok_ || damaged() > 0;
+    const bool settled = !any_lost() && damaged() == 0;
     crashing_ = true;
     const CachePolicy policy = static_cast<CachePolicy>(random_.below(4));
     for (const auto& disk : disks_) {
@@ -392,7 +394,7 @@ void RaidWorld::crash(Crash how) {
         v.host->crash();
         v.oracle->crash();
         if (power) {
-            v.oracle->power_loss(kLegA);
+            v.oracle->power_loss(kLegA, settled);
         }
         v.oracle->serve_from(kLegA);
     }

@@ -244,7 +244,7 @@ void Oracle::pin(Candidates& list, Candidate& seen, const Read& read, LegMask se
     seen.seen = std::min(seen.seen, tick_);
     seen.on |= served_by;
     if (served_from_ == served_by && w.ended < last_power_loss_) {
-        seen.durable |= served_by;  // it came from the media
+        seen.settled |= served_by;  // it came from the media
     }
     tidy(list);
 }
@@ -322,11 +322,12 @@ void Oracle::forget_unheld(Candidate& c) {
     }
 }
 
-void Oracle::power_loss(LegMask legs) {
+void Oracle::power_loss(LegMask legs, bool settled) {
     last_power_loss_ = last_crash_ = ++tick_;
     for (Candidates& list : sectors_) {
         for (Candidate& c : list) {
-            c.on = static_cast<LegMask>(c.on & (c.durable | ~legs));
+            c.settled = settled ? c.settled : LegMask{0};
+            c.on = static_cast<LegMask>(c.on & (c.durable | c.settled | ~legs));
             forget_unheld(c);
         }
     }

@@ -76,8 +76,10 @@ class Oracle {
 
     /// Whoever served the volume is gone: every open write has ended without an answer.
     void crash();
-    /// Unflushed data of these legs is uncertain from now on (O4).
-    void power_loss(LegMask legs);
+    /// Unflushed data of these legs is uncertain from now on (O4). Values that a read has pinned since the last power
+    /// loss came from the media and stay, unless `settled` is false: another copy may decide, which the leg did not
+    /// finish.
+    void power_loss(LegMask legs, bool settled = true);
     /// The volume is served again, from a copy that these legs together determine.
     void serve_from(LegMask legs);
     /// Leg `to` is a copy of leg `from`, durable where that was.
@@ -118,6 +120,7 @@ class Oracle {
         bool died_by_read = false;
         LegMask on = 0;       ///< legs that surely hold it, or something newer
         LegMask durable = 0;  ///< legs where it survives power loss
+        LegMask settled = 0;  ///< legs that returned it after a power loss before which it was written
     };
     struct Read {
         Lba lba;
