@@ -108,8 +108,8 @@ class Story:
 
     def standby(self):
         done = run(["qemu-img", "info", "-f", "raw", self.url("beta")], check=False)
-        if done.returncode == 0:
-            raise AssertionError("beta served its LUN although it is the secondary")
+        if done.returncode == 0 or "NOT_READY" not in done.stderr.replace(" ", "_"):
+            raise AssertionError(f"beta did not answer NOT READY although it is the secondary: {done.stderr.strip()}")
         return "beta refuses: target port in standby state"
 
     def change(self, node, name, source):
