@@ -157,14 +157,14 @@ Task<Result<void>> Daemon::mirror_resize(std::string volume, std::uint64_t bytes
         co_return fail(Errc::kInvalidArgument,
                        fmt::format("{} bytes is not a size of a volume; expected a multiple of 4096", bytes));
     }
-    if (replicator_ != nullptr) {
-        co_return co_await replicator_->resize(volume, sectors_of(bytes), shrink);
-    }
     const Volume& found = volumes_.at(volume);
     if (sectors_of(bytes) < found.device->limits().sectors && !shrink) {
         co_return fail(Errc::kNeedsForce, fmt::format("volume '{}' would become smaller and lose what lies beyond; say "
                                                       "--shrink if that is meant",
                                                       volume));
+    }
+    if (replicator_ != nullptr) {
+        co_return co_await replicator_->resize(volume, sectors_of(bytes), shrink);
     }
     co_return co_await found.array->resize(volume, sectors_of(bytes));
 }
