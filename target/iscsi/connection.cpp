@@ -92,7 +92,9 @@ Task<void> Connection::serve() {
     unsigned turn = 0;
     parsing_ = true;
     while (!closing_ && !logout_) {
-        if (!co_await receive_pdu()) {
+        // Whole PDUs are taken from the buffer without a coroutine of their own.
+        const bool good = pdu_is_here() ? take_pdu() == Verdict::kGoOn : co_await receive_pdu();
+        if (!good) {
             co_return;
         }
         if (++turn % kPdusPerTurn == 0) {
@@ -118,45 +120,68 @@ Task<bool> Connection::fill(std::size_t bytes) {
     co_return good && !closing_;
 }
 
+std::optional<Connection::Header> Connection::whole_header() const {
+    if (receiver_.available() < kBhsBytes) {
+        return std::nullopt;
+    }
+    const std::size_t ahs_bytes = decode_head(receiver_.data()).ahs_words * std::size_t{4};
+    const std::size_t digest_bytes = parameters_.header_digest ? kDigestBytes : 0;
+    const Header header{ConstBytes(receiver_.data(), kBhsBytes + ahs_bytes), kBhsBytes + ahs_bytes + digest_bytes};
+    return receiver_.available() < header.wire_bytes ? std::nullopt : std::optional(header);
+}
+
+Connection::Verdict Connection::take_header(const Header& header) {
+    const ConstBytes bytes = header.bytes;
+    if (parameters_.header_digest && !digest_matches(bytes.data() + bytes.size(), crc32c(bytes))) {
+        // Nothing after a bad header can be trusted (RFC 7143 §7.8).
+        return protocol_error("a header digest does not match");
+    }
+    inbound_.reset();
+    std::memcpy(inbound_.bhs.data(), bytes.data(), kBhsBytes);
+    inbound_.head = decode_head(bytes.data());
+    const Verdict verdict = begin_pdu(bytes.subspan(kBhsBytes));
+    receiver_.consume(header.wire_bytes);
+    return verdict;
+}
+
 Task<bool> Connection::receive_pdu() {
     if (receiver_.available() < kBhsBytes && !co_await fill(kBhsBytes)) {
         co_return false;
     }
-    const std::size_t ahs_bytes = decode_head(receiver_.data()).ahs_words * std::size_t{4};
-    const std::size_t digest_bytes = parameters_.header_digest ? kDigestBytes : 0;
-    const std::size_t header_bytes = kBhsBytes + ahs_bytes + digest_bytes;
-    if (receiver_.available() < header_bytes && !co_await fill(header_bytes)) {
-        co_return false;
-    }
-    const ConstBytes header(receiver_.data(), kBhsBytes + ahs_bytes);
-    if (digest_bytes > 0 && !digest_matches(header.data() + header.size(), crc32c(header))) {
-        // Nothing after a bad header can be trusted (RFC 7143 §7.8).
-        protocol_error("a header digest does not match");
-        co_return false;
-    }
-    inbound_ = Inbound{};
-    std::memcpy(inbound_.bhs.data(), header.data(), kBhsBytes);
-    inbound_.head = decode_head(header.data());
-    if (begin_pdu(header.subspan(kBhsBytes)) == Verdict::kClose) {
-        co_return false;
-    }
-    receiver_.consume(header_bytes);
-    const std::uint32_t length = inbound_.head.data_length;
-    DataCheck check = DataCheck::kGood;
-    if (receiver_.data_is_here(length, parameters_.data_digest)) {
-        check = receiver_.take_data(inbound_.place, length, parameters_.data_digest);
-    } else {
-        sender_.flush();
-        parsing_ = false;
-        const Result<DataCheck> received =
-            co_await receiver_.receive_data(inbound_.place, length, parameters_.data_digest);
-        parsing_ = true;
-        if (!received || closing_) {
+    if (!whole_header()) {
+        const std::size_t ahs_bytes = decode_head(receiver_.data()).ahs_words * std::size_t{4};
+        if (!co_await fill(kBhsBytes + ahs_bytes + (parameters_.header_digest ? kDigestBytes : 0))) {
             co_return false;
         }
-        check = *received;
     }
-    co_return end_pdu(check) == Verdict::kGoOn;
+    if (take_header(*whole_header()) == Verdict::kClose) {
+        co_return false;
+    }
+    const std::uint32_t length = inbound_.head.data_length;
+    if (receiver_.data_is_here(length, parameters_.data_digest)) {
+        co_return end_pdu(receiver_.take_data(inbound_.place, length, parameters_.data_digest)) == Verdict::kGoOn;
+    }
+    sender_.flush();
+    parsing_ = false;
+    const Result<DataCheck> check = co_await receiver_.receive_data(inbound_.place, length, parameters_.data_digest);
+    parsing_ = true;
+    co_return check && !closing_ && end_pdu(*check) == Verdict::kGoOn;
+}
+
+Connection::Verdict Connection::take_pdu() {
+    if (take_header(*whole_header()) == Verdict::kClose) {
+        return Verdict::kClose;
+    }
+    return end_pdu(receiver_.take_data(inbound_.place, inbound_.head.data_length, parameters_.data_digest));
+}
+
+bool Connection::pdu_is_here() const {
+    const std::optional<Header> header = whole_header();
+    if (!header) {
+        return false;
+    }
+    const std::uint32_t length = decode_head(header->bytes.data()).data_length;
+    return receiver_.available() - header->wire_bytes >= length + padding_of(length) + kDigestBytes;
 }
 
 Connection::Verdict Connection::begin_pdu(ConstBytes ahs) {

@@ -52,13 +52,29 @@ class Connection final : private SendSource {
         MutableBytes place;        ///< where its data goes
         ScsiTask* task = nullptr;  ///< kCommand, kDataOut
         Buffer control_data;       ///< kControl
+        void reset() {
+            row = nullptr;
+            sink = Sink::kDrop;
+            place = {};
+            task = nullptr;
+            control_data = Buffer{};
+        }
     };
     enum class Verdict : std::uint8_t { kGoOn, kClose };
+    /// A header at the front of the receive buffer.
+    struct Header {
+        ConstBytes bytes;        ///< basic and additional
+        std::size_t wire_bytes;  ///< with the digest
+    };
 
     // connection.cpp: receiving, and everything but commands.
     Task<void> serve();
     Task<bool> fill(std::size_t bytes);
     Task<bool> receive_pdu();
+    [[nodiscard]] std::optional<Header> whole_header() const;
+    [[nodiscard]] bool pdu_is_here() const;
+    Verdict take_header(const Header& header);
+    Verdict take_pdu();
     Verdict begin_pdu(ConstBytes ahs);
     Verdict begin_control();
     Verdict end_pdu(DataCheck check);

@@ -83,10 +83,11 @@ void Connection::plan_command(ScsiTask& task, const ScsiCommandPdu& pdu) {
         command.direction = command.plan.direction;
     }
     command.data_in_capacity = command.direction == scsi::DataDirection::kIn ? task.expected_length : 0;
-    const bool contradicts = command.plan.direction != scsi::DataDirection::kNone &&
-                             (command.direction != command.plan.direction || (reads && writes));
-    if (contradicts) {
-        return refuse(task, check_condition(scsi::kInvalidFieldInCdb));
+    if (reads && writes) {
+        return refuse(task, check_condition(scsi::kInvalidFieldInCdb));  // no bidirectional command is supported
+    }
+    if (command.direction != scsi::DataDirection::kOut) {
+        return;  // what contradicts the CDB is judged by the unit
     }
     if (command.plan.direction != scsi::DataDirection::kOut) {
         return;

@@ -5,6 +5,8 @@
 #include "tests/unit/iscsi/initiator.hpp"
 
 namespace gemel::iscsi::test {
+
+using namespace std::chrono_literals;
 namespace {
 
 constexpr std::uint8_t kRead = kFinal | kCommandRead;
@@ -64,81 +66,77 @@ std::vector<std::byte> ahs_of(std::initializer_list<int> list) {
     return out;
 }
 
+const CommandCase kCommandCases[] = {
+    {"tag ffffffff", [](ScsiCommandPdu& p) { p.initiator_task_tag = kReservedTag; }, 0, {}, {Answer::kReject, 9}},
+    {"attribute 5", [](ScsiCommandPdu& p) { p.flags = kRead | 5U; }, 0, {}, {Answer::kReject, 9}},
+    {"attribute 7", [](ScsiCommandPdu& p) { p.flags = kRead | 7U; }, 0, {}, {Answer::kReject, 9}},
+    {"extended CDB of length 0", [](ScsiCommandPdu&) {}, 0, ahs_of({0, 0, 1, 0}), {Answer::kReject, 9}},
+    {"extended CDB of length 1", [](ScsiCommandPdu&) {}, 0, ahs_of({0, 1, 1, 0}), {Answer::kReject, 9}},
+    {"extended CDB beyond the AHS", [](ScsiCommandPdu&) {}, 0, ahs_of({0, 200, 1, 0}), {Answer::kReject, 9}},
+    {"AHS of type 0", [](ScsiCommandPdu&) {}, 0, ahs_of({0, 2, 0, 0, 0, 0, 0, 0}), {Answer::kReject, 9}},
+    {"longest AHS", [](ScsiCommandPdu&) {}, 0, std::vector<std::byte>(1020), {Answer::kReject, 9}},
+    {"read and write",
+     [](ScsiCommandPdu& p) { p.flags = kRead | kCommandWrite | 1U; },
+     0,
+     {},
+     {Answer::kSense, 0x2400}},
+    {"no direction but a length", [](ScsiCommandPdu& p) { p.flags = kFinal | 1U; }, 0, {}, {Answer::kSilence}},
+    {"data of a read", [](ScsiCommandPdu&) {}, 512, {}, {Answer::kClose}},
+    {"more data than expected",
+     [](ScsiCommandPdu& p) {
+         p.flags = kWrite | 1U;
+         p.expected_data_transfer_length = 256;
+     },
+     512,
+     {},
+     {Answer::kClose}},
+    {"data with EDTL 0",
+     [](ScsiCommandPdu& p) {
+         p.flags = kWrite | 1U;
+         p.expected_data_transfer_length = 0;
+     },
+     4,
+     {},
+     {Answer::kClose}},
+    {"immediate data not negotiated",
+     [](ScsiCommandPdu& p) {
+         p.flags = kWrite | 1U;
+         p.cdb = write10(0, 1);
+     },
+     512,
+     {},
+     {Answer::kClose},
+     {"ImmediateData=No"}},
+    {"immediate data above FirstBurstLength",
+     [](ScsiCommandPdu& p) {
+         p.flags = kWrite | 1U;
+         p.cdb = write10(0, 4);
+         p.expected_data_transfer_length = 2048;
+     },
+     2048,
+     {},
+     {Answer::kClose},
+     {"FirstBurstLength=1024"}},
+    {"CmdSN before the window", [](ScsiCommandPdu& p) { p.cmd_sn -= 1; }, 0, {}, {Answer::kSilence}},
+    {"CmdSN after the window", [](ScsiCommandPdu& p) { p.cmd_sn += 128; }, 0, {}, {Answer::kSilence}},
+    {"CmdSN far away", [](ScsiCommandPdu& p) { p.cmd_sn += 0x80000000U; }, 0, {}, {Answer::kSilence}},
+    {"CmdSN of a hole", [](ScsiCommandPdu& p) { p.cmd_sn += 5; }, 0, {}, {Answer::kSilence}},
+    {"LUN field with stray bits",
+     [](ScsiCommandPdu& p) { p.lun = 0x0000000000000001; },
+     0,
+     {},
+     {Answer::kSense, 0x2500}},
+    {"well-known LUN", [](ScsiCommandPdu& p) { p.lun = 0xc101000000000000; }, 0, {}, {Answer::kSense, 0x2500}},
+    {"vendor operation code", [](ScsiCommandPdu& p) { p.cdb[0] = std::byte{0xc1}; }, 0, {}, {Answer::kSense, 0x2000}},
+    {"variable length CDB",
+     [](ScsiCommandPdu& p) { p.cdb[0] = std::byte{0x7f}; },
+     0,
+     ahs_of({0, 17, 1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}),
+     {Answer::kSense, 0x2000}},
+};
+
 SCENARIO(HostileCommand, each_has_its_answer_and_the_device_is_not_touched) {
-    const CommandCase cases[] = {
-        {"tag ffffffff", [](ScsiCommandPdu& p) { p.initiator_task_tag = kReservedTag; }, 0, {}, {Answer::kReject, 9}},
-        {"attribute 5", [](ScsiCommandPdu& p) { p.flags = kRead | 5U; }, 0, {}, {Answer::kReject, 9}},
-        {"attribute 7", [](ScsiCommandPdu& p) { p.flags = kRead | 7U; }, 0, {}, {Answer::kReject, 9}},
-        {"extended CDB of length 0", [](ScsiCommandPdu&) {}, 0, ahs_of({0, 0, 1, 0}), {Answer::kReject, 9}},
-        {"extended CDB of length 1", [](ScsiCommandPdu&) {}, 0, ahs_of({0, 1, 1, 0}), {Answer::kReject, 9}},
-        {"extended CDB beyond the AHS", [](ScsiCommandPdu&) {}, 0, ahs_of({0, 200, 1, 0}), {Answer::kReject, 9}},
-        {"AHS of type 0", [](ScsiCommandPdu&) {}, 0, ahs_of({0, 2, 0, 0, 0, 0, 0, 0}), {Answer::kReject, 9}},
-        {"longest AHS", [](ScsiCommandPdu&) {}, 0, std::vector<std::byte>(1020), {Answer::kReject, 9}},
-        {"read and write",
-         [](ScsiCommandPdu& p) { p.flags = kRead | kCommandWrite | 1U; },
-         0,
-         {},
-         {Answer::kSense, 0x2400}},
-        {"write bit on a read", [](ScsiCommandPdu& p) { p.flags = kWrite | 1U; }, 0, {}, {Answer::kSense, 0x2400}},
-        {"no direction but a length", [](ScsiCommandPdu& p) { p.flags = kFinal | 1U; }, 0, {}, {Answer::kSilence}},
-        {"data of a read", [](ScsiCommandPdu&) {}, 512, {}, {Answer::kClose}},
-        {"more data than expected",
-         [](ScsiCommandPdu& p) {
-             p.flags = kWrite | 1U;
-             p.expected_data_transfer_length = 256;
-         },
-         512,
-         {},
-         {Answer::kClose}},
-        {"data with EDTL 0",
-         [](ScsiCommandPdu& p) {
-             p.flags = kWrite | 1U;
-             p.expected_data_transfer_length = 0;
-         },
-         4,
-         {},
-         {Answer::kClose}},
-        {"immediate data not negotiated",
-         [](ScsiCommandPdu& p) {
-             p.flags = kWrite | 1U;
-             p.cdb = write10(0, 1);
-         },
-         512,
-         {},
-         {Answer::kClose},
-         {"ImmediateData=No"}},
-        {"immediate data above FirstBurstLength",
-         [](ScsiCommandPdu& p) {
-             p.flags = kWrite | 1U;
-             p.cdb = write10(0, 4);
-             p.expected_data_transfer_length = 2048;
-         },
-         2048,
-         {},
-         {Answer::kClose},
-         {"FirstBurstLength=1024"}},
-        {"CmdSN before the window", [](ScsiCommandPdu& p) { p.cmd_sn -= 1; }, 0, {}, {Answer::kSilence}},
-        {"CmdSN after the window", [](ScsiCommandPdu& p) { p.cmd_sn += 128; }, 0, {}, {Answer::kSilence}},
-        {"CmdSN far away", [](ScsiCommandPdu& p) { p.cmd_sn += 0x80000000U; }, 0, {}, {Answer::kSilence}},
-        {"CmdSN of a hole", [](ScsiCommandPdu& p) { p.cmd_sn += 5; }, 0, {}, {Answer::kSilence}},
-        {"LUN field with stray bits",
-         [](ScsiCommandPdu& p) { p.lun = 0x0000000000000001; },
-         0,
-         {},
-         {Answer::kSense, 0x2500}},
-        {"well-known LUN", [](ScsiCommandPdu& p) { p.lun = 0xc101000000000000; }, 0, {}, {Answer::kSense, 0x2500}},
-        {"vendor operation code",
-         [](ScsiCommandPdu& p) { p.cdb[0] = std::byte{0xc1}; },
-         0,
-         {},
-         {Answer::kSense, 0x2000}},
-        {"variable length CDB",
-         [](ScsiCommandPdu& p) { p.cdb[0] = std::byte{0x7f}; },
-         0,
-         ahs_of({0, 17, 1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}),
-         {Answer::kSense, 0x2000}},
-    };
-    for (const CommandCase& c : cases) {
+    for (const CommandCase& c : kCommandCases) {
         Initiator i(w);
         co_await i.log_in(c.keys);
         const auto writes = w.device.writes_done;
@@ -271,82 +269,83 @@ Pdu immediate_pdu(Initiator& i) {
     return p;
 }
 
+const ControlCase kControlCases[] = {
+    {"vendor opcode", [](Initiator& i) { return opcode_only(i, 0x1c); }, {Answer::kReject, 5}},
+    {"reserved opcode", [](Initiator& i) { return opcode_only(i, 0x09); }, {Answer::kReject, 5}},
+    {"opcode of targets", [](Initiator& i) { return opcode_only(i, 0x21); }, {Answer::kClose}},
+    {"login in the full feature phase", [](Initiator& i) { return with(i, i.login_request()); }, {Answer::kClose}},
+    {"SNACK", [](Initiator& i) { return with(i, SnackRequest{}); }, {Answer::kReject, 3}},
+    {"SNACK with data", [](Initiator& i) { return with(i, SnackRequest{}, 8); }, {Answer::kReject, 9}},
+    {"task management with data",
+     [](Initiator& i) { return with(i, immediate_pdu<TaskManagementRequest>(i), 100); },
+     {Answer::kReject, 9}},
+    {"logout with AHS",
+     [](Initiator& i) { return with(i, immediate_pdu<LogoutRequest>(i), 0, 8); },
+     {Answer::kReject, 9}},
+    {"Data-Out with AHS", [](Initiator& i) { return with(i, DataOut{}, 0, 8); }, {Answer::kReject, 9}},
+    {"logout reason 3",
+     [](Initiator& i) {
+         auto p = immediate_pdu<LogoutRequest>(i);
+         p.flags = kFinal | 3U;
+         return with(i, p);
+     },
+     {Answer::kReject, 9}},
+    {"NOP-Out without tag and not immediate",
+     [](Initiator& i) {
+         NopOut p;
+         p.cmd_sn = i.cmd_sn++;
+         return with(i, p);
+     },
+     {Answer::kReject, 9}},
+    {"NOP-Out that answers nothing",
+     [](Initiator& i) {
+         NopOut p;
+         p.immediate = true;
+         p.target_transfer_tag = 77;
+         return with(i, p);
+     },
+     {Answer::kReject, 9}},
+    {"NOP-Out that wants no answer",
+     [](Initiator& i) {
+         NopOut p;
+         p.immediate = true;
+         return with(i, p);
+     },
+     {Answer::kSilence}},
+    {"text with an unknown tag",
+     [](Initiator& i) {
+         auto p = immediate_pdu<TextRequest>(i);
+         p.target_transfer_tag = 55;
+         return with(i, p);
+     },
+     {Answer::kReject, 9}},
+    {"text with F and C",
+     [](Initiator& i) {
+         auto p = immediate_pdu<TextRequest>(i);
+         p.flags = kFinal | kContinue;
+         return with(i, p);
+     },
+     {Answer::kReject, 9}},
+    {"text that is none",
+     [](Initiator& i) { return with(i, immediate_pdu<TextRequest>(i), 30); },
+     {Answer::kReject, 4}},
+    {"segment above the declared length",
+     [](Initiator& i) { return with(i, immediate_pdu<NopOut>(i), 262148); },
+     {Answer::kClose}},
+    {"the longest segment",
+     [](Initiator& i) {
+         auto p = immediate_pdu<NopOut>(i);
+         p.data_length = 0xffffff;
+         return i.frame(encode(p), {});
+     },
+     {Answer::kClose}},
+    {"a text of 100 KiB",
+     [](Initiator& i) { return with(i, immediate_pdu<TextRequest>(i), 102400); },
+     {Answer::kClose}},
+};
+
 SCENARIO(HostileControl, each_has_its_answer) {
-    const ControlCase cases[] = {
-        {"vendor opcode", [](Initiator& i) { return opcode_only(i, 0x1c); }, {Answer::kReject, 5}},
-        {"reserved opcode", [](Initiator& i) { return opcode_only(i, 0x09); }, {Answer::kReject, 5}},
-        {"opcode of targets", [](Initiator& i) { return opcode_only(i, 0x21); }, {Answer::kClose}},
-        {"login in the full feature phase", [](Initiator& i) { return with(i, i.login_request()); }, {Answer::kClose}},
-        {"SNACK", [](Initiator& i) { return with(i, SnackRequest{}); }, {Answer::kReject, 3}},
-        {"SNACK with data", [](Initiator& i) { return with(i, SnackRequest{}, 8); }, {Answer::kReject, 9}},
-        {"task management with data",
-         [](Initiator& i) { return with(i, immediate_pdu<TaskManagementRequest>(i), 100); },
-         {Answer::kReject, 9}},
-        {"logout with AHS",
-         [](Initiator& i) { return with(i, immediate_pdu<LogoutRequest>(i), 0, 8); },
-         {Answer::kReject, 9}},
-        {"Data-Out with AHS", [](Initiator& i) { return with(i, DataOut{}, 0, 8); }, {Answer::kReject, 9}},
-        {"logout reason 3",
-         [](Initiator& i) {
-             auto p = immediate_pdu<LogoutRequest>(i);
-             p.flags = kFinal | 3U;
-             return with(i, p);
-         },
-         {Answer::kReject, 9}},
-        {"NOP-Out without tag and not immediate",
-         [](Initiator& i) {
-             NopOut p;
-             p.cmd_sn = i.cmd_sn++;
-             return with(i, p);
-         },
-         {Answer::kReject, 9}},
-        {"NOP-Out that answers nothing",
-         [](Initiator& i) {
-             NopOut p;
-             p.immediate = true;
-             p.target_transfer_tag = 77;
-             return with(i, p);
-         },
-         {Answer::kReject, 9}},
-        {"NOP-Out that wants no answer",
-         [](Initiator& i) {
-             NopOut p;
-             p.immediate = true;
-             return with(i, p);
-         },
-         {Answer::kSilence}},
-        {"text with an unknown tag",
-         [](Initiator& i) {
-             auto p = immediate_pdu<TextRequest>(i);
-             p.target_transfer_tag = 55;
-             return with(i, p);
-         },
-         {Answer::kReject, 9}},
-        {"text with F and C",
-         [](Initiator& i) {
-             auto p = immediate_pdu<TextRequest>(i);
-             p.flags = kFinal | kContinue;
-             return with(i, p);
-         },
-         {Answer::kReject, 9}},
-        {"text that is none",
-         [](Initiator& i) { return with(i, immediate_pdu<TextRequest>(i), 30); },
-         {Answer::kReject, 4}},
-        {"segment above the declared length",
-         [](Initiator& i) { return with(i, immediate_pdu<NopOut>(i), 262148); },
-         {Answer::kClose}},
-        {"the longest segment",
-         [](Initiator& i) {
-             auto p = immediate_pdu<NopOut>(i);
-             p.data_length = 0xffffff;
-             return i.frame(encode(p), {});
-         },
-         {Answer::kClose}},
-        {"a text of 100 KiB",
-         [](Initiator& i) { return with(i, immediate_pdu<TextRequest>(i), 102400); },
-         {Answer::kClose}},
-    };
-    for (const ControlCase& c : cases) {
+    for (const ControlCase& c : kControlCases) {
         Initiator i(w);
         co_await i.log_in();
         co_await i.send_raw(c.make(i));

@@ -5,6 +5,8 @@
 
 namespace gemel::iscsi::test {
 
+using namespace std::chrono_literals;
+
 namespace {
 
 ServerConfig config_for(ServerLimits limits, scsi::LogicalUnit& unit, scsi::LogicalUnit& other) {

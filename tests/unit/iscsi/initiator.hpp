@@ -20,8 +20,6 @@
 
 namespace gemel::iscsi::test {
 
-using namespace std::chrono_literals;
-
 /// A memory device whose operations can be held back.
 class HoldableDevice : public BlockDevice {
   public:
@@ -61,10 +59,10 @@ class HoldableDevice : public BlockDevice {
 
   private:
     Task<void> wait(const bool& hold) {
-        co_await sleep_for(clock_, 10us);
+        co_await sleep_for(clock_, std::chrono::microseconds(10));
         while (hold) {
             ++held;
-            co_await sleep_for(clock_, 1ms);
+            co_await sleep_for(clock_, std::chrono::milliseconds(1));
             --held;
         }
     }
@@ -149,9 +147,9 @@ class Initiator {
     }
     std::vector<std::byte> frame(BhsBytes bhs, std::vector<std::byte> data, std::vector<std::byte> ahs = {}) const;
     /// Nullopt: nothing came within `timeout`, or the connection is closed.
-    Task<std::optional<Received>> receive(Duration timeout = 60s);
+    Task<std::optional<Received>> receive(Duration timeout = std::chrono::seconds(60));
     [[nodiscard]] bool closed() const { return closed_; }
-    Task<bool> wait_closed(Duration timeout = 60s);
+    Task<bool> wait_closed(Duration timeout = std::chrono::seconds(60));
     Task<void> close();
     /// Ends pending operations; close() must follow.
     void hang_up() { stream_->close(); }

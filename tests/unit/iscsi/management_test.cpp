@@ -3,6 +3,8 @@
 #include "tests/unit/iscsi/initiator.hpp"
 
 namespace gemel::iscsi::test {
+
+using namespace std::chrono_literals;
 namespace {
 
 constexpr std::uint8_t kRead = kFinal | kCommandRead;

@@ -3,6 +3,8 @@
 #include "tests/unit/iscsi/initiator.hpp"
 
 namespace gemel::iscsi::test {
+
+using namespace std::chrono_literals;
 namespace {
 
 constexpr std::uint8_t kRead = kFinal | kCommandRead;
@@ -207,6 +209,19 @@ SCENARIO(Residual, is_what_the_command_moves_less_what_was_expected) {
         EXPECT_EQ(o.residual, c.residual) << "opcode " << int(c.cdb[0]) << " edtl " << c.edtl;
         EXPECT_EQ(o.data.size(), c.data) << "opcode " << int(c.cdb[0]) << " edtl " << c.edtl;
     }
+    co_await i.close();
+}
+
+SCENARIO(Direction, that_contradicts_the_command_moves_nothing) {
+    Initiator i(w);
+    co_await i.log_in();
+    const std::vector<std::byte> before(w.device.bytes(Lba(0), 512).begin(), w.device.bytes(Lba(0), 512).end());
+    const Outcome write_as_read = co_await i.command(write10(0, 1), kRead, 512);
+    EXPECT_EQ(write_as_read.asc(), 0x2400);
+    const Outcome read_as_write = co_await i.command(read10(0, 1), kWrite, 512, pattern(512, 1), {.immediate = 512});
+    EXPECT_TRUE(read_as_write.data.empty());
+    EXPECT_TRUE(std::ranges::equal(w.device.bytes(Lba(0), 512), before));
+    co_await i.prove_healthy();
     co_await i.close();
 }
 
