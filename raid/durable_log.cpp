@@ -456,6 +456,7 @@ void RingLog::advance_head() {
 
 Task<void> RingLog::run_checkpoints() {
     std::vector<LogClientId> asked;
+    const std::uint64_t head_before = head_;
     while (!dead_) {
         advance_head();
         if (live_.empty() || next_sequence_ - head_ <= slots_ / 4) {
@@ -484,7 +485,9 @@ Task<void> RingLog::run_checkpoints() {
         }
     }
     checkpointing_ = false;
-    kick();
+    if (head_ != head_before) {
+        kick();
+    }
 }
 
 Task<void> RingLog::stop() {
