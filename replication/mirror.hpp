@@ -216,7 +216,8 @@ class Mirror : public BlockDevice, public DeviceObserver {
     Task<Result<void>> restore_peer_metadata(Link& link);
     Task<Result<void>> resize_pair(Link& link, SectorCount sectors, bool grow);
     Task<Result<void>> take_size(SectorCount sectors);
-    Task<Result<void>> hand_over();
+    Task<Result<void>> hand_over(std::uint64_t session);
+    Task<void> refresh_peer_view();
     Task<Result<void>> promote_alone();
     void announce_size(SectorCount sectors);
 
@@ -246,7 +247,8 @@ class Mirror : public BlockDevice, public DeviceObserver {
     bool serving_ = false;  ///< as the primary
     bool sending_ = false;  ///< frames go out as they are made
     bool operating_ = false;
-    std::string why_;  ///< why hosts are not served or the pair is not mirrored
+    bool handed_over_ = false;  ///< to a promotion of the peer that has not been seen to end
+    std::string why_;           ///< why hosts are not served or the pair is not mirrored
     std::string last_error_;
     std::string last_problem_;
     TimePoint last_problem_at_{};

@@ -335,6 +335,11 @@ Task<Result<void>> Mirror::adopt_common(const PairView& mine, const PairView& th
     if (decision.demote_me) {
         s.role = Role::kSecondary;
     }
+    const bool equal = decision.verdict == Verdict::kResume || decision.verdict == Verdict::kRestart;
+    if (handed_over_ && equal && theirs.role == Role::kSecondary && theirs.term == s.term) {
+        s.role = Role::kPrimary;  // the promotion did not come to its end, and nobody else serves
+    }
+    handed_over_ = handed_over_ && theirs.role == Role::kSecondary && !equal;
     const bool peer_leads = (theirs.role == Role::kPrimary && !decision.demote_peer) ||
                             (s.role == Role::kSecondary && theirs.sectors > s.sectors);
     if (peer_leads) {
@@ -374,6 +379,8 @@ Task<Result<void>> Mirror::execute(const PairView& theirs, const Decision& decis
             if (primary()) {
                 resend_after(theirs.received);
                 sending_ = true;
+                serving_ = true;
+                refresh_mode();
                 start_maintenance();
             }
             co_return Result<void>{};

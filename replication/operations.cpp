@@ -12,6 +12,7 @@ namespace gemel::replication {
 namespace {
 
 constexpr std::uint64_t kBlankCheckBytes = 256 * kKiB;
+constexpr Duration kPollInterval = std::chrono::milliseconds(10);
 constexpr Duration kServeTimeout = std::chrono::seconds(5);
 
 std::string text_of(const Uuid& u) {
@@ -397,6 +398,18 @@ Task<Result<void>> Mirror::restore_peer_metadata(Link& link) {
     co_return Result<void>{};
 }
 
+Task<void> Mirror::refresh_peer_view() {
+    peer_seen_ = false;
+    start_negotiation();
+    const TimePoint due = clock().now() + kServeTimeout;
+    while (!peer_seen_ && clock().now() < due && !stopping_ && phase_ != Phase::kDown) {
+        co_await settled_.wait_until(clock(), due);
+        if (!peer_seen_) {
+            co_await stop_.wait_until(clock(), clock().now() + kPollInterval);
+        }
+    }
+}
+
 Task<Result<void>> Mirror::re_establish(std::string from_node, bool force) {
     const Busy busy(*this);
     CO_TRY_VOID(busy.ok());
@@ -414,6 +427,9 @@ Task<Result<void>> Mirror::re_establish(std::string from_node, bool force) {
         if (!known && known.error().code == Errc::kCorrupt) {
             co_return co_await restore_peer_metadata(*link);
         }
+    }
+    if (phase_ == Phase::kIdle || phase_ == Phase::kNegotiating) {
+        co_await refresh_peer_view();  // what was heard before the sever says nothing of what was written since
     }
     CO_TRY(const std::string from, check_direction(from_node, force));
     const bool split = state == PairState::kSplitBrain || peer_view_.state == PairState::kSplitBrain ||
@@ -513,7 +529,7 @@ Task<Result<void>> Mirror::resize(SectorCount sectors, bool force_shrink) {
 }
 
 /// The old primary's half of a promotion with contact: nothing in flight, both copies equal and durable, demoted.
-Task<Result<void>> Mirror::hand_over() {
+Task<Result<void>> Mirror::hand_over(std::uint64_t session) {
     if (!primary()) {
         co_return Result<void>{};
     }
@@ -533,7 +549,8 @@ Task<Result<void>> Mirror::hand_over() {
     if (done) {
         const Mutex::Guard guard = co_await transition_.lock();
         Superblock s = next_superblock();
-        if (s.state == PairState::kMirrored && phase_ == Phase::kStreaming) {
+        // After a lost connection the other side has given up, and nobody would be the primary.
+        if (s.state == PairState::kMirrored && phase_ == Phase::kStreaming && live(session)) {
             s.role = Role::kSecondary;
             std::vector<MetadataChange> changes;
             changes.push_back({MetadataOp::kResetMaps, {}, {}});
@@ -543,6 +560,7 @@ Task<Result<void>> Mirror::hand_over() {
                 serving_ = false;
                 sending_ = false;
                 why_ = "handed over to the peer";
+                handed_over_ = true;
                 emit("pair-demoted", Severity::kInfo, "handed over to node " + meta_.superblock().peer_node);
             }
         } else {
@@ -618,13 +636,14 @@ Task<Result<void>> Mirror::promote(bool force) {
                              : link.error().message) +
                            "; --force promotes this side alone, and both may then be live");
     }
+    const std::uint64_t session = session_;
     CO_TRY_VOID(
         co_await peers_.request(**link, request_header(FrameType::kPromoteRequest), operation_body(s, force, {})));
     {
         const Mutex::Guard guard = co_await transition_.lock();
         co_await drain_applying();
         Superblock next = next_superblock();
-        if (next.state != PairState::kMirrored) {
+        if (next.state != PairState::kMirrored || !live(session)) {  // the old primary takes the role back
             co_return fail(Errc::kAborted, "the pair's state changed meanwhile");
         }
         next.role = Role::kPrimary;
@@ -694,7 +713,7 @@ Task<Result<void>> Mirror::operation_received(Link& link, FrameType type, const 
             }
             co_return Result<void>{};
         case FrameType::kPromoteRequest:
-            co_return co_await hand_over();
+            co_return co_await hand_over(link.session());
         default:
             co_return fail(Errc::kProtocol, "not an operation");
     }

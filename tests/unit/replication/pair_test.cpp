@@ -208,6 +208,21 @@ TEST(Pair, ASeveredPairLogsTracksAndReEstablishSendsOnlyThem) {
     EXPECT_EQ(w.status(w.alpha).resync_bytes_sent - before, 64 * kKiB);
 }
 
+TEST(Pair, ASeveredPairIsReEstablishedThoughItsLinkWasNeverLost) {
+    for (const bool from_beta : {false, true}) {
+        PairWorld w;
+        w.pair_up();
+        ASSERT_TRUE(w.scheduler.run(w.alpha.home, w.alpha.node->sever("vol", false)));
+        ASSERT_TRUE(w.write(w.alpha, 128 * 5, 1, 8));
+        PairWorld::Side& side = from_beta ? w.beta : w.alpha;
+        const Result<void> back = w.scheduler.run(side.home, side.node->re_establish("vol", "", false));
+        ASSERT_TRUE(back) << back.error().message;
+        ASSERT_TRUE(w.until_mirrored());
+        EXPECT_TRUE(w.equal());
+        EXPECT_EQ(w.read(w.alpha, 128 * 5).value(), 8U);
+    }
+}
+
 TEST(Pair, PromoteWithContactSwapsTheRolesAndLosesNothing) {
     PairWorld w;
     w.pair_up();
