@@ -211,7 +211,7 @@ void ReplicationWorld::operate() {
 }
 
 void ReplicationWorld::promote_with_contact() {
-    if (!usable(0) || !usable(1) || !in_service_) {
+    if (!usable(0) || !usable(1) || !in_service_ || other().pair_now().role == Role::kPrimary) {
         return;
     }
     const auto r = operation(1 - active_, other().replicator().promote(SimNode::kVolume, false), "promote");
@@ -253,8 +253,21 @@ void ReplicationWorld::promote_without_contact() {
     }
     chronicle_.reached(before.connected ? "promoted by force with contact" : "promoted without contact");
     authority_ = leg(node);
+    forced_ = true;
     mirrored_was_ = mirrored_ = false;
     active_ = node;
+}
+
+/// A promotion that a cut link stopped half-way leaves no primary: the operator repeats it.
+void ReplicationWorld::finish_handover() {
+    if (!usable(0) || !usable(1)) {
+        return;
+    }
+    if (nodes_[0]->pair_now().role == Role::kSecondary && nodes_[1]->pair_now().role == Role::kSecondary) {
+        chronicle_.reached("promotion cut short");
+        const std::size_t node = random_.below(2);
+        operation(node, nodes_[node]->replicator().promote(SimNode::kVolume, false), "promote again");
+    }
 }
 
 void ReplicationWorld::sever() {
@@ -335,7 +348,8 @@ void ReplicationWorld::resume(std::size_t node) {
     mirrored_was_ = false;
     in_service_ = true;
     const SectorCount now = nodes_[node]->mirror().limits().sectors;
-    if (now < oracle_->sectors()) {
+    // A copy promoted by force may not have heard of the last resize.
+    if (now < oracle_->sectors() && !forced_) {
         chronicle_.violation("the volume shrank to " + std::to_string(now.value) + " sectors");
     }
     host_->aim(nodes_[node]->mirror(), nodes_[node]->executors());
@@ -350,7 +364,7 @@ bool ReplicationWorld::ensure_service(Duration patience) {
     while (chronicle_.result.violations.empty()) {
         if (in_service_ && usable(active_)) {
             const PairStatus s = active().pair_now();
-            if (s.serving || freeze_) {
+            if (s.role == Role::kPrimary && (s.serving || freeze_)) {
                 break;
             }
         }
@@ -375,6 +389,7 @@ bool ReplicationWorld::ensure_service(Duration patience) {
             } else {
                 bring_everything_back();
                 advance(1s);
+                finish_handover();
                 attend();
             }
         }
@@ -494,7 +509,8 @@ void ReplicationWorld::observe() {
     }
     if (usable(0) && usable(1)) {
         if (s[0].role == Role::kPrimary && s[1].role == Role::kPrimary && s[0].serving && s[1].serving &&
-            s[0].term == s[1].term && s[0].state != PairState::kUnpaired && s[1].state != PairState::kUnpaired) {
+            s[0].term == s[1].term && !forced_ && s[0].state != PairState::kUnpaired &&
+            s[1].state != PairState::kUnpaired) {
             chronicle_.violation("two primaries serve in one term");
         }
     }

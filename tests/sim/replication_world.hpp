@@ -74,6 +74,7 @@ class ReplicationWorld : public HostWorld {
     void operate();
     void promote_with_contact();
     void promote_without_contact();
+    void finish_handover();
     void sever();
     void re_establish(bool force);
     void resize();
@@ -120,6 +121,7 @@ class ReplicationWorld : public HostWorld {
     bool asking_ = false;        ///< note_sync() is under way
     LegMask authority_ = kBoth;  ///< the copies that together say what a write's fate was
     bool freeze_ = false;
+    bool forced_ = false;  ///< there was a promotion by force: two terms of one number may exist
     std::uint64_t resync_bytes_ = 0;
     bool reconnecting_ = false;
 };

@@ -243,7 +243,7 @@ void Oracle::pin(Candidates& list, Candidate& seen, const Read& read, LegMask se
     seen.pinned = std::max(seen.pinned, read.began);
     seen.seen = std::min(seen.seen, tick_);
     seen.on |= served_by;
-    if (served_from_ == served_by && w.ended < last_power_loss_) {
+    if (served_from_ == served_by && w.ended < last_power_loss_[served_by]) {
         seen.settled |= served_by;  // it came from the media
     }
     tidy(list);
@@ -323,7 +323,12 @@ void Oracle::forget_unheld(Candidate& c) {
 }
 
 void Oracle::power_loss(LegMask legs, bool settled) {
-    last_power_loss_ = last_crash_ = ++tick_;
+    last_crash_ = ++tick_;
+    for (const LegMask leg : {kLegA, kLegB}) {
+        if ((legs & leg) != 0) {
+            last_power_loss_[leg] = tick_;
+        }
+    }
     for (Candidates& list : sectors_) {
         for (Candidate& c : list) {
             c.settled = settled ? c.settled : LegMask{0};

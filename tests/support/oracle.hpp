@@ -18,6 +18,7 @@
 // Threads: the simulator's one. Time is counted in calls, so that no two things happen at once.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -146,7 +147,7 @@ class Oracle {
     LegMask served_from_;
     std::uint64_t tick_ = 1;
     std::uint64_t last_crash_ = 0;
-    std::uint64_t last_power_loss_ = 0;
+    std::array<std::uint64_t, 4> last_power_loss_{};  ///< by leg
     std::vector<Write> writes_;
     std::set<std::uint32_t> open_;
     std::vector<Candidates> sectors_;  ///< empty: only the initial zeros
