@@ -47,17 +47,16 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
 
 ArrayBody::~ArrayBody() = default;
 
-/// Every column from `cursor` on is untrusted.
-void ArrayBody::distrust_from(std::uint64_t cursor) {
+/// Before I/O starts: these columns are untrusted.
+void ArrayBody::distrust_columns(std::uint64_t from, std::uint64_t end) {
     const std::uint64_t group = kGroupStripes * geometry.strip_sectors;
     for (const auto& shard : shards) {
         if (shards.size() == 1) {
-            distrust(*shard, cursor, geometry.member_sectors);
+            distrust(*shard, from, end);
             continue;
         }
-        for (std::uint64_t first = shard->index * group; first < geometry.member_sectors;
-             first += group * shards.size()) {
-            distrust(*shard, std::max(first, cursor), std::min(first + group, geometry.member_sectors));
+        for (std::uint64_t first = shard->index * group; first < end; first += group * shards.size()) {
+            distrust(*shard, std::max(first, from), std::min(first + group, end));
         }
     }
 }
@@ -85,6 +84,9 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     next.resync_cursor = !level.redundant || assembly.forced ? next.member_sectors
                          : assembly.unclean                  ? 0
                                                              : next.resync_cursor;
+    if (assembly.unclean) {
+        next.untrusted.clear();  // all of it is, or by force nothing
+    }
     next.clean = true;  // no write of this assembly is under way; what older ones left is above the cursor
     CO_TRY_VOID(co_await commit(next));
     if (assembly.forced) {
@@ -95,13 +97,16 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     for (const VolumeRecord& v : superblock_.volumes) {
         volumes_.push_back(std::make_unique<Volume>(*this, v));
     }
-    distrust_from(superblock_.resync_cursor);
+    distrust_columns(superblock_.resync_cursor, geometry.member_sectors);
+    for (const ColumnRange& r : superblock_.untrusted) {
+        distrust_columns(r.first, r.end);
+    }
     publish_status();
-    start_resync();
+    start_resync(assembly.formatted);
     co_return Result<void>{};
 }
 
-void ArrayBody::start_resync() {
+void ArrayBody::start_resync(bool formatted) {
     const bool possible = level.layout != Layout::kParity || lost_members() == 0;
     for (const auto& shard : shards) {
         if (possible && !shard->untrusted.empty()) {
@@ -113,7 +118,9 @@ void ArrayBody::start_resync() {
     }
     resyncing_.store(true);
     event(Severity::kInfo, "resync-started", "array " + name,
-          clean_start ? "the resync of an earlier start goes on" : "the last stop was not clean");
+          formatted     ? "the array is new"
+          : clean_start ? "the resync of an earlier start goes on"
+                        : "the last stop was not clean");
     for (const auto& shard : shards) {
         if (!shard->untrusted.empty()) {
             gate_.spawn(run_resync(*shard));

@@ -157,10 +157,11 @@ class ArrayBody {
     void set_failed(std::uint32_t index, Superblock& next);
     void mark_missing(Superblock& next) const;
     [[nodiscard]] std::uint32_t can_spare() const;
-    Task<bool> close_shards(std::uint64_t& cursor);
+    Task<bool> visit_shards(Superblock& next, bool close);
+    Task<Result<void>> commit_seen(Superblock seen, bool clean);
     Task<void> run_resync(Shard& shard);
-    void start_resync();
-    void distrust_from(std::uint64_t cursor);
+    void start_resync(bool formatted);
+    void distrust_columns(std::uint64_t first, std::uint64_t end);
     Task<Result<void>> resize_at_home(std::string volume, SectorCount sectors);
     Task<Result<void>> write_piece(Lba lba, Slice from, WriteOptions options, bool repair);
     Task<Result<void>> write_pieces(Lba lba, Slice from, WriteOptions options, bool repair);

@@ -144,22 +144,65 @@ Task<Result<void>> ArrayBody::open_for_writes(Shard& shard) {
     co_return Result<void>{};
 }
 
-/// SH3: from here on every write asks first. False if one is under way or has just been; then nothing changed.
-Task<bool> ArrayBody::close_shards(std::uint64_t& cursor) {
-    cursor = geometry.member_sectors;
+namespace {
+
+/// The lowest untrusted columns of one shard, as global ranges; returns from where on there are more than were taken.
+std::uint64_t take_untrusted(const Shard& shard, std::uint64_t limit, IntervalSet& out) {
+    std::uint64_t at = 0;
+    for (std::size_t n = 0;; ++n) {
+        const auto range = shard.untrusted.next(at);
+        if (!range) {
+            return limit;
+        }
+        const std::uint64_t first = shard.global(range->first);
+        if (n > kMaxUntrusted) {
+            return first;
+        }
+        // One group at a time: the next one of this shard is elsewhere, unless there is one shard.
+        const std::uint64_t group_end = round_down(range->first, shard.group_columns) + shard.group_columns;
+        const std::uint64_t end = shard.shards == 1 ? range->second : std::min(range->second, group_end);
+        out.add(first, first + (end - range->first));
+        at = end;
+    }
+}
+
+/// What the superblock has room to say: a few ranges, and from where on everything is untrusted.
+void describe(const IntervalSet& untrusted, std::uint64_t cursor, std::uint64_t member_sectors, Superblock& next) {
+    next.untrusted.clear();
+    std::uint64_t at = 0;
+    while (const auto range = untrusted.next(at)) {
+        if (range->first >= cursor) {
+            break;
+        }
+        if (next.untrusted.size() == kMaxUntrusted || range->second >= std::min(cursor, member_sectors)) {
+            cursor = range->first;
+            break;
+        }
+        next.untrusted.push_back({range->first, range->second});
+        at = range->second;
+    }
+    next.resync_cursor = cursor;
+}
+
+}  // namespace
+
+/// Reads what is untrusted in all shards into `next`. `close`, SH3: from here on every write asks first; false if one
+/// is under way or has just been, then nothing that is written depends on it.
+Task<bool> ArrayBody::visit_shards(Superblock& next, bool close) {
+    IntervalSet untrusted;
+    std::uint64_t cursor = geometry.member_sectors;
     bool quiet = true;
     for (const auto& shard : shards) {
         co_await resume_on(*shard->executor);
         const bool recent = !stopping() && env.clock.now() - shard->last_write < kIdleBeforeClean;
         quiet = quiet && shard->writes_in_flight == 0 && !recent;
-        if (quiet) {
+        if (quiet && close) {
             shard->writable = false;
         }
-        if (const auto first = shard->untrusted.next(0)) {
-            cursor = std::min(cursor, shard->global(first->first));
-        }
+        cursor = std::min(cursor, take_untrusted(*shard, geometry.member_sectors, untrusted));
     }
     co_await resume_on(home);
+    describe(untrusted, cursor, geometry.member_sectors, next);
     co_return quiet;
 }
 
@@ -186,17 +229,24 @@ Task<Result<void>> ArrayBody::mark_clean() {
         static_cast<void>(flushed);  // what can be saved is; the error below says the rest
         co_return fail(Errc::kReadOnly, "array " + name + " is read-only and stays marked unclean");
     }
-    std::uint64_t cursor = 0;
+    Superblock seen = superblock_;
     // A shard that was closed and whose neighbour is busy asks again at its next write, which costs no I/O.
-    if (!co_await close_shards(cursor)) {
+    if (!co_await visit_shards(seen, /*close=*/true)) {
         co_return fail(Errc::kBusy, "writes are in flight");
     }
+    co_return co_await commit_seen(std::move(seen), /*clean=*/true);
+}
+
+/// Makes what visit_shards() saw durable, after a flush. REQUIRES: `control` held, home executor.
+Task<Result<void>> ArrayBody::commit_seen(Superblock seen, bool clean) {
+    // What was copied is redundancy only when it is durable: a power cut may bring back what was there before.
     CO_TRY_VOID(co_await flush_locked());
-    Superblock next = superblock_;
-    next.clean = true;
-    next.resync_cursor = cursor;
-    if (next == superblock_) {
-        co_return Result<void>{};
+    Superblock next = superblock_;  // the flush may have failed a member
+    next.clean = next.clean || clean;
+    next.resync_cursor = seen.resync_cursor;
+    next.untrusted = std::move(seen.untrusted);
+    if (!next.clean || next == superblock_) {
+        co_return Result<void>{};  // after a crash of an unclean array everything is resynced anyway
     }
     co_return co_await commit(std::move(next));
 }
@@ -220,22 +270,9 @@ Task<Result<void>> ArrayBody::checkpoint_resync() {
     if (read_only()) {
         co_return Result<void>{};
     }
-    std::uint64_t cursor = geometry.member_sectors;
-    for (const auto& shard : shards) {
-        co_await resume_on(*shard->executor);
-        if (const auto first = shard->untrusted.next(0)) {
-            cursor = std::min(cursor, shard->global(first->first));
-        }
-    }
-    co_await resume_on(home);
-    // What was copied is redundancy only when it is durable: a power cut may bring back what was there before.
-    CO_TRY_VOID(co_await flush_locked());
-    Superblock next = superblock_;
-    next.resync_cursor = std::max(next.resync_cursor, cursor);
-    if (!superblock_.clean || next == superblock_) {
-        co_return Result<void>{};  // after a crash of an unclean array everything is resynced anyway
-    }
-    co_return co_await commit(std::move(next));
+    Superblock seen = superblock_;
+    static_cast<void>(co_await visit_shards(seen, /*close=*/false));
+    co_return co_await commit_seen(std::move(seen), /*clean=*/false);
 }
 
 void ArrayBody::turn_read_only(std::string why) {

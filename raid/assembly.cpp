@@ -158,8 +158,9 @@ Result<void> admit(Assembly& out, const ArrayConfig& config, const LevelRow& lev
     const bool hole = level.layout == Layout::kParity || unknown;
     if (count > 0 && hole && (out.unclean || out.resync_unfinished)) {
         if (!config.force) {
-            return fail(Errc::kNeedsForce, "array " + config.name + " was not stopped cleanly and lacks members " +
-                                               lost +
+            return fail(Errc::kNeedsForce, "array " + config.name +
+                                               (out.unclean ? " was not stopped cleanly" : " was not fully resynced") +
+                                               " and lacks members " + lost +
                                                ": what lay on them may be wrong where writes were in flight. "
                                                "Bring them back, or start with --force");
         }

@@ -21,9 +21,11 @@ constexpr std::size_t kExtentBytes = 16;
 constexpr std::size_t kMembersAt = kHeaderBytes;
 constexpr std::size_t kAreasAt = kMembersAt + kMaxMembers * kMemberBytes;
 constexpr std::size_t kVolumesAt = kAreasAt + kMaxAreas * kAreaBytes;
-constexpr std::size_t kUsedBytes = kVolumesAt + kMaxVolumes * kVolumeBytes;
+constexpr std::size_t kUntrustedAt = kVolumesAt + kMaxVolumes * kVolumeBytes;
+constexpr std::size_t kRangeBytes = 16;
+constexpr std::size_t kUsedBytes = kUntrustedAt + kMaxUntrusted * kRangeBytes;
 constexpr std::size_t kCrcAt = kSuperblockBytes - 4;
-static_assert(kMembersAt == 256 && kAreasAt == 1536 && kVolumesAt == 1792 && kUsedBytes == 15616);
+static_assert(kMembersAt == 256 && kAreasAt == 1536 && kVolumesAt == 1792 && kUntrustedAt == 15616);
 static_assert(kUsedBytes <= kCrcAt);
 static_assert(kVolumeBytes == kVolumeNameBytes + 16 + 2 + 2 + 12 + 8 + kMaxExtents * kExtentBytes);
 
@@ -49,6 +51,7 @@ void put_header(LeWriter& w, const Superblock& sb) {
     w.put(sb.member_sectors);
     w.put(sb.resync_cursor);
     w.put(sb.log_generation);
+    w.put(static_cast<std::uint16_t>(sb.untrusted.size()));
 }
 
 Uuid get_uuid(LeReader& r) {
@@ -61,6 +64,7 @@ struct Counts {
     std::uint16_t members = 0;
     std::uint16_t areas = 0;
     std::uint16_t volumes = 0;
+    std::uint16_t untrusted = 0;
 };
 
 Counts get_header(LeReader& r, Superblock& sb) {
@@ -82,6 +86,7 @@ Counts get_header(LeReader& r, Superblock& sb) {
     sb.member_sectors = r.get<std::uint64_t>();
     sb.resync_cursor = r.get<std::uint64_t>();
     sb.log_generation = r.get<std::uint64_t>();
+    n.untrusted = r.get<std::uint16_t>();
     return n;
 }
 
@@ -186,11 +191,18 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (sb.resync_cursor > sb.member_sectors) {
         return "resync position beyond the end";
     }
+    std::uint64_t below = 0;
+    for (const ColumnRange& r : sb.untrusted) {
+        if (r.first < below || r.first >= r.end || r.end > sb.resync_cursor) {
+            return "untrusted columns out of order or beyond the resync position";
+        }
+        below = r.end;
+    }
     if (sb.array_name.empty() || sb.array_name.size() > kArrayNameBytes || sb.array_name.contains('\0')) {
         return "array name of a wrong length";
     }
-    if (sb.areas.size() > kMaxAreas || sb.volumes.size() > kMaxVolumes) {
-        return "more areas or volumes than there is room for";
+    if (sb.areas.size() > kMaxAreas || sb.volumes.size() > kMaxVolumes || sb.untrusted.size() > kMaxUntrusted) {
+        return "more areas, volumes or untrusted columns than there is room for";
     }
     if (auto why = why_areas_invalid(sb)) {
         return why;
@@ -232,6 +244,11 @@ void encode(const Superblock& sb, std::span<std::byte, kSuperblockBytes> to) {
             w.put(e.sectors.value);
         }
     }
+    LeWriter ranges(to.subspan(kUntrustedAt, kMaxUntrusted * kRangeBytes));
+    for (const ColumnRange& r : sb.untrusted) {
+        ranges.put(r.first);
+        ranges.put(r.end);
+    }
     store_le(to.data() + kCrcAt, crc32c(to.first(kCrcAt)));
 }
 
@@ -250,8 +267,8 @@ Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes
     Superblock sb;
     LeReader header(from.first(kHeaderBytes));
     const Counts n = get_header(header, sb);
-    if (n.members > kMaxMembers || n.areas > kMaxAreas || n.volumes > kMaxVolumes) {
-        return fail(Errc::kCorrupt, "superblock counts more members, areas or volumes than it has room for");
+    if (n.members > kMaxMembers || n.areas > kMaxAreas || n.volumes > kMaxVolumes || n.untrusted > kMaxUntrusted) {
+        return fail(Errc::kCorrupt, "superblock counts more of something than it has room for");
     }
     for (std::size_t i = 0; i < n.members; ++i) {
         LeReader r(from.subspan(kMembersAt + i * kMemberBytes, kMemberBytes));
@@ -277,6 +294,11 @@ Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes
         if (extents > kMaxExtents) {
             return fail(Errc::kCorrupt, "superblock: a volume has more extents than there is room for");
         }
+    }
+    LeReader ranges(from.subspan(kUntrustedAt, kMaxUntrusted * kRangeBytes));
+    for (std::size_t i = 0; i < n.untrusted; ++i) {
+        const auto first = ranges.get<std::uint64_t>();
+        sb.untrusted.push_back({first, ranges.get<std::uint64_t>()});
     }
     if (auto why = why_invalid(sb)) {
         return fail(Errc::kCorrupt, "superblock contradicts itself: " + *why);

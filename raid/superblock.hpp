@@ -27,6 +27,7 @@ inline constexpr std::uint64_t kSuperblockSectors = kSuperblockBytes / kSectorBy
 inline constexpr std::uint32_t kSuperblockVersion = 1;
 inline constexpr std::size_t kMaxVolumes = 64;
 inline constexpr std::size_t kMaxExtents = 8;
+inline constexpr std::size_t kMaxUntrusted = 40;
 inline constexpr std::size_t kArrayNameBytes = 64;
 inline constexpr std::size_t kVolumeNameBytes = 48;
 
@@ -71,6 +72,13 @@ struct VolumeRecord {
     friend bool operator==(const VolumeRecord&, const VolumeRecord&) = default;
 };
 
+/// Columns [first, end) of the members.
+struct ColumnRange {
+    std::uint64_t first = 0;
+    std::uint64_t end = 0;
+    friend bool operator==(const ColumnRange&, const ColumnRange&) = default;
+};
+
 struct Superblock {
     Uuid array_uuid;
     std::string array_name;
@@ -83,7 +91,8 @@ struct Superblock {
     Uuid previous_incarnation;  ///< of the assembly before
     bool clean = true;          ///< no write of a host can be half done
     std::uint64_t member_sectors = 0;
-    std::uint64_t resync_cursor = 0;  ///< redundancy of columns below it is right, if clean
+    std::uint64_t resync_cursor = 0;     ///< if clean: redundancy of columns below it is right, except `untrusted`
+    std::vector<ColumnRange> untrusted;  ///< ascending, below the cursor
     std::uint64_t log_generation = 0;
     std::uint16_t next_volume_number = 1;
     std::vector<AreaRecord> areas;

@@ -409,6 +409,35 @@ TEST(ArrayResync, an_unresynced_stripe_gives_no_garbage_when_a_member_dies) {
     EXPECT_LT(f.array->status().resync_done, f.array->status().resync_total);
 }
 
+TEST(ArrayResync, a_block_that_is_lost_for_good_is_remembered_and_costs_only_itself) {
+    for (const std::uint32_t shards : {1U, 4U}) {
+        ArrayFixture f({.shards = shards, .member_bytes = 4 * kMiB});
+        ASSERT_TRUE(f.create());
+        f.settle();
+        const auto data = f.pattern(2000);
+        ASSERT_TRUE(f.write(0, data));
+        ASSERT_TRUE(f.flush());
+        f.disks[0]->damage(Lba(40), SectorCount(8));
+        f.crash(/*power=*/false);
+        ASSERT_TRUE(f.reopen());
+        f.settle();
+        EXPECT_TRUE(f.environment.events().has("blocks-unreadable"));
+        ASSERT_TRUE(f.stop());
+        ArrayConfig c = f.config();
+        c.members[0].device = nullptr;
+        const auto r = f.open(c);
+        ASSERT_TRUE(r) << r.error().message;
+        const auto got = f.read(0, 2000);
+        EXPECT_EQ(got.result.error().code, Errc::kMediumError);
+        EXPECT_EQ(std::ranges::count(got.status, BlockStatus::kUnreadable), 1);
+        for (std::size_t b = 0; b < got.status.size(); ++b) {
+            const auto part = ConstBytes(got.data).subspan(b * kBlockBytes, kBlockBytes);
+            EXPECT_TRUE(got.status[b] == BlockStatus::kUnreadable ||
+                        std::ranges::equal(part, ConstBytes(data).subspan(b * kBlockBytes, kBlockBytes)));
+        }
+    }
+}
+
 TEST(ArrayResync, goes_on_where_a_clean_stop_left_it) {
     ArrayFixture f({.member_bytes = 16 * kMiB});
     ASSERT_TRUE(f.create());

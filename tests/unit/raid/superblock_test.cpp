@@ -24,6 +24,7 @@ Superblock sample() {
     sb->previous_incarnation = random.uuid();
     sb->epoch = 77;
     sb->resync_cursor = 256;
+    sb->untrusted = {{0, 8}, {64, 72}};
     sb->clean = false;
     sb->member_index = 4;
     return *sb;
@@ -76,6 +77,8 @@ TEST(Superblock, fields_that_contradict_one_another_are_named) {
         {"strip", [](Superblock& s) { s.strip_bytes = 5000; }},
         {"strip of 2 MiB", [](Superblock& s) { s.strip_bytes = 2U << 20U; }},
         {"part of a strip", [](Superblock& s) { s.member_sectors -= 8; }},
+        {"untrusted out of order", [](Superblock& s) { std::swap(s.untrusted[0], s.untrusted[1]); }},
+        {"untrusted beyond the cursor", [](Superblock& s) { s.untrusted[1].end = 257; }},
         {"cursor", [](Superblock& s) { s.resync_cursor = s.member_sectors + 1; }},
         {"name", [](Superblock& s) { s.array_name.clear(); }},
         {"area missing", [](Superblock& s) { s.areas.pop_back(); }},
