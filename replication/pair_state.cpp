@@ -146,7 +146,10 @@ Decision decide(const PairView& mine, const PairView& theirs) {
     }
     const bool move = d.verdict != Verdict::kSplitBrain && d.verdict != Verdict::kRefuse && d.verdict != Verdict::kIdle;
     if (move && mine.role == Role::kPrimary && theirs.role == Role::kPrimary) {
-        d.demote_me = mine.term < theirs.term || (mine.term == theirs.term && mine.node > theirs.node);
+        // Where data moves, the target's hosts would lose what they see; else the newer promotion wins.
+        const bool moves = d.verdict == Verdict::kSource || d.verdict == Verdict::kTarget;
+        const bool older = mine.term < theirs.term || (mine.term == theirs.term && mine.node > theirs.node);
+        d.demote_me = moves ? d.verdict == Verdict::kTarget : older;
         d.demote_peer = !d.demote_me;
     }
     return d;

@@ -100,7 +100,7 @@ struct PairStatus {
     std::uint64_t bytes_sent = 0;  ///< payload of host writes
     std::uint64_t frames_received = 0;
     std::uint64_t bytes_received = 0;
-    std::uint64_t resync_bytes_sent = 0;  ///< of all resyncs since the daemon started, zeros not shipped included
+    std::uint64_t resync_bytes_sent = 0;  ///< payload of all resyncs since the daemon started; zeros cost none
 };
 
 struct EstablishRequest {
