@@ -58,7 +58,6 @@ class Chronicle {
             result.violations.push_back(what);
         }
     }
-    [[nodiscard]] bool tracing() const { return trace_; }
 
     HistoryResult result;
 

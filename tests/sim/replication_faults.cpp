@@ -481,9 +481,10 @@ void ReplicationWorld::observe_node(std::size_t node, const PairStatus& s) {
     }
 }
 
-/// For the trace: what both sides say of themselves.
+/// For the trace: what both sides say of themselves. Asked also when nobody listens, since asking is part of the
+/// history.
 void ReplicationWorld::tell() {
-    for (std::size_t i = 0; chronicle_.tracing() && i < 2; ++i) {
+    for (std::size_t i = 0; i < 2; ++i) {
         chronicle_.say("  " + nodes_[i]->name() + (usable(i) ? ": " + describe(nodes_[i]->pair_now()) : " is down"));
     }
 }
