@@ -67,6 +67,7 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     }
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         members[m].state.store(assembly.states[m]);
+        members[m].slot = assembly.slots[m];
         lost_ += assembly.states[m] == MemberState::kInSync ? 0 : 1;
         CO_TRY(Buffer slot, env.buffers.allocate(kSuperblockBytes));
         slots_.push_back(std::move(slot));
@@ -107,6 +108,7 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
 }
 
 void ArrayBody::start_resync(bool formatted) {
+    walking_ = superblock_.resync_cursor < geometry.member_sectors;
     const bool possible = level.layout != Layout::kParity || lost_members() == 0;
     for (const auto& shard : shards) {
         if (possible && !shard->untrusted.empty()) {

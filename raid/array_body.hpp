@@ -37,6 +37,7 @@ struct Member {
     BlockDevice* device = nullptr;  ///< nullptr: missing or refused
     std::string name;
     std::atomic<MemberState> state{MemberState::kMissing};
+    std::uint64_t slot = 0;  ///< of the newest superblock on it (SB1); under `control`
 };
 
 class ArrayBody {
@@ -127,7 +128,8 @@ class ArrayBody {
 
     // --- Resync (resync.cpp) ---------------------------------------------------------------------------------------
     /// Walks the untrusted columns of one shard. Runs on the shard until done or stopped.
-    Task<void> resync_shard(Shard& shard);
+    /// True when every stripe was seen.
+    Task<bool> resync_shard(Shard& shard);
     [[nodiscard]] std::uint64_t untrusted_columns() const { return untrusted_total_.load(std::memory_order_relaxed); }
 
     // --- Life (array.cpp) --------------------------------------------------------------------------------------------
@@ -180,6 +182,8 @@ class ArrayBody {
     std::atomic<bool> resyncing_{false};
     std::uint32_t walkers_ = 0;  ///< of the resync; home only
     bool walk_complete_ = true;
+    bool walk_seen_ = true;
+    bool walking_ = false;  ///< the resync began and has not seen every stripe; home only
 
     std::vector<std::unique_ptr<Volume>> volumes_;  ///< fixed after start()
     std::unique_ptr<RingLog> log_;

@@ -58,7 +58,7 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
                 continue;
             }
             next.member_index = static_cast<std::uint16_t>(m);
-            const Lba lba = superblock_slot(members[m].device->limits().sectors, next.epoch % 2);
+            const Lba lba = superblock_slot(members[m].device->limits().sectors, 1 - members[m].slot);
             const Slice slice = slots_[m].slice(kSuperblockBytes, lba);
             encode(next, slice.data().first<kSuperblockBytes>());
             slice.clear_infos();
@@ -67,6 +67,11 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
         }
         co_await fan.all();
         next.member_index = 0;
+        for (std::uint32_t m = 0; m < geometry.members; ++m) {
+            if ((started >> m & 1U) != 0 && !fan.failure(m)) {
+                members[m].slot = 1 - members[m].slot;
+            }
+        }
         if (!fan.failed()) {
             superblock_ = std::move(next);
             publish_status();
@@ -167,14 +172,15 @@ std::uint64_t take_untrusted(const Shard& shard, std::uint64_t limit, IntervalSe
 }
 
 /// What the superblock has room to say: a few ranges, and from where on everything is untrusted.
-void describe(const IntervalSet& untrusted, std::uint64_t cursor, std::uint64_t member_sectors, Superblock& next) {
+/// The tail of a resync that has not seen every stripe is said by the cursor.
+void describe(const IntervalSet& untrusted, std::uint64_t cursor, std::uint64_t tail, Superblock& next) {
     next.untrusted.clear();
     std::uint64_t at = 0;
     while (const auto range = untrusted.next(at)) {
         if (range->first >= cursor) {
             break;
         }
-        if (next.untrusted.size() == kMaxUntrusted || range->second >= std::min(cursor, member_sectors)) {
+        if (next.untrusted.size() == kMaxUntrusted || range->second >= tail) {
             cursor = range->first;
             break;
         }
@@ -202,7 +208,7 @@ Task<bool> ArrayBody::visit_shards(Superblock& next, bool close) {
         cursor = std::min(cursor, take_untrusted(*shard, geometry.member_sectors, untrusted));
     }
     co_await resume_on(home);
-    describe(untrusted, cursor, geometry.member_sectors, next);
+    describe(untrusted, cursor, walking_ ? geometry.member_sectors : geometry.member_sectors + 1, next);
     co_return quiet;
 }
 

@@ -247,6 +247,7 @@ Result<Assembly> assemble(const std::vector<MemberReading>& readings, const Arra
     for (std::size_t i = 0; i < readings.size(); ++i) {
         TRY(const MemberState state, judge(i, readings[i], config, out));
         out.states.push_back(state);
+        out.slots.push_back(readings[i].slot);
         const std::uint64_t end = out.winner.areas.back().lba.value + out.winner.areas.back().sectors.value;
         if (state == MemberState::kInSync && readings[i].sectors < end + 2 * kSuperblockSectors) {
             return fail(Errc::kCorrupt, subject_of(config, i) + " is smaller than its superblock says");
@@ -301,11 +302,13 @@ Task<MemberReading> read_member(BufferPool& buffers, MemberSpec spec) {
     slots[0] = co_await read_slot(buffers, *spec.device, superblock_slot(sectors, 0));
     slots[1] = co_await read_slot(buffers, *spec.device, superblock_slot(sectors, 1));
     out.kind = Kind::kBlank;
-    for (SlotReading& slot : slots) {
+    for (std::uint64_t i = 0; i < slots.size(); ++i) {
+        SlotReading& slot = slots[i];
         const bool unread = slot.read_error != Errc{0};
         if (slot.superblock && (out.kind != Kind::kFound || slot.superblock->epoch > out.superblock.epoch)) {
             out.kind = Kind::kFound;
             out.superblock = *std::move(slot.superblock);
+            out.slot = i;
         } else if (out.kind != Kind::kFound && unread) {
             out.kind = slot.read_error == Errc::kMediumError ? Kind::kDamaged : Kind::kAbsent;
             out.why = slot.why;

@@ -30,6 +30,7 @@ struct MemberReading {
     std::string why;  ///< for kDamaged and kAbsent
     Superblock superblock;
     std::uint64_t sectors = 0;  ///< of the device
+    std::uint64_t slot = 1;     ///< where the superblock was
 };
 
 struct Finding {
@@ -42,8 +43,9 @@ struct Finding {
 
 struct Assembly {
     Superblock winner;
-    std::vector<MemberState> states;  ///< by place
-    bool unclean = false;             ///< the last stop was not clean
+    std::vector<MemberState> states;   ///< by place
+    std::vector<std::uint64_t> slots;  ///< where each member's newest superblock is
+    bool unclean = false;              ///< the last stop was not clean
     bool resync_unfinished = false;
     bool forced = false;  ///< degraded after an unclean stop, by force
     bool formatted = false;

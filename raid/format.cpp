@@ -133,9 +133,11 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
 
 namespace {
 
+constexpr std::uint64_t kFirstSlot = 0;
+
 Task<Result<void>> write_first_superblock(Environment& env, BlockDevice* device, Superblock sb) {
     CO_TRY(const Buffer buffer, env.buffers.allocate(kSuperblockBytes));
-    const Lba lba = superblock_slot(device->limits().sectors, sb.epoch % 2);
+    const Lba lba = superblock_slot(device->limits().sectors, kFirstSlot);
     const Slice slice = buffer.slice(kSuperblockBytes, lba);
     encode(sb, slice.data().first<kSuperblockBytes>());
     slice.clear_infos();
@@ -171,6 +173,7 @@ Task<Result<Assembly>> format(Environment& env, const ArrayConfig& config, const
     Assembly out;
     out.winner = sb;
     out.states.assign(config.members.size(), MemberState::kInSync);
+    out.slots.assign(config.members.size(), kFirstSlot);
     out.formatted = true;
     co_return out;
 }

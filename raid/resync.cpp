@@ -15,7 +15,7 @@ constexpr std::uint64_t kBatchBytes = kMiB;  ///< of each member
 constexpr std::uint64_t kCheckpoints = 16;   ///< of a whole resync
 }  // namespace
 
-Task<void> ArrayBody::resync_shard(Shard& shard) {
+Task<bool> ArrayBody::resync_shard(Shard& shard) {
     const std::uint64_t strip = geometry.strip_sectors;
     const std::uint64_t batch =
         std::clamp<std::uint64_t>(kBatchBytes / (strip * kSectorBytes), 1, MemberFan::kSlots / 4);
@@ -37,12 +37,13 @@ Task<void> ArrayBody::resync_shard(Shard& shard) {
         }
         co_await fan.all();
         if (!shard.untrusted.next(from)) {
-            break;
+            co_return true;
         }
         if (total - std::min(total, shard.untrusted.total()) >= next_checkpoint) {
             next_checkpoint += std::max<std::uint64_t>(1, total / kCheckpoints);
             Executor& here = *shard.executor;
             co_await resume_on(home);
+            walking_ = !walk_seen_;
             const Result<void> r = co_await checkpoint_resync();
             static_cast<void>(r);  // the next one, or stop(), says the same
             co_await resume_on(here);
@@ -53,14 +54,16 @@ Task<void> ArrayBody::resync_shard(Shard& shard) {
             co_await yield();
         }
     }
+    co_return false;
 }
 
 Task<void> ArrayBody::run_resync(Shard& shard) {
     co_await resume_on(*shard.executor);
-    co_await resync_shard(shard);
+    const bool seen = co_await resync_shard(shard);
     const bool complete = shard.untrusted.empty();
     co_await resume_on(home);
     walk_complete_ = walk_complete_ && complete;
+    walk_seen_ = walk_seen_ && seen;
     if (--walkers_ > 0) {
         co_return;
     }

@@ -21,6 +21,20 @@ StripeImage::StripeImage(ArrayBody& array, StripeIndex stripe, std::uint64_t beg
       bytes_((round_up(end, kSectorsPerBlock) - begin_) * kSectorBytes),
       parity_(array.geometry.parity_member(stripe)) {}
 
+namespace {
+
+/// A read that is tried once more when it failed for another reason than bad blocks or a dead device.
+Task<Result<void>> read_twice(BlockDevice& device, Lba lba, Slice to) {
+    Result<void> r = co_await device.read(lba, to, {});
+    if (!r && r.error().code != Errc::kMediumError && r.error().code != Errc::kDeviceGone) {
+        to.clear_infos();
+        r = co_await device.read(lba, to, {});
+    }
+    co_return r;
+}
+
+}  // namespace
+
 Task<Result<void>> StripeImage::load() {
     const std::uint32_t members = array_.geometry.members;
     for (std::uint32_t m = 0; m < members; ++m) {
@@ -31,7 +45,7 @@ Task<Result<void>> StripeImage::load() {
     MemberFan fan;
     for (std::uint32_t m = 0; m < members; ++m) {
         if (array_.in_sync(m)) {
-            fan.start(m, array_.members[m].device->read(lba_, slices_[m], {}));
+            fan.start(m, read_twice(*array_.members[m].device, lba_, slices_[m]));
         } else {
             slices_[m].mark_all(BlockStatus::kUnreadable);
         }

@@ -2,8 +2,8 @@
 // Superblock: what every member says about itself and its array. Two slots at the end of the member, written in turn.
 //
 // Invariants:
-//   SB1 A change is one superblock with epoch + 1, written with FUA to all in-sync members; slot = epoch mod 2, so the
-//       newest durable one is never overwritten.
+//   SB1 A change is one superblock with epoch + 1, written with FUA to all in-sync members, on each to the slot that
+//       does not hold the newest one there: that one is never overwritten.
 //   SB2 It is in effect if any in-sync member has it; assembly writes the newest again to all.
 //   SB3 Unused bytes are zero; decode() accepts only what encode() can have made.
 // Threads: any.

@@ -239,6 +239,42 @@ TEST(ArrayOpen, an_idle_array_is_clean_after_a_kill) {
     EXPECT_TRUE(f.array->status().clean_start);
 }
 
+Task<void> open_into(Environment* env, ArrayConfig config, std::unique_ptr<Array>* out, bool* done) {
+    auto r = co_await Array::open(*env, std::move(config));
+    if (r) {
+        *out = *std::move(r);
+    }
+    *done = true;
+}
+
+TEST(ArrayOpen, crashes_while_opening_never_cost_a_member_its_superblock) {
+    for (std::uint64_t seed = 0; seed < 60; ++seed) {
+        ArrayFixture f({.seed = seed + 1});
+        ASSERT_TRUE(f.create());
+        f.settle();
+        ASSERT_TRUE(f.stop());
+        for (int round = 0; round < 4; ++round) {
+            bool done = false;
+            f.scheduler.start(*f.caller, open_into(&f.environment.get(), f.config(), &f.array, &done));
+            const std::uint64_t until = f.scheduler.steps() + 20 + f.scheduler.random().below(120);
+            f.scheduler.run_until([&] { return done || f.scheduler.steps() >= until; });
+            for (auto& disk : f.disks) {
+                disk->power_cut();
+            }
+            ASSERT_TRUE(f.scheduler.run_until([&] { return done; }));
+            if (f.array) {
+                static_cast<void>(f.stop());
+            }
+            for (auto& disk : f.disks) {
+                disk->revive();
+            }
+        }
+        const auto r = f.reopen();
+        ASSERT_TRUE(r) << "seed " << seed << ": " << r.error().message;
+        EXPECT_EQ(f.array->status().state, ArrayState::kOptimal) << "seed " << seed;
+    }
+}
+
 TEST(ArrayOpen, a_config_that_differs_is_an_event_and_the_table_holds) {
     ArrayFixture f;
     ASSERT_TRUE(f.create());
