@@ -177,6 +177,34 @@ SCENARIO(LunReset, waits_for_the_tasks_of_every_session_and_tells_each_nexus_onc
     co_await two.close();
 }
 
+SCENARIO(LunReset, waits_for_own_tasks) {
+    Initiator i(w);
+    co_await i.log_in();
+    co_await send_held_read(w, i);
+    co_await send_management(i, kLunReset, kReservedTag);
+    EXPECT_FALSE((co_await i.receive(5s)).has_value());
+    w.device.release();
+    const auto reply = co_await i.receive(5s);
+    EXPECT_TRUE(reply && reply->as<TaskManagementResponse>().response == 0);
+    co_await i.close();
+}
+
+SCENARIO(LunReset, waits_for_the_tasks_of_a_session_that_has_hung_up) {
+    Initiator gone(w);
+    Initiator i(w, "iqn.2026-11.org.example:other");
+    co_await gone.log_in();
+    co_await i.log_in();
+    co_await send_held_read(w, gone);
+    co_await gone.close();
+    co_await sleep_for(w.clock(), 20ms);
+    co_await send_management(i, kLunReset, kReservedTag);
+    EXPECT_FALSE((co_await i.receive(5s)).has_value());
+    w.device.release();
+    const auto reply = co_await i.receive(5s);
+    EXPECT_TRUE(reply && reply->as<TaskManagementResponse>().response == 0);
+    co_await i.close();
+}
+
 SCENARIO(LunReset, while_data_is_being_received_drops_the_command_afterwards) {
     Initiator one(w);
     Initiator two(w, "iqn.2026-11.org.example:other");
@@ -236,6 +264,7 @@ SCENARIO(TaskSets, abort_ends_own_tasks_only_and_clear_ends_all) {
     co_await two.send(other);
     co_await sleep_for(w.clock(), 5ms);
     co_await send_management(one, kAbortTaskSet, kReservedTag);
+    EXPECT_FALSE((co_await one.receive(1s)).has_value()) << "answered while the device still works";
     w.device.release();
     EXPECT_EQ((co_await one.receive(5s))->as<TaskManagementResponse>().response, 0);
     EXPECT_EQ((co_await two.finish(other.initiator_task_tag)).status, 0);

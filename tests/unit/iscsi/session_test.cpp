@@ -212,6 +212,24 @@ SCENARIO(Residual, is_what_the_command_moves_less_what_was_expected) {
     co_await i.close();
 }
 
+SCENARIO(Residual, data_beyond_what_the_command_uses_is_received_and_dropped) {
+    Initiator i(w);
+    co_await i.log_in({"InitialR2T=No", "DataDigest=CRC32C"});
+    const std::vector<std::byte> data = pattern(32768, 8);
+    const std::vector<std::byte> before(w.device.bytes(Lba(1), 32768).begin(), w.device.bytes(Lba(1), 32768).end());
+    for (const WritePlan& plan : {WritePlan{.immediate = 32768}, WritePlan{.immediate = 512, .unsolicited = 32256},
+                                  WritePlan{.unsolicited = 32768, .segment = 20000}}) {
+        const Outcome o = co_await i.command(write10(0, 1), kWrite, 32768, data, plan);
+        EXPECT_EQ(o.status, 0);
+        EXPECT_EQ(o.flags, kResidualUnderflow);
+        EXPECT_EQ(o.residual, 32256U);
+    }
+    EXPECT_TRUE(std::ranges::equal(w.device.bytes(Lba(0), 512), ConstBytes(data).first(512)));
+    EXPECT_TRUE(std::ranges::equal(w.device.bytes(Lba(1), 32768), before));
+    co_await i.prove_healthy();
+    co_await i.close();
+}
+
 SCENARIO(Direction, that_contradicts_the_command_moves_nothing) {
     Initiator i(w);
     co_await i.log_in();
