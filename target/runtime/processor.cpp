@@ -112,8 +112,8 @@ struct Processor::Impl {
     void wake_up() {
         if (asleep.load(std::memory_order_seq_cst) && asleep.exchange(false, std::memory_order_seq_cst)) {
             wake_ups.fetch_add(1, std::memory_order_relaxed);
-            // Whoever turned asleep to false is the only one who posts until the handler has run and the processor
-            // goes to sleep again, so post_memory is in use once at most.
+            // One post per sleep. Two may be on their way at once when the processor woke by itself and slept again
+            // before the first arrived; the second handler then lives on the heap.
             asio::post(io, WakeHandler{&post_memory});
         }
     }

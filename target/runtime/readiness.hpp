@@ -11,6 +11,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <coroutine>
@@ -24,21 +25,22 @@
 namespace gemel {
 
 /// Room for one pending Asio handler; a second one at the same time goes to the heap.
+/// Threads: any. A processor's wake-up is posted from other threads, and one that was held up between claiming the
+/// wake-up and posting it may meet the next.
 class HandlerMemory {
   public:
     HandlerMemory() = default;
     HandlerMemory(const HandlerMemory&) = delete;
     HandlerMemory& operator=(const HandlerMemory&) = delete;
     void* allocate(std::size_t bytes) {
-        if (!used_ && bytes <= sizeof room_) {
-            used_ = true;
+        if (bytes <= sizeof room_ && !used_.exchange(true, std::memory_order_acquire)) {
             return &room_;
         }
         return ::operator new(bytes);
     }
     void deallocate(void* p) noexcept {
         if (p == &room_) {
-            used_ = false;
+            used_.store(false, std::memory_order_release);
             return;
         }
         ::operator delete(p);
@@ -46,7 +48,7 @@ class HandlerMemory {
 
   private:
     alignas(std::max_align_t) std::byte room_[256];
-    bool used_ = false;
+    std::atomic<bool> used_{false};
 };
 
 template <class T>

@@ -76,6 +76,42 @@ TEST(Processor, WorkPostedByManyThreadsRunsExactlyOnceEach) {
     EXPECT_EQ(count, kThreads * kEach);
 }
 
+Task<void> wake_by_itself(Clock* clock, const std::atomic<bool>* done) {
+    while (!done->load()) {
+        co_await sleep_for(*clock, std::chrono::microseconds(20));
+    }
+}
+
+// A poster may be held up between claiming a wake-up and posting it while the processor wakes by itself, sleeps again
+// and is claimed by another: two posts are then on their way. TSan and the handler memory's check see a shared slot.
+TEST(Processor, WakeUpsFromManyThreadsMeetOnesOfItsOwnTimers) {
+    RealRuntime runtime(1);
+    constexpr int kThreads = 6;
+    constexpr int kEach = 1500;
+    std::atomic<int> count{0};
+    std::atomic<bool> done{false};
+    std::vector<std::vector<Counter>> work(kThreads);
+    std::vector<std::thread> threads;
+    for (auto& list : work) {
+        list = std::vector<Counter>(kEach);
+        threads.emplace_back([&list, &count, &runtime] {
+            for (Counter& c : list) {
+                c.count = &count;
+                runtime.io(0).post(c);
+                std::this_thread::yield();
+            }
+        });
+    }
+    std::thread waker([&] { runtime.run(wake_by_itself(&runtime.environment().clock, &done)); });
+    for (auto& thread : threads) {
+        thread.join();
+    }
+    done.store(true);
+    waker.join();
+    runtime.run([]() -> Task<void> { co_return; }());
+    EXPECT_EQ(count, kThreads * kEach);
+}
+
 TEST(Processor, ABatchOfPostsWritesOneWakeUp) {
     RealRuntime runtime(2);
     // While processor 1 is blocked it is not asleep: whatever is posted to it costs no wake-up.
