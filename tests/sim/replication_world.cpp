@@ -208,8 +208,8 @@ bool ReplicationWorld::error_expected(const Error& error) {
         case Errc::kClosed:
         case Errc::kAborted:
             return !settling_ || !in_service_;
-        case Errc::kOutOfRange:
-            return false;
+        case Errc::kReadOnly:
+            return usable(active_) && active().array().status().state > raid::ArrayState::kDegraded;
         default:
             return crashing_[active_];
     }
