@@ -219,6 +219,10 @@ Task<Result<void>> Mirror::change_locked(Change change, Run regions) {
 Task<Result<void>> Mirror::change_both(Change change) {
     const auto remote = [](Mirror& self, Change c) -> Task<LegOutcome> { return self.run_leg(c, /*resync=*/false); };
     auto [local, peer] = co_await when_both(apply_local(change, /*background=*/false), remote(*this, change));
+    while (going_alone_) {
+        // The flush that precedes going alone may not have covered this write: it is answered as one of a lone primary.
+        co_await went_alone_.wait();
+    }
     if (!local) {
         // The peer may have it, this leg may not: the range is copied again once the pair is negotiated anew.
         const Run tracks = units_of(change.lba, change.sectors, kTrackSectors);

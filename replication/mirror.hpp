@@ -277,6 +277,8 @@ class Mirror : public BlockDevice, public DeviceObserver {
     Event admitted_;
     std::uint64_t hosts_inside_ = 0;
     Event hosts_left_;
+    bool going_alone_ = false;  ///< between the flush of this leg and the record that lets it serve alone (M2)
+    Event went_alone_;
 
     // Receiver
     Uuid knows_peer_;

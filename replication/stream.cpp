@@ -299,6 +299,8 @@ Task<void> Mirror::terminate_locked(std::string reason) {
 Task<Result<void>> Mirror::go_alone(PairState next) {
     hold_hosts();
     sending_ = false;
+    went_alone_.reset();
+    going_alone_ = true;
     Result<void> result = co_await device_.flush();  // M2: what only the peer might hold durably is durable here too
     if (result) {
         Superblock s = next_superblock();
@@ -324,6 +326,8 @@ Task<Result<void>> Mirror::go_alone(PairState next) {
     }
     refresh_mode();
     complete_held(result ? Result<void>{} : fail(Errc::kNotReady, why_), /*acknowledged=*/false);
+    going_alone_ = false;
+    went_alone_.set();
     admit_hosts();
     co_return result;
 }
