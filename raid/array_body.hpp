@@ -69,13 +69,22 @@ class ArrayBody {
         const std::uint64_t group = geometry.group_sectors();
         return lba.value / group == (lba.value + slice.sectors().value - 1) / group;
     }
+    /// SH1. One copy of every sector has no legs to keep equal and no parity to lock: such a write stays with its
+    /// caller.
     [[nodiscard]] Shard& shard_of(Lba lba) {
+        if (!level.redundant) {
+            for (const auto& shard : shards) {
+                if (shard->executor->is_current()) {
+                    return *shard;
+                }
+            }
+        }
         return *shards[shards.size() == 1 ? 0 : lba.value / geometry.group_sectors() % shards.size()];
     }
     /// Array data; any executor. `from` was verified.
     Task<Result<void>> write(Lba lba, Slice from, WriteOptions options) {
-        return shards.size() == 1 || one_group(lba, from) ? write_piece(lba, from, options, false)
-                                                          : write_pieces(lba, from, options, false);
+        return shards.size() == 1 || !level.redundant || one_group(lba, from) ? write_piece(lba, from, options, false)
+                                                                              : write_pieces(lba, from, options, false);
     }
     /// A write that makes the redundancy of its stripes right whatever was there.
     Task<Result<void>> repair(Lba lba, Slice from) { return write_pieces(lba, from, {}, true); }

@@ -298,6 +298,12 @@ Task<MemberReading> read_member(BufferPool& buffers, MemberSpec spec) {
         out.why = "the device is too small to be a member";
         co_return out;
     }
+    // What a killed process had in flight may be in the device's cache only. It counts from here on, superblocks and
+    // log pages alike, so it must not be lost to a power cut later.
+    if (const Result<void> flushed = co_await spec.device->flush(); !flushed) {
+        out.why = "flush failed: " + flushed.error().message;
+        co_return out;
+    }
     std::array<SlotReading, 2> slots;
     slots[0] = co_await read_slot(buffers, *spec.device, superblock_slot(sectors, 0));
     slots[1] = co_await read_slot(buffers, *spec.device, superblock_slot(sectors, 1));

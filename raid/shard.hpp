@@ -2,7 +2,9 @@
 // Shard: the part of an array that one executor owns: its locks and its knowledge of which redundancy to trust.
 //
 // Invariants:
-//   SH1 Group g of 64 stripes belongs to shard g mod shards.
+//   SH1 Group g of 64 stripes belongs to shard g mod shards. Level 0 has one copy of every sector, which its device
+//   puts
+//       in order: its writes run on the shard of their caller, and the lock orders those of one shard.
 //   SH2 A column in `untrusted` has redundancy that may be wrong; it is never used to make up data (A3).
 //   SH3 `writable` is true only while the superblock says unclean, durably.
 // Threads: everything on its executor.

@@ -21,9 +21,6 @@ StripeImage::StripeImage(ArrayBody& array, StripeIndex stripe, std::uint64_t beg
       bytes_((round_up(end, kSectorsPerBlock) - begin_) * kSectorBytes),
       parity_(array.geometry.parity_member(stripe)) {}
 
-namespace {
-
-/// A read that is tried once more when it failed for another reason than bad blocks or a dead device.
 Task<Result<void>> read_twice(BlockDevice& device, Lba lba, Slice to) {
     Result<void> r = co_await device.read(lba, to, {});
     if (!r && r.error().code != Errc::kMediumError && r.error().code != Errc::kDeviceGone) {
@@ -32,8 +29,6 @@ Task<Result<void>> read_twice(BlockDevice& device, Lba lba, Slice to) {
     }
     co_return r;
 }
-
-}  // namespace
 
 Task<Result<void>> StripeImage::load() {
     const std::uint32_t members = array_.geometry.members;
@@ -156,9 +151,10 @@ Task<Result<void>> fill_from(ArrayBody& array, Shard& shard, StripeImage& image,
         to.blocks()[b] = BlockInfo{};
     }
     if (lost) {
-        co_return fail(Errc::kMediumError, "array " + array.name + ": blocks of member " + std::to_string(member) +
-                                               " (" + array.members[member].name +
-                                               ") cannot be read nor made up from the others");
+        // A member that failed for another reason may know them the next time: then they are not lost.
+        const Errc code = image.failed_otherwise() ? Errc::kIo : Errc::kMediumError;
+        co_return fail(code, "array " + array.name + ": blocks of member " + std::to_string(member) + " (" +
+                                 array.members[member].name + ") cannot be read nor made up from the others");
     }
     co_return Result<void>{};
 }

@@ -69,6 +69,9 @@ Task<Result<void>> parity_repair(ArrayBody& array, Shard& shard, Lba lba, Slice 
 Task<Result<void>> settle_writes(ArrayBody& array, Shard& shard, const MemberFan& fan, std::uint64_t first_column,
                                  std::uint64_t end_column);
 
+/// A read of a member that is tried once more when it failed for another reason than bad blocks or a dead device.
+Task<Result<void>> read_twice(BlockDevice& device, Lba lba, Slice to);
+
 /// A read that failed with `code` and said nothing about its blocks leaves all of them unreadable (B2).
 void settle_read(Slice part, std::optional<Errc> code);
 

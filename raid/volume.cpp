@@ -127,11 +127,11 @@ Task<Result<void>> Volume::read(Lba lba, Slice to, ReadOptions options) {
         const std::size_t bytes = std::min<std::size_t>(to.size() - at, bytes_of(run.sectors));
         const Slice part = bytes == to.size() ? to : to.sub(at, bytes);
         Result<void> r = co_await array_.level.read(array_, run.lba, part, options);
-        if (!r) {
+        if (!r && r.error().code == Errc::kMediumError) {
             report(lba + at / kSectorBytes, part);
-            if (out) {
-                out = std::move(r);
-            }
+        }
+        if (!r && out) {
+            out = std::move(r);
         }
         at += bytes;
     }

@@ -55,15 +55,17 @@ Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& 
     CO_TRY(const Buffer buffer, co_await array.allocate(to.size()));
     to.mark_all(BlockStatus::kUnreadable);
     bad_legs = 0;
+    Errc failure = Errc::kMediumError;  // another one may be gone the next time: then the blocks are not lost
     for (std::uint32_t m = 0; m < array.geometry.members && !to.all_readable(); ++m) {
         if (!array.in_sync(m)) {
             continue;
         }
         const Slice part = buffer.slice(to.size(), lba);
         part.clear_infos();
-        const Result<void> r = co_await array.members[m].device->read(lba, part, {});
+        const Result<void> r = co_await detail::read_twice(*array.members[m].device, lba, part);
         if (!r) {
             detail::settle_read(part, r.error().code);
+            failure = r.error().code == Errc::kMediumError ? failure : r.error().code;
             co_await array.note_read_error(m, r.error().code);
         }
         bad_legs |= part.all_readable() ? 0 : 1U << m;
@@ -76,8 +78,8 @@ Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& 
         }
     }
     if (!to.all_readable()) {
-        co_return fail(Errc::kMediumError, "array " + array.name + ": blocks near sector " + std::to_string(lba.value) +
-                                               " cannot be read from any leg");
+        co_return fail(failure, "array " + array.name + ": blocks near sector " + std::to_string(lba.value) +
+                                    " cannot be read from any leg");
     }
     co_return Result<void>{};
 }

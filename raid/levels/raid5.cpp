@@ -144,7 +144,9 @@ Task<Result<void>> parity_sync(ArrayBody& array, Shard& shard, StripeIndex strip
     for (std::size_t b = 0; b < blocks; ++b) {
         if ((unknown[b] & ~(1U << parity)) != 0) {
             verdicts[b] = Verdict::kLost;
-            report_lost(array, shard, image.column(b), unknown[b]);
+            if (!image.failed_otherwise()) {
+                report_lost(array, shard, image.column(b), unknown[b]);
+            }
         } else {
             const ConstBytes old = old_parity.memory().subspan(b * kBlockBytes, kBlockBytes);
             const bool same = unknown[b] == 0 && std::ranges::equal(image.of(parity).block_data(b), old);
