@@ -12,7 +12,7 @@ namespace {
 constexpr std::uint64_t kReservedSectors = 600;  ///< at least what the configuration area of a small member takes
 constexpr std::uint64_t kLeastWrites = 100;
 constexpr std::uint64_t kLeastFaults = 10;
-constexpr std::uint64_t kMostRounds = 40;
+constexpr std::uint64_t kMostRounds = 400;
 constexpr Duration kPatience = 60s;  ///< virtual time within which anything healthy has ended
 
 }  // namespace

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::uint64_t kLeastWrites = 100;
 constexpr std::uint64_t kLeastFaults = 10;
-constexpr std::uint64_t kMostRounds = 60;
+constexpr std::uint64_t kMostRounds = 200;
 constexpr Duration kLongestWait = 10s;
 constexpr Duration kPatience = 120s;  ///< virtual time within which anything healthy has ended
 
