@@ -204,7 +204,6 @@ void RingLog::set_checkpoint(LogClientId client, Executor& executor, Checkpoint 
     Client& c = clients_[client];
     c.executor = &executor;
     c.checkpoint = std::move(checkpoint);
-    c.removed = false;
 }
 
 void RingLog::remove_client(LogClientId client) {
@@ -212,9 +211,6 @@ void RingLog::remove_client(LogClientId client) {
     Client& c = clients_[client];
     c.executor = nullptr;
     c.checkpoint = nullptr;
-    c.removed = true;
-    c.dropped_below = next_position_;
-    recovered_.erase(client);
 }
 
 Task<Result<std::uint64_t>> RingLog::append(LogClientId client, std::vector<std::byte> record) {

@@ -74,7 +74,6 @@ class RingLog : public DurableLog {
         std::uint64_t dropped_below = 0;
         Executor* executor = nullptr;
         Checkpoint checkpoint;
-        bool removed = false;
     };
     struct Batch {
         std::vector<Pending*> records;

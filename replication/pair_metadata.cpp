@@ -201,7 +201,7 @@ Result<void> PairMetadata::recover(SectorCount sectors) {
         TRY(const std::vector<MetadataChange> changes, decode_record(record.bytes));
         apply(changes);
     }
-    log_.set_checkpoint(client_, home_, [this] { return checkpoint(); });
+    offer_checkpoints();
     return {};
 }
 
@@ -210,7 +210,7 @@ void PairMetadata::mark_need_full() {
     superblock_.state = PairState::kNeedFull;
     superblock_.role = Role::kSecondary;
     tracks_.set({0, tracks_.size()});
-    log_.set_checkpoint(client_, home_, [this] { return checkpoint(); });
+    offer_checkpoints();
 }
 
 void PairMetadata::resize(SectorCount sectors) {
@@ -218,9 +218,18 @@ void PairMetadata::resize(SectorCount sectors) {
     tracks_.resize((sectors.value + kTrackSectors - 1) / kTrackSectors);
 }
 
+/// The log may have taken the function out just before stop() took it away: it then finds nobody alive (PM5).
+void PairMetadata::offer_checkpoints() {
+    log_.set_checkpoint(client_, home_, [this, alive = std::weak_ptr<char>(alive_)]() -> Task<Result<void>> {
+        const auto ended = []() -> Task<Result<void>> { co_return fail(Errc::kAborted, "the node is stopping"); };
+        return alive.expired() ? ended() : checkpoint();
+    });
+}
+
 Task<void> PairMetadata::stop() {
-    co_await gate_.close();
     log_.remove_client(client_);
+    alive_.reset();
+    co_await gate_.close();
 }
 
 void PairMetadata::apply(const std::vector<MetadataChange>& changes) {
@@ -309,6 +318,15 @@ Task<Result<void>> PairMetadata::append(std::vector<MetadataChange> changes) {
 }
 
 Task<Result<void>> PairMetadata::checkpoint() {
+    if (!gate_.enter()) {
+        co_return fail(Errc::kAborted, "the node is stopping");
+    }
+    Result<void> result = co_await write_checkpoint();
+    gate_.leave();
+    co_return result;
+}
+
+Task<Result<void>> PairMetadata::write_checkpoint() {
     Superblock superblock = superblock_;
     Bitmap regions = regions_;
     Bitmap tracks = tracks_;

@@ -7,6 +7,7 @@
 //   PM3 A checkpoint holds everything durable and everything of the record being appended beside it.
 //   PM4 Clearing removes the mark from memory first: whoever needs it again appends it again, behind the clearing.
 //       REQUIRES of the caller: no mark of the units cleared is being made at that time.
+//   PM5 After stop() has ended the log neither runs nor begins a checkpoint of it: the array outlives the pair.
 // Threads: the executor given.
 #pragma once
 
@@ -103,7 +104,9 @@ class PairMetadata {
     };
     Task<void> write_batches();
     Task<Result<void>> append(std::vector<MetadataChange> changes);
+    void offer_checkpoints();
     Task<Result<void>> checkpoint();
+    Task<Result<void>> write_checkpoint();
     void apply(const std::vector<MetadataChange>& changes);
 
     DurableLog& log_;
@@ -115,6 +118,7 @@ class PairMetadata {
     std::shared_ptr<Batch> pending_;
     std::shared_ptr<Batch> writing_;
     std::uint64_t records_ = 0;
+    std::shared_ptr<char> alive_ = std::make_shared<char>();  ///< until stop()
     Gate gate_;
 };
 

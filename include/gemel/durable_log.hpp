@@ -50,6 +50,7 @@ class DurableLog {
     /// appends its whole state as one record (a reserve is kept for that) and then drops what came before it.
     using Checkpoint = std::function<Task<Result<void>>()>;
     virtual void set_checkpoint(LogClientId client, Executor& executor, Checkpoint checkpoint) = 0;
+    /// The client is not asked for checkpoints any more. Its records stay: it is there again after the next start.
     virtual void remove_client(LogClientId client) = 0;
 
     [[nodiscard]] virtual std::size_t max_record_bytes() const = 0;

@@ -256,8 +256,20 @@ TEST_F(LogOnArray, a_full_log_without_checkpoints_says_so_in_bounded_time) {
     }
     EXPECT_EQ(r.error().code, Errc::kNoSpace);
     EXPECT_GT(appended, 10);
-    f.array->log().remove_client(kClient);
+    f.array->log().drop_before(kClient, 1000);
     EXPECT_TRUE(append(f, "fits again"));
+}
+
+TEST_F(LogOnArray, a_client_that_leaves_keeps_its_records_whatever_others_append) {
+    ArrayFixture f;
+    ASSERT_TRUE(f.create());
+    ASSERT_TRUE(append(f, "stays"));
+    f.array->log().remove_client(kClient);
+    ASSERT_TRUE(append(f, "of another", kOther));
+    ASSERT_TRUE(append(f, "and another", kOther));
+    ASSERT_TRUE(f.stop());
+    ASSERT_TRUE(f.reopen());
+    EXPECT_EQ(recovered(f), (std::vector<std::string>{"stays"}));
 }
 
 TEST_F(LogOnArray, lost_pages_are_an_error_until_a_client_writes_its_state_anew) {
