@@ -219,11 +219,11 @@ Task<Result<void>> ArrayBody::resize_at_home(std::string volume_name, SectorCoun
     if (volume == nullptr) {
         co_return fail(Errc::kNotFound, "array " + name + " has no volume '" + volume_name + "'");
     }
-    const auto guard = co_await control_.lock();
-    Superblock next = superblock_;
-    const auto record = std::ranges::find(next.volumes, volume_name, &VolumeRecord::name);
+    const auto turn = co_await resizes_.lock();
+    Superblock planned = superblock_;
+    const auto record = std::ranges::find(planned.volumes, volume_name, &VolumeRecord::name);
     const VolumeRecord old = *record;
-    CO_TRY_VOID(resize_volume(next, *record, sectors, geometry.sectors()));
+    CO_TRY_VOID(resize_volume(planned, *record, sectors, geometry.sectors()));
     if (*record == old) {
         co_return Result<void>{};
     }
@@ -234,7 +234,11 @@ Task<Result<void>> ArrayBody::resize_at_home(std::string volume_name, SectorCoun
             co_await sleep_for(env.clock, kDrainPoll);
         }
     }
-    const Result<void> r = co_await commit(std::move(next));
+    // Not before: the I/O waited for may itself need `control`, to open the array for writes or to fail a member.
+    const Result<void> r = co_await update_superblock([&planned](Superblock& next) -> Result<void> {
+        next.volumes = planned.volumes;
+        return {};
+    });
     if (!r && sectors < old.sectors) {
         volume->set_map(old);
     }

@@ -106,6 +106,9 @@ class ArrayBody {
     /// Member `index` has missed a write or a flush. Success: its failure is durable on the others, the array goes on
     /// without it. Error: kReadOnly (B3).
     Task<Result<void>> fail_member(std::uint32_t index, Error why);
+    /// A write or flush that left out a failed member is acknowledged only when that failure is durable (B2).
+    [[nodiscard]] bool unrecorded() const { return unrecorded_.load(std::memory_order_acquire); }
+    Task<Result<void>> await_recorded();
     /// Members missing since assembly are durably marked failed.
     Task<Result<void>> record_missing();
     /// Runs `change` on a copy of the superblock and makes it durable, or leaves everything as it was.
@@ -179,7 +182,8 @@ class ArrayBody {
 
     Superblock superblock_;
     Mutex control_;
-    Gate gate_;  ///< background work on home
+    Mutex resizes_;  ///< the volume table changes under it; taken before `control`
+    Gate gate_;      ///< background work on home
     Event stop_event_;
     bool watching_ = false;      ///< watch_idle() runs
     std::vector<Buffer> slots_;  ///< one superblock per member, under `control`
@@ -188,6 +192,7 @@ class ArrayBody {
     std::atomic<std::uint32_t> untrusted_shards_{0};
     std::atomic<std::uint64_t> untrusted_total_{0};
     std::atomic<std::uint32_t> lost_{0};
+    std::atomic<bool> unrecorded_{false};  ///< a member is failed in memory, not yet in the superblock
     std::atomic<bool> resyncing_{false};
     std::uint32_t walkers_ = 0;  ///< of the resync; home only
     bool walk_complete_ = true;

@@ -26,6 +26,7 @@ std::uint32_t ArrayBody::can_spare() const {
 }
 
 void ArrayBody::set_failed(std::uint32_t index, Superblock& next) {
+    unrecorded_.store(true, std::memory_order_release);  // before anybody can leave the member out
     members[index].state.store(MemberState::kFailed, std::memory_order_release);
     lost_.fetch_add(1, std::memory_order_acq_rel);
     next.members[index].failed = true;
@@ -74,6 +75,7 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
         }
         if (!fan.failed()) {
             superblock_ = std::move(next);
+            unrecorded_.store(false, std::memory_order_release);
             publish_status();
             co_return Result<void>{};
         }
@@ -124,6 +126,20 @@ Task<Result<void>> ArrayBody::fail_member(std::uint32_t index, Error why) {
     {
         const auto guard = co_await control_.lock();
         r = co_await fail_locked(index, std::move(why));
+    }
+    co_await resume_on(caller);
+    co_return r;
+}
+
+Task<Result<void>> ArrayBody::await_recorded() {
+    Executor& caller = Executor::current();
+    co_await resume_on(home);
+    Result<void> r;
+    {
+        const auto guard = co_await control_.lock();
+        if (unrecorded()) {
+            r = fail(Errc::kReadOnly, "array " + name + " is read-only: a failed member could not be recorded");
+        }
     }
     co_await resume_on(caller);
     co_return r;

@@ -31,6 +31,9 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
     } else if (r) {
         r = co_await level.write(*this, shard, lba, from, options);
     }
+    if (r && unrecorded()) {
+        r = co_await await_recorded();
+    }
     if (level.redundant) {
         shard.last_write = env.clock.now();
     }
@@ -71,15 +74,12 @@ Task<Result<void>> ArrayBody::flush() {
         }
     }
     co_await fan.all();
-    if (!fan.failed()) {
-        co_return Result<void>{};
-    }
-    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+    for (std::uint32_t m = 0; fan.failed() && m < geometry.members; ++m) {
         if (const auto code = fan.failure(m)) {
             CO_TRY_VOID(co_await fail_member(m, Error(*code, "flush failed")));
         }
     }
-    co_return Result<void>{};
+    co_return unrecorded() ? co_await await_recorded() : Result<void>{};
 }
 
 Task<Result<Buffer>> ArrayBody::allocate(std::size_t bytes) {

@@ -43,7 +43,6 @@ Task<bool> ArrayBody::resync_shard(Shard& shard) {
             next_checkpoint += std::max<std::uint64_t>(1, total / kCheckpoints);
             Executor& here = *shard.executor;
             co_await resume_on(home);
-            walking_ = !walk_seen_;
             const Result<void> r = co_await checkpoint_resync();
             static_cast<void>(r);  // the next one, or stop(), says the same
             co_await resume_on(here);
@@ -67,6 +66,7 @@ Task<void> ArrayBody::run_resync(Shard& shard) {
     if (--walkers_ > 0) {
         co_return;
     }
+    walking_ = walking_ && !walk_seen_;
     const Result<void> r = co_await checkpoint_resync();
     static_cast<void>(r);
     if (!stopping()) {

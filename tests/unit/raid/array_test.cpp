@@ -321,6 +321,74 @@ TEST(ArrayFailure, a_failed_flush_fails_the_member) {
     EXPECT_EQ(f.array->status().members[3].state, MemberState::kFailed);
 }
 
+/// A member whose superblock is not written as long as `held`.
+class HoldsSuperblock : public BlockDevice {
+  public:
+    HoldsSuperblock(BlockDevice& below, Clock& clock) : below_(below), clock_(clock) {}
+    [[nodiscard]] DeviceLimits limits() const override { return below_.limits(); }
+    Task<Result<void>> read(Lba lba, Slice to, ReadOptions o) override { return below_.read(lba, to, o); }
+    Task<Result<void>> write(Lba lba, Slice from, WriteOptions o) override {
+        while (held && lba >= superblock_slot(limits().sectors, 0)) {
+            co_await sleep_for(clock_, std::chrono::milliseconds(1));
+        }
+        co_return co_await below_.write(lba, from, o);
+    }
+    Task<Result<void>> flush() override { return below_.flush(); }
+    Task<Result<void>> discard(Lba lba, SectorCount count) override { return below_.discard(lba, count); }
+    [[nodiscard]] std::string name() const override { return below_.name(); }
+    bool held = false;
+
+  private:
+    BlockDevice& below_;
+    Clock& clock_;
+};
+
+Task<void> store_result(Task<Result<void>> task, std::optional<Result<void>>& out) {
+    out.emplace(co_await std::move(task));
+}
+
+Task<Result<void>> write_zeros(ArrayFixture& f, std::uint64_t lba, std::string_view volume) {
+    auto buffer = f.environment.pool().allocate(kBlockBytes);
+    const Slice slice = buffer->slice(kBlockBytes, Lba(lba));
+    std::ranges::fill(slice.data(), std::byte{0});
+    slice.seal();
+    co_return co_await f.volume(volume).write(Lba(lba), slice, {});
+}
+
+TEST(ArrayFailure, what_leaves_out_a_failed_member_is_acknowledged_only_when_the_failure_is_durable) {
+    for (const char* level : {"1", "5"}) {
+        ArrayFixture f({.level = level, .members = level[0] == '1' ? 2U : 3U});
+        std::vector<std::unique_ptr<HoldsSuperblock>> members;
+        ArrayConfig c = creating(f);
+        for (auto& m : c.members) {
+            members.push_back(std::make_unique<HoldsSuperblock>(*m.device, f.scheduler));
+            m.device = members.back().get();
+        }
+        ASSERT_TRUE(f.open(c));
+        f.settle();
+        ASSERT_TRUE(f.write(0, f.pattern(256)));
+        for (auto& m : members) {
+            m->held = true;
+        }
+        f.disks[0]->fail_next_writes(1);
+        std::optional<Result<void>> first;
+        std::optional<Result<void>> second;
+        std::optional<Result<void>> flushed;
+        f.scheduler.start(*f.caller, store_result(write_zeros(f, 0, "vol"), first));
+        ASSERT_TRUE(f.scheduler.run_until([&] { return f.array->status().members[0].state == MemberState::kFailed; }));
+        f.scheduler.start(*f.caller, store_result(write_zeros(f, 512, "vol"), second));
+        f.scheduler.start(*f.caller, store_result(f.volume().flush(), flushed));
+        f.scheduler.run_for(std::chrono::seconds(1));
+        EXPECT_FALSE(first || second || flushed) << "a crash now brings the member back, without these writes";
+        for (auto& m : members) {
+            m->held = false;
+        }
+        ASSERT_TRUE(f.scheduler.run_until([&] { return first && second && flushed; }));
+        EXPECT_TRUE(*first && *second && *flushed);
+        ASSERT_TRUE(f.stop());
+    }
+}
+
 TEST(ArrayFailure, everything_ends_when_all_members_die) {
     for (const char* level : {"0", "1", "5"}) {
         ArrayFixture f({.level = level, .members = 3, .shards = 4});
@@ -489,6 +557,20 @@ TEST(ArrayResync, goes_on_where_a_clean_stop_left_it) {
     EXPECT_TRUE(f.environment.events().has("resync-ended"));
 }
 
+TEST(ArrayResync, one_that_is_not_over_keeps_the_array_from_starting_degraded) {
+    for (const std::uint32_t shards : {1U, 4U}) {
+        ArrayFixture f({.shards = shards, .member_bytes = 16 * kMiB});
+        ASSERT_TRUE(f.create());
+        f.scheduler.run_until([&] { return f.array->status().resync_done.value > 8192; });
+        ASSERT_TRUE(f.array->status().resyncing);
+        ASSERT_TRUE(f.stop());
+        ArrayConfig c = f.config();
+        c.members[0].device = nullptr;
+        expect_refused(f, c, Errc::kNeedsForce, "not fully resynced");
+        ASSERT_TRUE(f.reopen());
+    }
+}
+
 TEST(ArrayVolumes, keep_apart_grow_shrink_and_stay_after_a_restart) {
     ArrayFixture f({.member_bytes = 4 * kMiB, .volumes = {{"a", kMiB}, {"b", kMiB}}});
     ASSERT_TRUE(f.create());
@@ -518,6 +600,26 @@ TEST(ArrayVolumes, keep_apart_grow_shrink_and_stay_after_a_restart) {
     EXPECT_EQ(f.array->free_sectors(), free + sectors_of(1536 * kKiB).value);
     EXPECT_EQ(f.scheduler.run(*f.caller, f.array->resize("none", SectorCount(8))).error().code, Errc::kNotFound);
     EXPECT_EQ(f.scheduler.run(*f.caller, f.array->resize("b", SectorCount(1U << 30U))).error().code, Errc::kNoSpace);
+}
+
+TEST(ArrayVolumes, a_shrink_waits_for_a_write_that_fails_a_member) {
+    ArrayFixture f({.member_bytes = 4 * kMiB, .volumes = {{"a", 2 * kMiB}}});
+    ASSERT_TRUE(f.create());
+    f.settle();
+    ASSERT_TRUE(f.write(0, f.pattern(8), {}, "a"));
+    for (auto& disk : f.disks) {
+        disk->stall(std::chrono::milliseconds(100));
+    }
+    f.disks[0]->fail_next_writes(1);
+    std::optional<Result<void>> written;
+    std::optional<Result<void>> shrunk;
+    f.scheduler.start(*f.caller, store_result(write_zeros(f, 0, "a"), written));
+    f.scheduler.run_for(std::chrono::milliseconds(1));
+    f.scheduler.start(*f.caller, store_result(f.array->resize("a", sectors_of(kMiB)), shrunk));
+    ASSERT_TRUE(f.scheduler.run_until([&] { return written && shrunk; }, std::chrono::seconds(60)));
+    EXPECT_TRUE(*written && *shrunk);
+    EXPECT_EQ(f.array->status().members[0].state, MemberState::kFailed);
+    EXPECT_EQ(f.volume("a").limits().sectors, sectors_of(kMiB));
 }
 
 TEST(ArrayVolumes, a_discard_reads_as_zeros) {
