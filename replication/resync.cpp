@@ -72,6 +72,11 @@ Task<Result<void>> Mirror::begin_resync(std::uint64_t run, bool full) {
     if (!resyncing(run)) {
         co_return fail(Errc::kClosed, "the link was lost");
     }
+    // M2: from RESYNC_BEGIN on the peer's copy counts no more; what perhaps only it holds durably must be durable here.
+    CO_TRY_VOID(co_await device_.flush());
+    if (!resyncing(run)) {
+        co_return fail(Errc::kClosed, "the link was lost");
+    }
     FrameHeader begin;
     begin.type = FrameType::kResyncBegin;
     begin.pair_id = pair_id();

@@ -122,6 +122,24 @@ TEST(Pair, APrimaryThatLosesPowerIsBroughtUpToDateByItsPeerBeforeItServes) {
     EXPECT_TRUE(w.equal());
 }
 
+TEST(Pair, APrimaryThatLosesPowerAsTheSourceOfAResyncKeepsWhatItsPeerHadBefore) {
+    PairWorld w;
+    w.defaults.flush_interval = std::chrono::hours(1);
+    w.defaults.resync_bytes_per_second = 64 * kKiB;
+    w.pair_up();
+    ASSERT_TRUE(w.write(w.alpha, 2048, 8, 4));  // acknowledged by both, not flushed
+    w.kill(w.beta);
+    w.restart(w.beta);
+    ASSERT_TRUE(w.until([&] { return w.status(w.alpha).resync.running && w.status(w.alpha).resync.total_bytes > 0; }));
+    ASSERT_EQ(w.status(w.beta).state, PairState::kResyncTarget);
+    w.kill(w.alpha, /*power=*/true);  // beta's copy had it when it stopped being one that counts
+    w.defaults.resync_bytes_per_second = 0;
+    w.restart(w.alpha);
+    ASSERT_TRUE(w.until_mirrored());
+    EXPECT_EQ(w.read(w.alpha, 2048).value(), 4U);
+    EXPECT_TRUE(w.equal());
+}
+
 TEST(Pair, APrimaryThatIsTheTargetOfAResyncStaysTheTargetWhenTheLinkIsLost) {
     PairWorld w;
     w.defaults.resync_bytes_per_second = 256 * kKiB;
