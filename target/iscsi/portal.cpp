@@ -25,6 +25,10 @@ bool is_wildcard_address(std::string_view address) {
     return address.starts_with("0.0.0.0:") || address.starts_with("[::]:");
 }
 
+bool is_loopback_address(std::string_view address) {
+    return address.starts_with("127.") || address.starts_with("[::1]:");
+}
+
 /// Closes a stream whose login takes too long.
 struct LoginTimer : Timer {
     explicit LoginTimer(Stream& s) : stream(s) {
@@ -271,10 +275,15 @@ Task<std::shared_ptr<Session>> Server::Impl::admit_session(const LoginMachine& m
         co_return same ? refuse(LoginStatus::kTooManyConnections, "a session has one connection only")
                        : refuse(LoginStatus::kSessionDoesNotExist, "no session has that TSIH");
     }
-    // Session reinstatement (RFC 7143 §6.3.5): the old session's commands end before the new session begins.
+    // Session reinstatement (RFC 7143 §6.3.5): the old session's commands end before the new session begins. A device
+    // that does not answer must not make the initiator's attempts pile up: it is told in time to try again later.
+    const TimePoint due = env_.clock.now() + config_.limits.login_timeout / 2;
     while (const std::shared_ptr<Session> old = stopping_ ? nullptr : find_session(machine)) {
         co_await ask_to_close(old);
-        co_await old->ended.wait();
+        if (!co_await old->ended.wait_until(env_.clock, due)) {
+            co_return refuse(LoginStatus::kServiceUnavailable,
+                             "commands of the earlier session of " + printable(machine.initiator()) + " still run");
+        }
     }
     if (stopping_) {
         co_return refuse(LoginStatus::kServiceUnavailable, "the target is stopping");
@@ -396,7 +405,9 @@ std::string Server::Impl::send_targets(const Session& session, std::string_view 
         const std::string tag = "," + std::to_string(target.portal_group_tag);
         append_pair(out, key_row(KeyId::kTargetAddress).name, session.local_address + tag);
         for (const std::string& address : addresses_) {
-            if (address != session.local_address && !is_wildcard_address(address)) {
+            // Another machine would look for a loopback address on itself.
+            const bool reachable = !is_loopback_address(address) || is_loopback_address(session.local_address);
+            if (address != session.local_address && !is_wildcard_address(address) && reachable) {
                 append_pair(out, key_row(KeyId::kTargetAddress).name, address + tag);
             }
         }

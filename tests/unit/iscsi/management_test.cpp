@@ -316,6 +316,28 @@ SCENARIO(Reinstatement, ends_the_old_session_and_its_commands_before_the_new_one
     co_await fresh.close();
 }
 
+SCENARIO(Reinstatement, is_put_off_while_the_device_does_not_answer) {
+    Initiator old(w);
+    co_await old.log_in();
+    co_await send_held_read(w, old);
+    for (int attempt = 0; attempt < 3; ++attempt) {
+        Initiator fresh(w);
+        const auto reply = co_await fresh.try_login();
+        EXPECT_TRUE(reply && reply->status_class == 3 && reply->status_detail == 1) << "attempt " << attempt;
+        EXPECT_TRUE(co_await fresh.wait_closed(5s));
+        EXPECT_EQ(w.server->status().logging_in, 0U) << "the attempt still waits";
+        co_await fresh.close();
+    }
+    EXPECT_TRUE(old.closed());
+    EXPECT_EQ(w.server->status().sessions.size(), 1U);
+    w.device.release();
+    Initiator fresh(w);
+    co_await fresh.log_in();
+    co_await fresh.prove_healthy();
+    co_await old.close();
+    co_await fresh.close();
+}
+
 SCENARIO(Reinstatement, needs_the_same_name_isid_and_target) {
     Initiator one(w);
     co_await one.log_in();
