@@ -307,7 +307,7 @@ void Connection::handle_nop_out(ControlRequest& request) {
     if (pdu.initiator_task_tag == kReservedTag) {
         const bool answers_ping = pdu.target_transfer_tag == ping_tag_ && ping_tag_ != kReservedTag;
         if (answers_ping) {
-            ping_tag_ = kReservedTag;
+            ping_waits_ = false;
         } else if (!pdu.immediate || pdu.target_transfer_tag != kReservedTag) {
             reject(request.bhs, RejectReason::kInvalidPduField);
         }
@@ -396,13 +396,14 @@ void Connection::keepalive() {
     const bool silent = receiver_.total_bytes() == bytes_at_tick_;
     bytes_at_tick_ = receiver_.total_bytes();
     if (!silent) {
-        ping_tag_ = kReservedTag;
-    } else if (ping_tag_ != kReservedTag) {
+        ping_waits_ = false;  // an answer that comes later still is one
+    } else if (ping_waits_) {
         close();
         return;
     } else {
         NopIn ping;
         ping.target_transfer_tag = ping_tag_ = next_transfer_tag();
+        ping_waits_ = true;
         sender_.queue_control(ping, {}, StatSn::kShows);
     }
     fail_stalled_tasks();

@@ -156,7 +156,8 @@ class Connection final : private SendSource {
     std::uint64_t keepalive_tick_ = 0;
     std::uint64_t bytes_at_tick_ = 0;
     std::uint32_t management_running_ = 0;
-    std::uint32_t ping_tag_ = kReservedTag;  ///< of the NOP-In that waits for its answer
+    std::uint32_t ping_tag_ = kReservedTag;  ///< of the last NOP-In that asks for an answer
+    bool ping_waits_ = false;                ///< it is not answered, and nothing else has come since
 };
 
 }  // namespace gemel::iscsi

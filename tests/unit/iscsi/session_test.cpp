@@ -308,6 +308,23 @@ SCENARIO(Nop, an_idle_initiator_is_asked_and_a_dead_one_is_dropped) {
     co_await i.close();
 }
 
+SCENARIO(Nop, an_answer_that_other_traffic_overtakes_is_not_rejected) {
+    Initiator i(w);
+    co_await i.log_in();
+    const auto ping = co_await i.receive(60s);
+    EXPECT_TRUE(ping.has_value());
+    EXPECT_EQ((co_await i.command(test_unit_ready(), kFinal, 0)).status, 0);
+    EXPECT_FALSE((co_await i.receive(16s)).has_value()) << "asked although a command came";
+    NopOut answer;
+    answer.immediate = true;
+    answer.target_transfer_tag = ping->as<NopIn>().target_transfer_tag;
+    answer.cmd_sn = i.cmd_sn;
+    co_await i.send(answer);
+    EXPECT_FALSE((co_await i.receive(5s)).has_value()) << "the late answer was rejected";
+    co_await i.prove_healthy();
+    co_await i.close();
+}
+
 SCENARIO(Logout, answers_what_runs_and_then_closes) {
     Initiator i(w);
     co_await i.log_in();
