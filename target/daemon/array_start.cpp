@@ -188,10 +188,25 @@ Task<Result<StartedArray>> format(const ArrayStart& start) {
     co_return started;
 }
 
+std::string_view advice_for(Errc code) {
+    switch (code) {
+        case Errc::kNeedsForce:
+            return "start gemeld once with --force and the array's name if you accept that";
+        case Errc::kNotFound:
+            return "check the paths of its members; create = true formats blank ones, if the state directory has no "
+                   "record of the array";
+        default:
+            return "";
+    }
+}
+
 /// A crash came between the two records. The array is complete, untouched or torn; it holds nothing of any host.
 Task<Result<StartedArray>> finish_format(const ArrayStart& start) {
     auto started = co_await assemble(start);
     if (!started && started.error().code == Errc::kNotFound) {
+        if (!start.array.create) {  // AR1
+            co_return std::unexpected(explain(start, std::move(started).error(), advice_for(Errc::kNotFound)));
+        }
         co_return co_await format(start);
     }
     if (started && started->array->status().state == raid::ArrayState::kOptimal) {
@@ -208,18 +223,6 @@ Task<Result<StartedArray>> finish_format(const ArrayStart& start) {
                     "It holds no data: wipe its members (remove those that are files) and remove {}",
                     start.array.name, started ? "" : ": ", started ? "" : started.error().message,
                     start.state.resolve("arrays/" + start.array.name)));
-}
-
-std::string_view advice_for(Errc code) {
-    switch (code) {
-        case Errc::kNeedsForce:
-            return "start gemeld once with --force and the array's name if you accept that";
-        case Errc::kNotFound:
-            return "check the paths of its members; create = true formats blank ones, if the state directory has no "
-                   "record of the array";
-        default:
-            return "";
-    }
 }
 
 Task<Result<StartedArray>> open_existing(const ArrayStart& start, std::optional<ArrayRecord> record) {

@@ -172,6 +172,18 @@ TEST_F(ArrayStartTest, ACreationThatWasInterruptedIsFinishedIfAllOrNothingWasFor
     EXPECT_EQ(state_->array_record("r5").value()->uuid, *first);
 }
 
+TEST_F(ArrayStartTest, ACreationThatWasInterruptedIsNotBegunAgainWithoutCreate) {
+    const ArrayRecord interrupted{ArrayRecord::State::kFormatting, Uuid{}};
+    ASSERT_TRUE(state_->write_array_record("r5", interrupted).has_value());
+    array_.create = false;
+    for (const char* member : {"m0", "m1", "m2"}) {
+        std::ofstream(root_ / member) << std::string(8U << 20U, '\0');
+    }
+    expect_refused("no member holds array r5");
+    EXPECT_EQ(bytes_of_member("m0"), std::string(8U << 20U, '\0'));
+    EXPECT_EQ(state_->array_record("r5").value(), interrupted);
+}
+
 TEST_F(ArrayStartTest, ACreationThatWasInterruptedHalfWayIsRefusedWithInstructions) {
     const auto first = start();
     ASSERT_TRUE(first.has_value()) << first.error().message;
