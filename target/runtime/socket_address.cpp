@@ -58,6 +58,11 @@ std::string SocketAddress::text() const {
     }
     if (family() == AF_INET6) {
         const auto* in = reinterpret_cast<const sockaddr_in6*>(&storage);
+        if (IN6_IS_ADDR_V4MAPPED(&in->sin6_addr)) {
+            // An IPv4 peer of a socket that listens on [::]: initiators cannot log in to [::ffff:10.0.0.1].
+            ::inet_ntop(AF_INET, in->sin6_addr.s6_addr + 12, host, sizeof host);
+            return std::string(host) + ":" + std::to_string(ntohs(in->sin6_port));
+        }
         ::inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
         return "[" + std::string(host) + "]:" + std::to_string(ntohs(in->sin6_port));
     }

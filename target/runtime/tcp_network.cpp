@@ -222,9 +222,13 @@ class TcpListener final : public Listener {
     Readiness socket_;
     std::string local_;
     std::string unix_path_;
+    unsigned accepted_ = 0;
 };
 
 Task<Result<std::unique_ptr<Stream>>> TcpListener::accept() {
+    if (++accepted_ % kOperationsPerTurn == 0) {
+        co_await yield();  // TN4: nor may those who connect without end keep everybody else from running
+    }
     for (;;) {
         if (socket_.closed()) {
             co_return fail(Errc::kClosed, "the listener on " + local_ + " was closed");
