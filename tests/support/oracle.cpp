@@ -57,9 +57,15 @@ Oracle::Candidates& Oracle::at(std::uint64_t sector) {
     return list;
 }
 
-/// O1.
-bool Oracle::before(const Candidate& v, const Candidate& w) const {
-    return writes_[v.write].ended <= std::max(writes_[w.write].began, w.pinned);
+/// O1, by what reads from all of `legs` have shown.
+bool Oracle::before(const Candidate& v, const Candidate& w, LegMask legs) const {
+    std::uint64_t pinned = kNever;
+    for (const LegMask leg : {kLegA, kLegB}) {
+        if ((legs & leg) != 0) {
+            pinned = std::min(pinned, w.pinned[leg]);
+        }
+    }
+    return writes_[v.write].ended <= std::max(writes_[w.write].began, pinned);
 }
 
 std::uint64_t Oracle::oldest_read() const {
@@ -117,7 +123,7 @@ void Oracle::acknowledge(Id id, bool fua, LegMask legs) {
         mine->on |= legs;
         mine->durable |= fua ? legs : LegMask{0};
         for (Candidate& v : list) {
-            if (v.write != id && v.died == kNever && before(v, *mine)) {
+            if (v.write != id && v.died == kNever && before(v, *mine, legs_)) {
                 v.died = tick_;  // O3
                 v.died_by_read = false;
             }
@@ -240,7 +246,7 @@ void Oracle::pin(Candidates& list, Candidate& seen, const Read& read, LegMask se
     if (!alone) {
         return;
     }
-    seen.pinned = std::max(seen.pinned, read.began);
+    seen.pinned[served_by] = std::max(seen.pinned[served_by], read.began);
     seen.seen = std::min(seen.seen, tick_);
     seen.on |= served_by;
     if (served_from_ == served_by && w.ended < last_power_loss_[served_by]) {
@@ -259,7 +265,8 @@ void Oracle::tidy(Candidates& list) const {
     for (const Candidate& v : list) {
         if (v.died < oldest &&
             std::ranges::any_of(
-                list, [&](const Candidate& g) { return g.write != v.write && g.durable == legs_ && before(v, g); })) {
+                list,
+                [&](const Candidate& g) { return g.write != v.write && g.durable == legs_ && before(v, g, legs_); })) {
             gone.push_back(v.write);
         }
     }
@@ -317,7 +324,7 @@ void Oracle::crash() {
 /// What no leg holds any more orders nothing: the value that a read saw may be gone, and an older one back.
 void Oracle::forget_unheld(Candidate& c) {
     if (c.on == 0) {
-        c.pinned = 0;
+        c.pinned = {};
         c.seen = kNever;
     }
 }
@@ -344,8 +351,10 @@ void Oracle::serve_from(LegMask legs) {
     ++tick_;
     for (Candidates& list : sectors_) {
         for (Candidate& v : list) {
-            const bool dead = std::ranges::any_of(
-                list, [&](const Candidate& g) { return g.write != v.write && (g.on & legs) != 0 && before(v, g); });
+            const bool dead = std::ranges::any_of(list, [&](const Candidate& g) {
+                return g.write != v.write && (((g.on & legs & kLegA) != 0 && before(v, g, kLegA)) ||
+                                              ((g.on & legs & kLegB) != 0 && before(v, g, kLegB)));
+            });
             if (!dead) {
                 v.died = kNever;
                 v.died_by_read = false;
@@ -361,6 +370,7 @@ void Oracle::synced(LegMask from, LegMask to) {
         for (Candidate& c : list) {
             c.on = static_cast<LegMask>((c.on & from) != 0 ? c.on | to : c.on & ~to);
             c.durable = static_cast<LegMask>((c.durable & from) != 0 ? c.durable | to : c.durable & ~to);
+            c.pinned[to] = c.pinned[from];
             forget_unheld(c);
         }
     }
@@ -370,7 +380,7 @@ void Oracle::undefine(Lba lba, SectorCount sectors) {
     ++tick_;
     for (std::uint64_t s = lba.value; s < lba.value + sectors.value && s < sectors_.size(); ++s) {
         std::erase_if(sectors_[s], [&](const Candidate& c) { return writes_[c.write].state != State::kOpen; });
-        sectors_[s].insert(sectors_[s].begin(), Candidate{.write = kAnything, .on = legs_, .durable = legs_});
+        sectors_[s].insert(sectors_[s].begin(), Candidate{.write = kAnything, .on = legs_});
     }
 }
 
@@ -411,8 +421,9 @@ std::string Oracle::describe(std::uint64_t sector) const {
                (w.zeros ? " zeros " : " ") + std::to_string(w.began) + ".." +
                (w.ended == kNever ? "" : std::to_string(w.ended)) +
                (c.died == kNever ? " alive" : " died " + std::to_string(c.died) + (c.died_by_read ? " by read" : "")) +
-               (c.pinned > 0 ? " pinned " + std::to_string(c.pinned) : "") + " on " + std::to_string(c.on) +
-               " durable " + std::to_string(c.durable) + "]";
+               (c.pinned[kLegA] > 0 ? " pinned " + std::to_string(c.pinned[kLegA]) : "") +
+               (c.pinned[kLegB] > 0 ? " pinned on B " + std::to_string(c.pinned[kLegB]) : "") + " on " +
+               std::to_string(c.on) + " durable " + std::to_string(c.durable) + "]";
     }
     return out;
 }

@@ -115,9 +115,9 @@ class Oracle {
     };
     struct Candidate {
         std::uint32_t write;
-        std::uint64_t pinned = 0;     ///< start of the last read that returned it
-        std::uint64_t seen = kNever;  ///< end of the first such read
-        std::uint64_t died = kNever;  ///< a read that began later may not return it
+        std::array<std::uint64_t, 4> pinned{};  ///< by leg: start of the last read there that returned it
+        std::uint64_t seen = kNever;            ///< end of the first such read
+        std::uint64_t died = kNever;            ///< a read that began later may not return it
         bool died_by_read = false;
         LegMask on = 0;       ///< legs that surely hold it, or something newer
         LegMask durable = 0;  ///< legs where it survives power loss
@@ -131,7 +131,7 @@ class Oracle {
     using Candidates = std::vector<Candidate>;
 
     [[nodiscard]] Candidates& at(std::uint64_t sector);
-    [[nodiscard]] bool before(const Candidate& v, const Candidate& w) const;
+    [[nodiscard]] bool before(const Candidate& v, const Candidate& w, LegMask legs) const;
     [[nodiscard]] Candidate* allowed(Candidates& list, const Read& read, std::uint32_t write);
     [[nodiscard]] Candidate* allowed_zeros(Candidates& list, const Read& read);
     void check_sector(const Read& read, std::uint64_t sector, ConstBytes data, LegMask served_by);
