@@ -29,7 +29,13 @@ DeviceLimits Mirror::limits() const {
 }
 
 Uuid Mirror::identity() const {
+    const std::lock_guard lock(identity_mutex_);
     return identity_;
+}
+
+void Mirror::set_identity(Uuid identity) {
+    const std::lock_guard lock(identity_mutex_);
+    identity_ = identity;
 }
 
 std::uint32_t Mirror::pair_id() const {
@@ -411,7 +417,7 @@ Task<void> Mirror::start() {
         const Result<void> attached = s == meta_.superblock() ? Result<void>{} : co_await meta_.commit_superblock(s);
         serving_ = attached.has_value() && alone();
         sectors_.store(s.sectors);
-        identity_ = s.identity;
+        set_identity(s.identity);
         if (!attached) {
             why_ = "the pair's metadata cannot be written: " + attached.error().message;
         } else if (primary() && !serving_) {

@@ -21,6 +21,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 
 #include "gemel/interval_lock.hpp"
@@ -225,6 +226,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     [[nodiscard]] bool primary() const { return meta_.superblock().role == Role::kPrimary; }
     [[nodiscard]] bool live(std::uint64_t session) const { return phase_ != Phase::kDown && session == session_; }
     Clock& clock() { return context_.env.clock; }
+    void set_identity(Uuid identity);
     void emit(std::string_view event, Severity severity, std::string cause, std::string action = {});
 
     NodeContext& context_;
@@ -237,7 +239,8 @@ class Mirror : public BlockDevice, public DeviceObserver {
     std::atomic<Mode> mode_{Mode::kNotReady};
     std::atomic<std::uint64_t> sectors_;
     std::atomic<std::uint64_t> through_{0};
-    Uuid identity_;
+    mutable std::mutex identity_mutex_;  ///< hosts ask for the identity on any executor
+    Uuid identity_;                      ///< guarded by identity_mutex_
 
     Phase phase_ = Phase::kDown;
     Link* link_ = nullptr;

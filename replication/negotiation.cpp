@@ -268,7 +268,7 @@ void Mirror::pair_unknown(Link& link, const std::string& why) {
             if (self.meta_.superblock().state == PairState::kPreparing && !self.stopping_) {
                 const Result<void> undone = co_await self.meta_.commit_superblock(Superblock{});
                 self.last_error_ = undone ? "an establish was not completed" : undone.error().message;
-                self.identity_ = self.info_.uuid;
+                self.set_identity(self.info_.uuid);
                 self.refresh_mode();
             }
         };

@@ -211,7 +211,7 @@ Task<Result<void>> Mirror::prepare_secondary(Link& link, const wire::Operation& 
     changes.push_back({MetadataOp::kSuperblock, s, {}});
     Result<void> done = co_await meta_.commit(std::move(changes));
     if (done) {
-        identity_ = s.identity;
+        set_identity(s.identity);
         sectors_.store(s.sectors);
     }
     refresh_mode();
@@ -241,7 +241,7 @@ Task<Result<void>> Mirror::abort_secondary(const wire::Operation& op) {
     }
     const Mutex::Guard guard = co_await transition_.lock();
     CO_TRY_VOID(co_await meta_.commit_superblock(Superblock{}));
-    identity_ = info_.uuid;
+    set_identity(info_.uuid);
     refresh_mode();
     co_return Result<void>{};
 }
