@@ -47,7 +47,7 @@ class FileDevice final : public BlockDevice {
     Task<Result<void>> discard(Lba lba, SectorCount count) override;
 
   private:
-    static constexpr std::size_t kMaxProcessors = 256;
+    static constexpr std::size_t kMaxProcessors = ProcessorPool::kMostIoProcessors + 1;  ///< with the main one
 
     /// Moves all bytes, whatever the system takes at once. Returns 0, or a positive errno; kEndOfFile for a read past
     /// the end.

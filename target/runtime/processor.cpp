@@ -352,7 +352,7 @@ struct ProcessorPool::Thread {
 
 ProcessorPool::ProcessorPool(const PoolOptions& options) {
     const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
-    const unsigned count = options.io_processors == 0 ? cores : options.io_processors;
+    const unsigned count = std::min(kMostIoProcessors, options.io_processors == 0 ? cores : options.io_processors);
     for (unsigned i = 0; i <= count; ++i) {
         ProcessorOptions o;
         o.name = i == 0 ? "main" : "io-" + std::to_string(i);

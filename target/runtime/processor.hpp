@@ -92,6 +92,8 @@ struct PoolOptions {
 
 class ProcessorPool {
   public:
+    static constexpr unsigned kMostIoProcessors = 256;  ///< a machine with more cores uses so many
+
     explicit ProcessorPool(const PoolOptions& options);
     /// Stops and joins what still runs.
     ~ProcessorPool();

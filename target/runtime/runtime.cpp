@@ -66,8 +66,9 @@ Result<Uuid> read_boot_id() {
 
 Result<std::unique_ptr<Runtime>> Runtime::create(const RuntimeOptions& options, EventSink& events) {
     TRY(const Uuid boot_id, read_boot_id());
-    const unsigned count =
+    const unsigned wanted =
         options.io_processors == 0 ? std::max(1U, std::thread::hardware_concurrency()) : options.io_processors;
+    const unsigned count = std::min(ProcessorPool::kMostIoProcessors, wanted);
     ArenaOptions arenas;
     arenas.bytes = options.memory_bytes;
     arenas.arenas = count + 1;

@@ -15,7 +15,7 @@
 namespace gemel {
 
 struct RuntimeOptions {
-    unsigned io_processors = 0;  ///< 0: as many as cores
+    unsigned io_processors = 0;  ///< 0: as many as cores; at most ProcessorPool::kMostIoProcessors
     bool pin = false;
     std::size_t memory_bytes = 256U << 20U;  ///< bound of all buffers
     bool huge_pages = false;
