@@ -198,6 +198,9 @@ Task<Result<void>> Mirror::change_locked(Change change, Run regions) {
             co_await wait_admitted();
             continue;
         }
+        if (change.lba.value + change.sectors.value > sectors_.load()) {  // the volume shrank while the write waited
+            co_return fail(Errc::kOutOfRange, "the range ends beyond volume " + info_.name);
+        }
         const bool single = alone();
         if (late) {
             break;

@@ -344,6 +344,9 @@ Result<std::string> Mirror::check_direction(const std::string& from_node, bool f
     }
     const bool me = from_node == context_.config.node;
     mine.choice = me ? Choice::kThisSide : Choice::kOtherSide;
+    if (me) {
+        mine.term.counter = std::max(mine.term.counter, theirs.term.counter) + 1;  // as choose_direction() will
+    }
     const Decision chosen = decide(mine, theirs);
     if (chosen.verdict == Verdict::kRefuse) {
         return fail(Errc::kRefused, chosen.reason);

@@ -46,7 +46,14 @@ int chosen(const PairView& mine, const PairView& theirs) {
     if (a != 0 && b != 0 && a != b) {
         return 2;
     }
-    return a != 0 ? a : b;
+    const int word = a != 0 ? a : b;
+    const PairView& winner = word > 0 ? mine : theirs;
+    const PairView& loser = word > 0 ? theirs : mine;
+    // A choice counts only against what it was made against. It takes a term above all that was known then: a primary
+    // that goes alone in a term not below it was promoted since, and what it acknowledged is nobody's to give up.
+    const bool overtaken = word != 0 && loser.choice == Choice::kNone && loser.role == Role::kPrimary &&
+                           loser.base != 0 && loser.term != winner.term && loser.term.counter >= winner.term.counter;
+    return overtaken ? 0 : word;
 }
 
 /// Equal generations: the copies hold the same data but for marked regions and tracks.
