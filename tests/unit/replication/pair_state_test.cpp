@@ -126,6 +126,14 @@ TEST(Decision, ByCases) {
     cases.back().what = "split brain, operator chose";
     cases.back().b.choice = Choice::kOtherSide;
     cases.back().expected = Verdict::kSource;
+    for (const std::uint64_t counter : {1U, 2U, 3U}) {
+        cases.push_back(cases[2]);
+        cases.back().what = "operator chose a in term 2, b was promoted alone in term " + std::to_string(counter);
+        cases.back().a.choice = Choice::kThisSide;
+        cases.back().a.term = {2, 7};
+        cases.back().b.term = {counter, 9};
+        cases.back().expected = counter < 2 ? Verdict::kSource : Verdict::kSplitBrain;
+    }
     cases.push_back(cases[6]);
     cases.back().what = "another pair";
     cases.back().a.pair.bytes[0] = std::byte{1};
