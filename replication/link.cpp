@@ -325,7 +325,8 @@ Task<Result<void>> Link::handle(Frame frame) {
         case FrameHandler::kHandshake:
             co_return fail(Errc::kProtocol, "a second greeting");
         case FrameHandler::kLink:
-            if (frame.header.type == FrameType::kPing) {
+            // Whatever is queued ahead of data shows life as well: a peer that pings and never reads fills no queue.
+            if (frame.header.type == FrameType::kPing && urgent_.empty()) {
                 FrameHeader pong;
                 pong.type = FrameType::kPong;
                 send_control(pong, {}, /*urgent=*/true);
