@@ -399,13 +399,8 @@ Task<void> Mirror::drain_through() {
     }
 }
 
-Task<void> Mirror::start() {
-    const Result<void> recovered = meta_.recover(device_.limits().sectors);
-    if (!recovered) {
-        meta_.mark_need_full();
-        why_ = "the pair's metadata is damaged: " + recovered.error().message;
-        emit("pair-need-full", Severity::kError, why_, "re-establish from the other node with --from NODE --force");
-    }
+/// A power loss since the last start, and a resync whose source has stopped, durably.
+Task<Result<void>> Mirror::attach() {
     Superblock s = next_superblock();
     if (s.state != PairState::kUnpaired && s.state != PairState::kNeedFull) {
         s.lost_power = s.lost_power || s.boot != context_.env.boot_id;
@@ -417,8 +412,23 @@ Task<void> Mirror::start() {
                 s.generation = context_.env.random.next() | 1U;
             }
         }
-        const Result<void> attached = s == meta_.superblock() ? Result<void>{} : co_await meta_.commit_superblock(s);
-        serving_ = attached.has_value() && alone();
+        CO_TRY_VOID(s == meta_.superblock() ? Result<void>{} : co_await meta_.commit_superblock(s));
+    }
+    attached_ = true;
+    serving_ = alone();
+    co_return Result<void>{};
+}
+
+Task<void> Mirror::start() {
+    const Result<void> recovered = meta_.recover(device_.limits().sectors);
+    if (!recovered) {
+        meta_.mark_need_full();
+        why_ = "the pair's metadata is damaged: " + recovered.error().message;
+        emit("pair-need-full", Severity::kError, why_, "re-establish from the other node with --from NODE --force");
+    }
+    const Result<void> attached = co_await attach();
+    const Superblock& s = meta_.superblock();
+    if (s.state != PairState::kUnpaired && s.state != PairState::kNeedFull) {
         sectors_.store(s.sectors);
         set_identity(s.identity);
         if (!attached) {

@@ -135,6 +135,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     Task<Result<void>> apply_local(Change change, bool background);
     Task<Result<void>> flush_paired();
     Task<LegOutcome> flush_both();
+    Task<Result<void>> attach();
     void start_maintenance();
     Task<void> maintain();
     void clear_idle_regions(std::uint64_t epoch);
@@ -177,6 +178,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     void start_negotiation();
     Task<void> drive_negotiation();
     Task<void> answer_negotiation(PairView theirs, std::uint64_t session);
+    Task<void> make_certain();
     [[nodiscard]] PairView view() const;
     void send_view(std::uint16_t flags, const PairView& mine);
     Task<void> settle(PairView mine, PairView theirs);
@@ -246,6 +248,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     Link* link_ = nullptr;
     std::uint64_t session_ = 0;
     bool started_ = false;
+    bool attached_ = false;  ///< what this start means for the pair is durable
     bool stopping_ = false;
     bool serving_ = false;  ///< as the primary
     bool sending_ = false;  ///< frames go out as they are made

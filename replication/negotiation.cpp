@@ -42,6 +42,7 @@ Result<PairView> parse_view(const std::string& body, std::uint32_t node) {
     v.role = static_cast<Role>(w.role());
     v.lost_power = w.lost_power();
     v.dirty = w.dirty();
+    v.uncertain = w.uncertain();
     v.choice = static_cast<Choice>(w.choice());
     v.incarnation = uuid_of(w.incarnation());
     v.knows_peer = uuid_of(w.knows_peer());
@@ -68,6 +69,7 @@ PairView Mirror::view() const {
     v.role = s.role;
     v.lost_power = s.lost_power;
     v.dirty = meta_.regions().any() || meta_.tracks().any();
+    v.uncertain = meta_.uncertain() || !attached_;
     v.choice = s.choice;
     v.incarnation = context_.incarnation;
     v.knows_peer = knows_peer_;
@@ -94,6 +96,7 @@ void Mirror::send_view(std::uint16_t flags, const PairView& v) {
     w.set_role(static_cast<std::uint32_t>(v.role));
     w.set_lost_power(v.lost_power);
     w.set_dirty(v.dirty);
+    w.set_uncertain(v.uncertain);
     w.set_choice(static_cast<std::uint32_t>(v.choice));
     w.set_incarnation(bytes_of_uuid(v.incarnation));
     w.set_knows_peer(bytes_of_uuid(v.knows_peer));
@@ -150,6 +153,20 @@ void Mirror::start_negotiation() {
     }
 }
 
+/// Before this side shows what it has (PS4). What fails here is shown as uncertain. REQUIRES: transition_ held.
+Task<void> Mirror::make_certain() {
+    Result<void> done;
+    if (!attached_) {
+        done = co_await attach();
+        refresh_mode();
+    } else if (meta_.uncertain()) {
+        done = co_await meta_.commit({});
+    }
+    if (!done) {
+        last_error_ = done.error().message;
+    }
+}
+
 Task<void> Mirror::drive_negotiation() {
     const std::uint64_t session = session_;
     const Mutex::Guard guard = co_await transition_.lock();
@@ -161,6 +178,10 @@ Task<void> Mirror::drive_negotiation() {
     phase_ = Phase::kNegotiating;
     settled_.reset();
     interrupt_resync();
+    co_await make_certain();
+    if (stopping_ || !live(session)) {
+        co_return;
+    }
     ++round_;
     const PairView mine = view();
     answer_event_.reset();
@@ -188,6 +209,10 @@ Task<void> Mirror::answer_negotiation(PairView theirs, std::uint64_t session) {
     settled_.reset();
     answered_ = true;
     interrupt_resync();
+    co_await make_certain();
+    if (stopping_ || !live(session)) {
+        co_return;
+    }
     round_ = theirs.round;
     const PairView mine = view();
     send_view(0, mine);

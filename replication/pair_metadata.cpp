@@ -277,13 +277,23 @@ Task<Result<void>> PairMetadata::commit(std::vector<MetadataChange> changes) {
 Task<void> PairMetadata::write_batches() {
     while (pending_ != nullptr) {
         writing_ = std::exchange(pending_, nullptr);
-        writing_->result = co_await append(writing_->changes);
+        writing_->result = co_await write(*writing_);
         if (writing_->result) {
             apply(writing_->changes);
         }
         writing_->done.set();
         writing_ = nullptr;
     }
+}
+
+Task<Result<void>> PairMetadata::write(const Batch& batch) {
+    if (uncertain_) {  // PM6
+        CO_TRY_VOID(co_await write_checkpoint(nullptr));
+        uncertain_ = false;
+    }
+    Result<void> result = batch.changes.empty() ? Result<void>{} : co_await append(batch.changes);
+    uncertain_ = !result;
+    co_return result;
 }
 
 // A batch beyond the log's record size goes as several records in order. Marks come before the superblock that relies
@@ -321,17 +331,17 @@ Task<Result<void>> PairMetadata::checkpoint() {
     if (!gate_.enter()) {
         co_return fail(Errc::kAborted, "the node is stopping");
     }
-    Result<void> result = co_await write_checkpoint();
+    Result<void> result = co_await write_checkpoint(writing_);
     gate_.leave();
     co_return result;
 }
 
-Task<Result<void>> PairMetadata::write_checkpoint() {
+Task<Result<void>> PairMetadata::write_checkpoint(std::shared_ptr<Batch> beside) {
     Superblock superblock = superblock_;
     Bitmap regions = regions_;
     Bitmap tracks = tracks_;
-    if (writing_ != nullptr) {  // PM3
-        for (const MetadataChange& c : writing_->changes) {
+    if (beside != nullptr) {  // PM3
+        for (const MetadataChange& c : beside->changes) {
             if (c.op == MetadataOp::kSuperblock) {
                 superblock = c.superblock;
             }
@@ -364,14 +374,14 @@ Task<Result<void>> PairMetadata::commit_superblock(Superblock next) {
 }
 
 Task<Result<void>> PairMetadata::ensure_regions(Run run) {
-    if (regions_.all(run)) {
+    if (!uncertain_ && regions_.all(run)) {
         co_return Result<void>{};
     }
     co_return co_await commit({MetadataChange{MetadataOp::kSetRegions, {}, {run}}});
 }
 
 Task<Result<void>> PairMetadata::ensure_tracks(Run run) {
-    if (tracks_.all(run)) {
+    if (!uncertain_ && tracks_.all(run)) {
         co_return Result<void>{};
     }
     co_return co_await commit({MetadataChange{MetadataOp::kSetTracks, {}, {run}}});

@@ -2,12 +2,15 @@
 // What a pair must not forget: its superblock, its regions and its changed tracks, as records of a DurableLog.
 //
 // Invariants:
-//   PM1 The superblock in memory is the durable one. A mark is trusted (all()) only once its record is durable.
+//   PM1 Unless uncertain(), the superblock in memory is the durable one and every mark in memory is durable.
 //   PM2 Records are appended one at a time in the order of submission, so a later record wins at recovery.
 //   PM3 A checkpoint holds everything durable and everything of the record being appended beside it.
 //   PM4 Clearing removes the mark from memory first: whoever needs it again appends it again, behind the clearing.
 //       REQUIRES of the caller: no mark of the units cleared is being made at that time.
 //   PM5 After stop() has ended the log neither runs nor begins a checkpoint of it: the array outlives the pair.
+//   PM6 A record whose append failed, and a checkpoint that held it, may be durable all the same: uncertain() from then
+//       on, and no mark is trusted, until one record with the whole state of the memory is durable behind it. The next
+//       commit appends that first.
 // Threads: the executor given.
 #pragma once
 
@@ -80,7 +83,10 @@ class PairMetadata {
     [[nodiscard]] const Bitmap& regions() const { return regions_; }
     [[nodiscard]] const Bitmap& tracks() const { return tracks_; }
 
-    /// Applies `changes` durably, in order. Errors: the log's; nothing is then changed in memory.
+    /// What is durable may be newer than the memory (PM6); commit({}) settles it.
+    [[nodiscard]] bool uncertain() const { return uncertain_; }
+
+    /// Applies `changes` durably, in order. Errors: the log's; nothing is then changed in memory, and uncertain().
     Task<Result<void>> commit(std::vector<MetadataChange> changes);
     Task<Result<void>> commit_superblock(Superblock next);
     /// Marks durably; free of I/O when all of `run` is marked already.
@@ -103,10 +109,11 @@ class PairMetadata {
         Result<void> result;
     };
     Task<void> write_batches();
+    Task<Result<void>> write(const Batch& batch);
     Task<Result<void>> append(std::vector<MetadataChange> changes);
     void offer_checkpoints();
     Task<Result<void>> checkpoint();
-    Task<Result<void>> write_checkpoint();
+    Task<Result<void>> write_checkpoint(std::shared_ptr<Batch> beside);
     void apply(const std::vector<MetadataChange>& changes);
 
     DurableLog& log_;
@@ -118,6 +125,7 @@ class PairMetadata {
     std::shared_ptr<Batch> pending_;
     std::shared_ptr<Batch> writing_;
     std::uint64_t records_ = 0;
+    bool uncertain_ = false;
     std::shared_ptr<char> alive_ = std::make_shared<char>();  ///< until stop()
     Gate gate_;
 };

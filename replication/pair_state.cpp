@@ -140,6 +140,9 @@ Decision decide(const PairView& mine, const PairView& theirs) {
     if (mine.pair != theirs.pair) {
         return of(Verdict::kRefuse, "the two volumes belong to different pairs");
     }
+    if (mine.uncertain || theirs.uncertain) {
+        return of(Verdict::kRefuse, "one side's last record failed and may be durable or not; repair its array");
+    }
     const int word = chosen(mine, theirs);
     Decision d;
     if (word == 2) {

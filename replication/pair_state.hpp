@@ -5,6 +5,12 @@
 //   PS1 decide(a, b) and decide(b, a) are mirror images: never two sources, never two targets (I-18).
 //   PS2 A copy that is not consistent is never a source.
 //   PS3 Without an operator's word no data moves when both sides were written alone.
+//   PS4 Nothing is decided while what a side has durably is uncertain. So a pair that has a consistent copy keeps one:
+//       a side records that it is inconsistent only under a decision for which the other side showed itself consistent
+//       and certain, hence durably so. The other side can only become inconsistent under a later decision, for which
+//       this side must show itself consistent and certain: after its record was written it is not the former, after
+//       one that failed (and may be durable) not the latter, and while one is being written it shows nothing
+//       (Mirror::transition_). A restart shows what is durable.
 // Threads: any; pure functions.
 #pragma once
 
@@ -39,6 +45,7 @@ struct PairView {
     Role role = Role::kSecondary;
     bool lost_power = false;  ///< since the copies were last equal
     bool dirty = false;       ///< a region or track is marked
+    bool uncertain = false;   ///< what is durable may differ from all of this: a record failed
     Choice choice = Choice::kNone;
     Uuid incarnation;            ///< of this side's daemon
     Uuid knows_peer;             ///< of the other side's daemon in the last stream; nil: none

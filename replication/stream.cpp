@@ -318,6 +318,7 @@ Task<Result<void>> Mirror::go_alone(PairState next) {
     }
     if (!result) {
         serving_ = false;
+        knows_peer_ = {};  // its stream cannot be resumed: the frames are gone with the hosts' buffers
         why_ = "cannot go on alone: " + result.error().message;
         last_error_ = why_;
         emit("pair-frozen", Severity::kError, why_, "repair the array of this node, or promote the peer");

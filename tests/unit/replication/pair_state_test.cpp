@@ -143,5 +143,16 @@ TEST(Decision, ByCases) {
     }
 }
 
+TEST(Decision, NothingIsDecidedWhileWhatASideHasDurablyIsUncertain) {
+    for (PairView a : all_sides(1)) {
+        PairView b = side(2, PairState::kMirrored, Role::kSecondary, 1, 0);
+        b.uncertain = true;
+        ASSERT_EQ(decide(a, b).verdict, Verdict::kRefuse);
+        a.uncertain = true;
+        b.uncertain = false;
+        ASSERT_EQ(decide(a, b).verdict, Verdict::kRefuse);
+    }
+}
+
 }  // namespace
 }  // namespace gemel::replication

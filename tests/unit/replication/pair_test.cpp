@@ -353,6 +353,27 @@ TEST(Pair, APeerWhoseArrayFailsOrIsFullEndsTheAssociationAtOnce) {
     }
 }
 
+TEST(Pair, ARecordThatFailedButIsDurableNeverLeavesTwoInconsistentCopies) {
+    PairWorld w;
+    w.pair_up();
+    ASSERT_TRUE(w.write(w.alpha, 0, 1, 5));  // its region stays marked for a while
+    w.kill(w.beta);
+    w.beta.store.log().failing_durably = true;
+    w.restart(w.beta);
+    ASSERT_TRUE(w.until([&] { return !w.status(w.beta).last_error.empty(); }, 5s)) << "it was to become the target";
+    w.beta.store.log().failing_durably = false;
+    w.beta.store.log().failing = true;
+    w.kill(w.alpha, /*power=*/true);
+    w.restart(w.alpha);
+    w.run_for(10s);
+    EXPECT_FALSE(w.status(w.alpha).serving) << "it lost power, and the peer may hold newer writes";
+    w.kill(w.beta);
+    w.restart(w.beta);
+    ASSERT_TRUE(w.until_mirrored()) << w.status(w.alpha).reason;
+    EXPECT_TRUE(w.equal());
+    EXPECT_EQ(w.read(w.alpha, 0).value(), 5U);
+}
+
 TEST(Pair, AnInterruptedResyncKeepsItsProgressAndEnds) {
     PairWorld w(5);
     w.start();

@@ -56,7 +56,13 @@ class TestLog : public DurableLog {
     explicit TestLog(Clock& clock) : clock_(clock) {}
     Task<Result<std::uint64_t>> append(LogClientId client, std::vector<std::byte> record) override {
         CHECK(record.size() <= max_record_bytes());
+        const bool durably = failing_durably || fail_next > 0;
+        fail_next -= fail_next > 0 ? 1 : 0;
         co_await sleep_for(clock_, 50us);
+        if (durably && !failing) {
+            records_[client].push_back({++position_, std::move(record)});
+            co_return fail(Errc::kReadOnly, "the record is written, but nobody knows");
+        }
         if (failing) {
             co_return fail(Errc::kDeviceGone, "the log's disks are gone");
         }
@@ -80,6 +86,8 @@ class TestLog : public DurableLog {
     std::size_t records(LogClientId client) { return records_[client].size(); }
 
     bool failing = false;
+    bool failing_durably = false;  ///< D2: it may be there all the same
+    unsigned fail_next = 0;        ///< so many fail like that
     bool corrupt = false;
     std::map<LogClientId, Checkpoint> checkpoints;
 
