@@ -262,6 +262,7 @@ Connection::Verdict Connection::end_pdu(DataCheck check) {
             break;
     }
     inbound_.task = nullptr;
+    inbound_.orphan = Buffer{};
     return verdict;
 }
 

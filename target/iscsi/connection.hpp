@@ -52,12 +52,14 @@ class Connection final : private SendSource {
         MutableBytes place;        ///< where its data goes
         ScsiTask* task = nullptr;  ///< kCommand, kDataOut
         Buffer control_data;       ///< kControl
+        Buffer orphan;             ///< kDrop: `place` is in it, its task was aborted meanwhile
         void reset() {
             row = nullptr;
             sink = Sink::kDrop;
             place = {};
             task = nullptr;
             control_data = Buffer{};
+            orphan = Buffer{};
         }
     };
     enum class Verdict : std::uint8_t { kGoOn, kClose };

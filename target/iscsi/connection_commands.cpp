@@ -231,8 +231,10 @@ void Connection::fail_task(ScsiTask& task, scsi::SenseCode sense) {
 
 void Connection::drop(ScsiTask& task) {
     if (receiving_into(task)) {
-        task.aborted = true;  // its buffer is being filled: end_data_out() goes on
-        return;
+        // The rest of the PDU may come slowly: nobody waits for it, and the buffer stays until it is here.
+        inbound_.orphan = std::move(task.command.data_out);
+        inbound_.task = nullptr;
+        inbound_.sink = Inbound::Sink::kDrop;
     }
     if (task.state == TaskState::kHeld) {
         tasks_.held(task.cmd_sn) = Plugged{};
@@ -271,10 +273,6 @@ Connection::Verdict Connection::begin_data_out() {
 void Connection::end_data_out(DataCheck check) {
     ScsiTask& task = *inbound_.task;
     inbound_.task = nullptr;
-    if (task.aborted) {
-        drop(task);
-        return;
-    }
     if (check == DataCheck::kDigestError) {
         reject(inbound_.bhs, RejectReason::kDataDigestError);
         fail_task(task, kProtocolServiceCrcError);
