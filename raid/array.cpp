@@ -276,10 +276,15 @@ Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig g
     }
     Executor& caller = Executor::current();
     co_await resume_on(*config.shards.front());
-    std::vector<MemberReading> readings = co_await read_members(env, config);
-    Result<Assembly> assembly = config.create == ArrayConfig::Create::kIfBlank
-                                    ? co_await format(env, config, *find_level(config.level), std::move(readings))
-                                    : assemble(readings, config);
+    Result<std::vector<MemberReading>> readings = co_await read_members(env, config);
+    Result<Assembly> assembly = fail(Errc::kResources);
+    if (!readings) {
+        assembly = std::unexpected(std::move(readings).error());
+    } else if (config.create == ArrayConfig::Create::kIfBlank) {
+        assembly = co_await format(env, config, *find_level(config.level), *std::move(readings));
+    } else {
+        assembly = assemble(*readings, config);
+    }
     std::unique_ptr<Array> array;
     Result<void> started;
     if (assembly) {

@@ -6,6 +6,7 @@
 
 #include "raid/durable_log.hpp"
 #include "raid/member_fan.hpp"
+#include "raid/stripe.hpp"
 #include "raid/volume_table.hpp"
 
 namespace gemel::raid {
@@ -67,6 +68,33 @@ bool overruled(const Superblock& mine, const std::vector<MemberReading>& reading
     });
 }
 
+/// One slot of it was read, but it may be the older one.
+bool held_older(const MemberReading& r) {
+    return (r.kind == Kind::kUnread || r.kind == Kind::kDamaged) && r.superblock.epoch > 0;
+}
+
+/// R6: the others must not have missed what a member did of which only one slot can be read. At its epoch they have
+/// not, if they are more than could have failed since.
+Result<void> refuse_behind(const Superblock& winner, const std::vector<MemberReading>& readings,
+                           const ArrayConfig& config) {
+    const auto found = std::ranges::count_if(readings, [&](const MemberReading& r) {
+        return r.kind == Kind::kFound && !winner.members[r.superblock.member_index].failed;
+    });
+    const auto lost = std::ranges::count(winner.members, true, &MemberRecord::failed);
+    const auto spared = static_cast<std::ptrdiff_t>(
+        find_level(winner.level)->tolerated(static_cast<std::uint32_t>(winner.members.size())));
+    const std::uint64_t known = winner.epoch + (found > spared - lost ? 1 : 0);
+    for (std::size_t i = 0; i < readings.size() && !config.force; ++i) {
+        const Superblock& other = readings[i].superblock;
+        if (held_older(readings[i]) && other.array_uuid == winner.array_uuid && other.epoch >= known) {
+            return fail(Errc::kNeedsForce, subject_of(config, i) + " may know of changes that the others missed, but " +
+                                               readings[i].why +
+                                               ". Repair the device, or start with --force to go on without it");
+        }
+    }
+    return {};
+}
+
 /// R2.
 const Superblock* choose_winner(const std::vector<MemberReading>& readings) {
     const Superblock* winner = nullptr;
@@ -98,6 +126,7 @@ Result<MemberState> judge(std::size_t place, const MemberReading& reading, const
     const std::string subject = subject_of(config, place);
     switch (reading.kind) {
         case Kind::kAbsent:
+        case Kind::kUnread:
             out.findings.push_back(
                 {Severity::kWarning, "member-missing", subject, reading.why, "bring the member back, or replace it"});
             return record.failed ? MemberState::kFailed : MemberState::kMissing;
@@ -230,13 +259,22 @@ Result<Assembly> assemble(const std::vector<MemberReading>& readings, const Arra
     const Superblock* winner = choose_winner(readings);
     if (winner == nullptr) {
         std::string seen;
+        bool unread = false;
         for (std::size_t i = 0; i < readings.size(); ++i) {
             seen += (i == 0 ? "" : "; ") + config.members[i].name + ": " +
                     (readings[i].kind == Kind::kBlank ? "blank" : readings[i].why);
+            unread = unread || held_older(readings[i]);
+        }
+        if (unread) {
+            return fail(Errc::kIo,
+                        "array " + config.name + " cannot start: no member's newest superblock can be read (" + seen +
+                            "). Repair the device and start again; if the slot named is lost for " + "good, write " +
+                            std::to_string(kSuperblockBytes) + " zeros there to start from the other one");
         }
         return fail(Errc::kNotFound, "no member holds array " + config.name + " (" + seen +
                                          "); create = true in the config formats blank members");
     }
+    TRY_VOID(refuse_behind(*winner, readings, config));
     Assembly out;
     out.winner = *winner;
     for (const MemberReading& r : readings) {
@@ -260,41 +298,52 @@ Result<Assembly> assemble(const std::vector<MemberReading>& readings, const Arra
 
 namespace {
 
-struct SlotReading {
-    Result<Superblock> superblock = fail(Errc::kNotFound);
-    Errc read_error = Errc{0};
-    std::string why;
+/// Both slots of one member as they were read.
+struct Slots {
+    std::array<Result<Superblock>, 2> superblocks{fail(Errc::kNotFound), fail(Errc::kNotFound)};
+    std::array<std::optional<Error>, 2> unread;
 };
 
-Task<SlotReading> read_slot(BufferPool& buffers, BlockDevice& device, Lba lba) {
-    SlotReading out;
-    auto buffer = buffers.allocate(kSuperblockBytes);
-    if (!buffer) {
-        out.read_error = buffer.error().code;
-        out.why = buffer.error().message;
-        co_return out;
+/// R6. What the slots say together. REQUIRES: `out.sectors`.
+void interpret(Slots slots, MemberReading& out) {
+    out.kind = Kind::kBlank;
+    for (std::uint64_t i = 0; i < 2; ++i) {
+        Result<Superblock>& found = slots.superblocks[i];
+        if (found && (out.kind != Kind::kFound || found->epoch > out.superblock.epoch)) {
+            out.kind = Kind::kFound;
+            out.superblock = *std::move(found);
+            out.slot = i;
+        } else if (!found && out.kind != Kind::kFound && found.error().code != Errc::kNotFound) {
+            out.kind = Kind::kDamaged;
+            out.why = "both superblock slots are unusable: " + found.error().message;
+        }
     }
-    const Slice slice = buffer->slice(kSuperblockBytes, lba);
-    const Result<void> r = co_await device.read(lba, slice, {});
-    if (!r) {
-        out.read_error = r.error().code;
-        out.why = r.error().message;
-        co_return out;
+    for (std::uint64_t i = 0; i < 2; ++i) {
+        const Result<Superblock>& found = slots.superblocks[i];
+        if (!found && found.error().code == Errc::kUnsupported) {
+            out.kind = Kind::kUnsupported;
+            out.why = found.error().message;
+            return;
+        }
+        if (const std::optional<Error>& error = slots.unread[i]) {
+            const bool bad = error->code == Errc::kMediumError;
+            out.why = "its superblock slot " + std::to_string(i) + " at sector " +
+                      std::to_string(superblock_slot(SectorCount(out.sectors), i).value) + " cannot be read (" +
+                      error->message + "), and what the other slot says may be older";
+            out.kind = bad ? Kind::kDamaged : Kind::kUnread;
+        }
     }
-    out.superblock = decode_superblock(slice.data().first<kSuperblockBytes>());
-    co_return out;
 }
 
-Task<MemberReading> read_member(BufferPool& buffers, MemberSpec spec) {
+Task<MemberReading> read_member(MemberSpec spec, Buffer buffer) {
     MemberReading out;
     out.name = spec.name;
     if (spec.device == nullptr) {
         out.why = "the device could not be opened";
         co_return out;
     }
-    const SectorCount sectors = spec.device->limits().sectors;
-    out.sectors = sectors.value;
-    if (sectors.value < 2 * kSuperblockSectors + kSectorsPerBlock) {
+    out.sectors = spec.device->limits().sectors.value;
+    if (out.sectors < 2 * kSuperblockSectors + kSectorsPerBlock) {
         out.why = "the device is too small to be a member";
         co_return out;
     }
@@ -304,36 +353,30 @@ Task<MemberReading> read_member(BufferPool& buffers, MemberSpec spec) {
         out.why = "flush failed: " + flushed.error().message;
         co_return out;
     }
-    std::array<SlotReading, 2> slots;
-    slots[0] = co_await read_slot(buffers, *spec.device, superblock_slot(sectors, 0));
-    slots[1] = co_await read_slot(buffers, *spec.device, superblock_slot(sectors, 1));
-    out.kind = Kind::kBlank;
-    for (std::uint64_t i = 0; i < slots.size(); ++i) {
-        SlotReading& slot = slots[i];
-        const bool unread = slot.read_error != Errc{0};
-        if (slot.superblock && (out.kind != Kind::kFound || slot.superblock->epoch > out.superblock.epoch)) {
-            out.kind = Kind::kFound;
-            out.superblock = *std::move(slot.superblock);
-            out.slot = i;
-        } else if (out.kind != Kind::kFound && unread) {
-            out.kind = slot.read_error == Errc::kMediumError ? Kind::kDamaged : Kind::kAbsent;
-            out.why = slot.why;
-        } else if (out.kind != Kind::kFound && !slot.superblock && slot.superblock.error().code != Errc::kNotFound) {
-            const bool newer = slot.superblock.error().code == Errc::kUnsupported;
-            out.kind = newer ? Kind::kUnsupported : Kind::kDamaged;
-            out.why = "both superblock slots are unusable: " + slot.superblock.error().message;
+    Slots slots;
+    for (std::uint64_t i = 0; i < 2; ++i) {
+        const Lba lba = superblock_slot(SectorCount(out.sectors), i);
+        const Slice slice = buffer.slice(kSuperblockBytes, lba);
+        slice.clear_infos();
+        Result<void> r = co_await detail::read_twice(*spec.device, lba, slice);
+        if (r) {
+            slots.superblocks[i] = decode_superblock(slice.data().first<kSuperblockBytes>());
+        } else {
+            slots.unread[i].emplace(std::move(r).error());
         }
     }
+    interpret(std::move(slots), out);
     co_return out;
 }
 
 }  // namespace
 
-Task<std::vector<MemberReading>> read_members(Environment& env, const ArrayConfig& config) {
+Task<Result<std::vector<MemberReading>>> read_members(Environment& env, const ArrayConfig& config) {
     std::vector<Task<MemberReading>> tasks;
     tasks.reserve(config.members.size());
     for (const MemberSpec& spec : config.members) {
-        tasks.push_back(read_member(env.buffers, spec));
+        CO_TRY(Buffer buffer, env.buffers.allocate(kSuperblockBytes));
+        tasks.push_back(read_member(spec, std::move(buffer)));
     }
     co_return co_await when_all(std::move(tasks));
 }

@@ -8,6 +8,9 @@
 //       calls a member of the winner failed, the two diverged: refused without force.
 //   R4  Blank, damaged and absent members count as missing. More missing than the level can spare: error.
 //   R5  Missing or stale members after an unclean stop or during a resync: kNeedsForce.
+//   R6  A slot that can be read but does not hold a superblock was torn by a crash: the other one counts. A slot that
+//       cannot be read may be the newest one: the member counts as missing. If the others may have missed what it
+//       says (epoch of its other slot above the winner's, or the same and the others few): kNeedsForce.
 // Threads: any executor.
 #pragma once
 
@@ -24,11 +27,11 @@ namespace gemel::raid {
 
 /// What was found on one device.
 struct MemberReading {
-    enum class Kind : std::uint8_t { kAbsent, kBlank, kDamaged, kUnsupported, kFound };
+    enum class Kind : std::uint8_t { kAbsent, kUnread, kBlank, kDamaged, kUnsupported, kFound };
     Kind kind = Kind::kAbsent;
     std::string name;
-    std::string why;  ///< for kDamaged and kAbsent
-    Superblock superblock;
+    std::string why;        ///< unless kBlank or kFound
+    Superblock superblock;  ///< kFound: the newest. kUnread, kDamaged: with an epoch of at least 1 what could be read
     std::uint64_t sectors = 0;  ///< of the device
     std::uint64_t slot = 1;     ///< where the superblock was
 };
@@ -52,7 +55,7 @@ struct Assembly {
     std::vector<Finding> findings;  ///< become events
 };
 
-/// The rules R1 to R5.
+/// The rules R1 to R6.
 Result<Assembly> assemble(const std::vector<MemberReading>& readings, const ArrayConfig& config);
 
 /// What an operator must still correct in the config itself; nothing when it is right.
@@ -62,8 +65,8 @@ std::optional<std::string> why_invalid(const ArrayConfig& config);
 Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level, std::uint64_t device_sectors,
                                Random& random);
 
-/// Reads both slots of every member. REQUIRES: `config` outlives the task (also below).
-Task<std::vector<MemberReading>> read_members(Environment& env, const ArrayConfig& config);
+/// Reads both slots of every member. Errors: kResources. REQUIRES: `config` outlives the task (also below).
+Task<Result<std::vector<MemberReading>>> read_members(Environment& env, const ArrayConfig& config);
 
 /// Refuses unless every member is present and blank; then writes the log's and superblock's first state.
 Task<Result<Assembly>> format(Environment& env, const ArrayConfig& config, const LevelRow& level,

@@ -5,14 +5,14 @@
 #include <bit>
 
 #include "raid/array_body.hpp"
+#include "raid/stripe.hpp"
 
 namespace gemel::raid {
 
 namespace {
 
-constexpr std::uint64_t kSparePages = 4;   ///< RL3
-constexpr std::uint64_t kChunkPages = 64;  ///< pages in one buffer and one member I/O
-constexpr std::uint64_t kMaxBatchPages = 1024;
+constexpr std::uint64_t kSparePages = 4;                       ///< RL3
+constexpr std::uint64_t kChunkPages = 64;                      ///< pages in one buffer and one member I/O
 constexpr Duration kFullWait = std::chrono::seconds(5);        ///< for checkpoints to make room
 constexpr Duration kFullPoll = std::chrono::milliseconds(20);  ///< drop_before() may come from any thread
 
@@ -89,23 +89,27 @@ Task<Result<void>> RingLog::format(Environment& env, BlockDevice& device, Superb
     co_return co_await device.write(area.lba, slice, {.fua = true});
 }
 
-Task<Result<void>> RingLog::read_member(std::uint32_t member, LogPages& pages) {
+Task<Result<void>> RingLog::read_member(std::uint32_t member, Found& found) {
     CO_TRY(const Buffer buffer, co_await array_.allocate(kChunkPages * kLogPageBytes));
     for (std::uint64_t at = 0; at < slots_; at += kChunkPages) {
         const std::uint64_t count = std::min(kChunkPages, slots_ - at);
         const Lba lba = area_ + at * kSectorsPerBlock;
         const Slice slice = buffer.slice(count * kLogPageBytes, lba);
-        const Result<void> r = co_await array_.members[member].device->read(lba, slice, {});
+        slice.clear_infos();
+        const Result<void> r = co_await detail::read_twice(*array_.members[member].device, lba, slice);
         if (!r && r.error().code != Errc::kMediumError) {
             co_return std::unexpected(r.error());
         }
+        detail::settle_read(slice, r ? std::nullopt : std::optional(r.error().code));
         for (std::uint64_t i = 0; i < count; ++i) {
             const auto page = slice.data().subspan(i * kLogPageBytes).first<kLogPageBytes>();
             const auto header = decode_log_page(page);
-            if (slice.blocks()[i].status != BlockStatus::kUnreadable && header &&
-                header->array_uuid == array_.superblock().array_uuid && header->sequence % slots_ == at + i) {
+            const bool known = slice.blocks()[i].status != BlockStatus::kUnreadable;
+            found.unknown[at + i] += known ? 0 : 1;
+            if (known && header && header->array_uuid == array_.superblock().array_uuid &&
+                header->sequence % slots_ == at + i) {
                 const auto payload = page.subspan(kLogHeaderBytes, header->payload_bytes);
-                pages.add({*header, std::vector<std::byte>(payload.begin(), payload.end())});
+                found.pages.add({*header, std::vector<std::byte>(payload.begin(), payload.end())});
             }
         }
     }
@@ -113,22 +117,24 @@ Task<Result<void>> RingLog::read_member(std::uint32_t member, LogPages& pages) {
 }
 
 Task<Result<void>> RingLog::recover(std::uint64_t generation) {
-    LogPages pages;
-    std::optional<Error> failed;
-    bool any = false;
+    Found found;
+    found.unknown.resize(slots_);
+    const std::uint32_t spared = array_.level.tolerated(array_.geometry.members);
+    std::uint32_t blind = array_.lost_members();
     for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
-        if (array_.in_sync(m)) {
-            const Result<void> r = co_await read_member(m, pages);
-            any = any || r.has_value();
-            if (!r) {
-                failed.emplace(r.error());
-            }
+        if (!array_.in_sync(m)) {
+            continue;
+        }
+        const Result<void> r = co_await read_member(m, found);
+        if (!r && ++blind > spared) {
+            co_return fail(r.error().code, array_.member_subject(m) + ": its part of the durable log cannot be read (" +
+                                               r.error().message + ") and no other member can stand in for it");
         }
     }
-    if (!any) {
-        co_return std::unexpected(failed.value_or(Error(Errc::kDeviceGone, "no member to read the log from")));
+    LogState state = recover_log(found.pages, generation);
+    if (!state.corrupt && std::ranges::any_of(found.unknown, [&](auto n) { return n > 0 && n + blind > spared; })) {
+        state.corrupt = "pages of it are unreadable";
     }
-    LogState state = recover_log(pages, generation);
     generation_ = state.generation;
     next_sequence_ = state.next_sequence;
     next_position_ = state.next_position;

@@ -8,6 +8,7 @@
 //   RL3 Appends leave a quarter of the ring free for checkpoints, and those leave kSparePages for pages that only move
 //       the head.
 //   RL4 After a batch that could not be made durable nothing more is appended (no page may follow a hole).
+//   RL5 A page is on f + 1 of the members in sync at its time. Recovery goes on only if at most f are lost or unread.
 // Threads: append() from any executor; drop_before, recovered, set_checkpoint, remove_client from any thread; the rest
 // on the array's home executor.
 #pragma once
@@ -29,8 +30,6 @@ namespace gemel::raid {
 namespace detail {
 class ArrayBody;
 }
-
-inline constexpr std::uint64_t kMinLogPages = 16;
 
 class RingLog : public DurableLog {
   public:
@@ -82,6 +81,11 @@ class RingLog : public DurableLog {
         std::uint64_t pages = 0;
         std::uint64_t head = 0;
     };
+    /// What recovery read.
+    struct Found {
+        LogPages pages;
+        std::vector<std::uint8_t> unknown;  ///< by slot: in how many members it could not be read
+    };
 
     void kick();
     Task<void> write_batches();
@@ -94,7 +98,7 @@ class RingLog : public DurableLog {
     void finish(Batch& batch, const Result<void>& outcome);
     void advance_head();
     Task<void> run_checkpoints();
-    Task<Result<void>> read_member(std::uint32_t member, LogPages& pages);
+    Task<Result<void>> read_member(std::uint32_t member, Found& found);
     [[nodiscard]] std::uint64_t batch_limit(bool privileged) const;
     Task<void> wait_for(Pending& pending);
 

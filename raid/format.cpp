@@ -60,6 +60,7 @@ Task<Result<void>> require_blank(Environment& env, MemberSpec spec, MemberReadin
     const std::string advice = "; it is not formatted. Wipe it if its data is not needed";
     switch (reading.kind) {
         case Kind::kAbsent:
+        case Kind::kUnread:
             co_return fail(Errc::kDeviceGone, "member " + spec.name + " cannot be formatted: " + reading.why);
         case Kind::kFound:
             co_return fail(Errc::kRefused, "member " + spec.name + " already belongs to array '" +
@@ -118,9 +119,11 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
         sb.areas.push_back({share.kind, version, at, SectorCount(sectors)});
         at += sectors;
     }
-    if (sb.area(AreaKind::kLog).sectors.value < kMinLogPages * kSectorsPerBlock) {
-        return fail(Errc::kInvalidArgument, "array " + config.name + ": the log area needs at least " +
-                                                std::to_string(kMinLogPages * kBlockBytes) + " bytes");
+    const std::uint64_t log_pages = sb.area(AreaKind::kLog).sectors.value / kSectorsPerBlock;
+    if (log_pages < kMinLogPages || log_pages > kMaxLogPages) {
+        return fail(Errc::kInvalidArgument, "array " + config.name + ": the log area must have " +
+                                                std::to_string(kMinLogPages * kBlockBytes) + " to " +
+                                                std::to_string(kMaxLogPages * kBlockBytes) + " bytes");
     }
     // Only the edges of the members are known to be zero: redundancy is made right once, in the background. A parity
     // strip is written only where it differs, so that sparse members stay sparse.

@@ -53,6 +53,9 @@ std::optional<std::string> why_invalid(const LogPageHeader& h) {
     if (h.batch_first > h.sequence || h.head > h.batch_first || h.head == 0) {
         return "head, first page of the batch and page are out of order";
     }
+    if (h.sequence - h.batch_first >= kMaxBatchPages) {
+        return "batch of more than " + std::to_string(kMaxBatchPages) + " pages";
+    }
     if (h.previous >= h.sequence || (h.previous != h.sequence - 1 && (h.flags & kLogFirstOfGeneration) == 0)) {
         return "link to the page before is wrong";
     }
@@ -88,6 +91,9 @@ Result<LogPageHeader> decode_log_page(std::span<const std::byte, kLogPageBytes> 
     h.copies = r.get<std::uint16_t>();
     if (auto why = why_invalid(h)) {
         return fail(Errc::kCorrupt, "log page contradicts itself: " + *why);
+    }
+    if (h.generation > kMaxLogGeneration || h.sequence > kMaxLogSequence || h.next_position > kMaxLogPosition) {
+        return fail(Errc::kCorrupt, "log page with a generation, sequence or position that no log reaches");
     }
     return h;
 }

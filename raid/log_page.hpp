@@ -29,6 +29,14 @@ inline constexpr std::size_t kLogHeaderBytes = 104;
 inline constexpr std::size_t kLogPayloadBytes = kLogPageBytes - kLogHeaderBytes;
 inline constexpr std::size_t kLogRecordHeaderBytes = 16;
 inline constexpr std::uint32_t kLogVersion = 1;
+inline constexpr std::uint64_t kMinLogPages = 16;         ///< of the log area
+inline constexpr std::uint64_t kMaxLogPages = 1U << 18U;  ///< recovery reads all of them into memory
+inline constexpr std::uint64_t kMaxBatchPages = 1024;
+
+/// Beyond what any log reaches; far enough from the end of 64 bits to go on counting from there.
+inline constexpr std::uint64_t kMaxLogGeneration = 1ULL << 28U;
+inline constexpr std::uint64_t kMaxLogSequence = 1ULL << 56U;
+inline constexpr std::uint64_t kMaxLogPosition = 1ULL << 62U;
 
 enum LogPageFlag : std::uint16_t {
     kLogLastOfBatch = 1,
@@ -56,7 +64,7 @@ struct LogPageHeader {
 /// Fills the page's header and checksum around a payload already at kLogHeaderBytes; zeros what is behind it.
 void encode(const LogPageHeader& header, std::span<std::byte, kLogPageBytes> page);
 
-/// Errors: kNotFound: no page. kUnsupported: a newer version. kCorrupt.
+/// Errors: kNotFound: no page. kUnsupported: a newer version. kCorrupt, also for numbers that no log reaches.
 Result<LogPageHeader> decode_log_page(std::span<const std::byte, kLogPageBytes> page);
 
 /// Why the fields contradict one another; nothing when they are right.

@@ -7,6 +7,7 @@
 #include "gemel/check.hpp"
 #include "gemel/crc32c.hpp"
 #include "raid/level_table.hpp"
+#include "raid/log_page.hpp"
 
 namespace gemel::raid {
 
@@ -30,6 +31,8 @@ static_assert(kUsedBytes <= kCrcAt);
 static_assert(kVolumeBytes == kVolumeNameBytes + 16 + 2 + 2 + 12 + 8 + kMaxExtents * kExtentBytes);
 
 constexpr std::uint64_t kMaxSectors = 1ULL << 50U;  ///< keeps every sum of addresses far from overflow
+constexpr std::uint64_t kMaxEpoch = 1ULL << 56U;    ///< beyond what any array reaches; counting goes on from there
+constexpr std::uint16_t kLogAreaVersion = 1;
 
 void put_header(LeWriter& w, const Superblock& sb) {
     w.put(kMagic);
@@ -116,6 +119,11 @@ std::optional<std::string> why_areas_invalid(const Superblock& sb) {
             a.lba.value % kSectorsPerBlock != 0 || a.sectors.value % kSectorsPerBlock != 0) {
             return "area " + std::to_string(kind) + " overlaps another or is not on 4 KiB addresses";
         }
+        const std::uint64_t pages = a.sectors.value / kSectorsPerBlock;
+        if (a.kind == AreaKind::kLog && (pages < kMinLogPages || pages > kMaxLogPages)) {
+            return "log area of " + std::to_string(pages) + " pages, not " + std::to_string(kMinLogPages) + " to " +
+                   std::to_string(kMaxLogPages);
+        }
         end = a.lba.value + a.sectors.value;
     }
     for (std::uint16_t kind = 1; kind <= static_cast<std::uint16_t>(AreaKind::kMigration); ++kind) {
@@ -139,6 +147,9 @@ std::optional<std::string> why_volumes_invalid(const Superblock& sb, std::uint64
         if (v.number == 0 || std::ranges::count_if(sb.volumes, same) != 1) {
             return "two volumes with the name or number of '" + v.name + "'";
         }
+        if (v.number >= sb.next_volume_number) {
+            return "volume '" + v.name + "' has a number that was not given out yet";
+        }
         std::uint64_t held = 0;
         for (const VolumeExtent& e : v.extents) {
             if (e.sectors.value == 0 || e.sectors.value > data_sectors ||
@@ -149,8 +160,8 @@ std::optional<std::string> why_volumes_invalid(const Superblock& sb, std::uint64
             held += e.sectors.value;
             all.push_back(e);
         }
-        if (v.sectors.value > held) {
-            return "volume '" + v.name + "' is larger than its extents";
+        if (v.sectors.value == 0 || v.sectors.value > held || v.sectors.value % kSectorsPerBlock != 0) {
+            return "volume '" + v.name + "' is empty, larger than its extents, or not whole 4 KiB blocks";
         }
     }
     std::ranges::sort(all, {}, [](const VolumeExtent& e) { return e.lba; });
@@ -252,6 +263,30 @@ void encode(const Superblock& sb, std::span<std::byte, kSuperblockBytes> to) {
     store_le(to.data() + kCrcAt, crc32c(to.first(kCrcAt)));
 }
 
+namespace {
+
+/// What encode() never makes of what this program knows: numbers that no array reaches, bytes that no field explains.
+Result<void> refuse_foreign(const Superblock& sb, std::span<const std::byte, kSuperblockBytes> from) {
+    for (const AreaRecord& a : sb.areas) {
+        if (a.version != (a.kind == AreaKind::kLog ? kLogAreaVersion : 0)) {
+            return fail(Errc::kUnsupported, "area " + std::to_string(static_cast<std::uint16_t>(a.kind)) +
+                                                " is of version " + std::to_string(a.version) +
+                                                ", which this program does not know");
+        }
+    }
+    if (sb.epoch > kMaxEpoch || sb.log_generation > kMaxLogGeneration) {
+        return fail(Errc::kCorrupt, "superblock with an epoch or a log generation that no array reaches");
+    }
+    std::array<std::byte, kSuperblockBytes> again{};
+    encode(sb, again);
+    if (!std::ranges::equal(again, from)) {
+        return fail(Errc::kCorrupt, "superblock holds bytes that no field explains");  // SB3
+    }
+    return {};
+}
+
+}  // namespace
+
 Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes> from) {
     if (load_le<std::uint64_t>(from.data()) != kMagic) {
         return fail(Errc::kNotFound, "no Gemel superblock");
@@ -303,6 +338,7 @@ Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes
     if (auto why = why_invalid(sb)) {
         return fail(Errc::kCorrupt, "superblock contradicts itself: " + *why);
     }
+    TRY_VOID(refuse_foreign(sb, from));
     return sb;
 }
 

@@ -107,7 +107,7 @@ struct Superblock {
 /// REQUIRES: `superblock` is valid (why_invalid gives nothing).
 void encode(const Superblock& superblock, std::span<std::byte, kSuperblockBytes> to);
 
-/// Errors: kNotFound: no superblock here (no magic). kUnsupported: a newer version. kCorrupt: damaged.
+/// Errors: kNotFound: no superblock here (no magic). kUnsupported: a newer version. kCorrupt: damaged or forged.
 Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes> from);
 
 /// Why the fields contradict one another or their limits; nothing when they are right.

@@ -163,7 +163,9 @@ Task<Result<void>> SimDisk::read(Lba lba, Slice to, ReadOptions /*options*/) {
     if (dead_ || life != life_) {
         co_return fail(Errc::kDeviceGone, options_.name + " is gone");
     }
-    if (take(failing_reads_, options_.read_error_one_in)) {
+    if (failing_reads_ > 0 && reads_before_failing_ > 0) {
+        --reads_before_failing_;
+    } else if (take(failing_reads_, options_.read_error_one_in)) {
         co_return fail(Errc::kIo, options_.name + ": read failed");
     }
     surface(lba, sectors);

@@ -95,7 +95,11 @@ class SimDisk : public BlockDevice {
     void stall(Duration d) { stalled_until_ = scheduler_.now() + d; }
     void fail_next_writes(std::uint32_t n) { failing_writes_ = n; }
     void fail_next_flushes(std::uint32_t n) { failing_flushes_ = n; }
-    void fail_next_reads(std::uint32_t n) { failing_reads_ = n; }
+    /// `after`: so many reads more go well first.
+    void fail_next_reads(std::uint32_t n, std::uint32_t after = 0) {
+        failing_reads_ = n;
+        reads_before_failing_ = after;
+    }
     void set_fault_rates(std::uint32_t read, std::uint32_t write, std::uint32_t flush);
 
     /// What reads would return now, whole, without latency or faults.
@@ -157,6 +161,7 @@ class SimDisk : public BlockDevice {
     std::uint32_t slowness_ = 1;
     TimePoint stalled_until_{};
     std::uint32_t failing_reads_ = 0;
+    std::uint32_t reads_before_failing_ = 0;
     std::uint32_t failing_writes_ = 0;
     std::uint32_t failing_flushes_ = 0;
     SimDiskCounters counters_;

@@ -297,6 +297,67 @@ TEST_F(LogOnArray, lost_pages_are_an_error_until_a_client_writes_its_state_anew)
     EXPECT_EQ(recovered(f), (std::vector<std::string>{"anew"}));
 }
 
+TEST_F(LogOnArray, a_page_that_may_be_behind_unreadable_sectors_is_not_taken_as_never_written) {
+    ArrayFixture f({.seed = 9, .level = "0", .members = 2});
+    ASSERT_TRUE(f.create());
+    ASSERT_TRUE(append(f, "one"));
+    ASSERT_TRUE(append(f, "two"));
+    ASSERT_TRUE(f.stop());
+    for (auto& disk : f.disks) {
+        disk->fail_next_reads(2, 2);  // both slots are read before the log
+        EXPECT_EQ(f.reopen().error().code, Errc::kIo);
+        disk->fail_next_reads(1, 2);  // and tried again
+        ASSERT_TRUE(f.reopen());
+        EXPECT_EQ(recovered(f), (std::vector<std::string>{"one", "two"}));
+        ASSERT_TRUE(f.stop());
+    }
+    const auto image = f.disks[1]->snapshot();
+    for (std::size_t at = 0; at < image.size(); at += kLogPageBytes) {
+        if (as_text(ConstBytes(image).subspan(at, 8)) == "GMELLOG1") {
+            f.disks[1]->damage(Lba(at / kSectorBytes), SectorCount(1));
+        }
+    }
+    ASSERT_TRUE(f.reopen());
+    EXPECT_EQ(f.array->log().recovered(kClient).error().code, Errc::kCorrupt);
+}
+
+TEST_F(LogOnArray, the_other_copy_serves_for_pages_that_cannot_be_read) {
+    ArrayFixture f({.seed = 10, .level = "5", .members = 3});
+    ASSERT_TRUE(f.create());
+    ASSERT_TRUE(append(f, "one"));
+    ASSERT_TRUE(append(f, "two"));
+    ASSERT_TRUE(f.stop());
+    for (auto& disk : f.disks) {
+        disk->fail_next_reads(2, 2);
+        ASSERT_TRUE(f.reopen());
+        EXPECT_EQ(recovered(f), (std::vector<std::string>{"one", "two"}));
+        ASSERT_TRUE(f.stop());
+    }
+}
+
+TEST(LogPage, numbers_that_no_log_reaches_are_refused) {
+    const std::array wrongs{
+        +[](LogPageHeader& h) { h.generation = kMaxLogGeneration + 1; },
+        +[](LogPageHeader& h) { h.next_position = ~std::uint64_t{0}; },
+        +[](LogPageHeader& h) {
+            h.sequence = ~std::uint64_t{0};
+            h.previous = h.batch_first = h.head = h.sequence - 1;
+        },
+        +[](LogPageHeader& h) { h.sequence = h.previous = kMaxLogSequence + 1; },
+    };
+    for (std::size_t i = 0; i < wrongs.size(); ++i) {
+        LogPageHeader h = header(9, 8, true, 3);
+        wrongs[i](h);
+        h.sequence += i == 3 ? 1 : 0;
+        h.batch_first = std::max(h.batch_first, h.sequence - 1);
+        std::array<std::byte, kLogPageBytes> page{};
+        encode(h, page);
+        EXPECT_EQ(decode_log_page(page).error().code, Errc::kCorrupt) << i;
+    }
+    LogPageHeader h = header(2000, 2000 - kMaxBatchPages, true, 3);
+    EXPECT_TRUE(why_invalid(h));
+}
+
 TEST_F(LogOnArray, a_record_that_is_too_large_is_refused) {
     ArrayFixture f;
     ASSERT_TRUE(f.create());

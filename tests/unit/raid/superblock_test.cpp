@@ -6,6 +6,7 @@
 
 #include "gemel/crc32c.hpp"
 #include "raid/assembly.hpp"
+#include "raid/log_page.hpp"
 #include "tests/support/sim_scheduler.hpp"
 
 namespace gemel::raid {
@@ -90,12 +91,49 @@ TEST(Superblock, fields_that_contradict_one_another_are_named) {
         {"same name", [](Superblock& s) { s.volumes[1].name = s.volumes[0].name; }},
         {"larger than its extents", [](Superblock& s) { s.volumes[0].sectors += 1U << 20U; }},
         {"no extents", [](Superblock& s) { s.volumes[0].extents.clear(); }},
+        {"no sectors", [](Superblock& s) { s.volumes[0].sectors = SectorCount(0); }},
+        {"half a block", [](Superblock& s) { s.volumes[0].sectors = SectorCount(12); }},
+        {"number not given out", [](Superblock& s) { s.next_volume_number = 2; }},
+        {"no log", [](Superblock& s) { s.areas[0].sectors = SectorCount(0); }},
+        {"log too small", [](Superblock& s) { s.areas[0].sectors = SectorCount(15 * kSectorsPerBlock); }},
+        {"log too large",
+         [](Superblock& s) {
+             s.areas.push_back(s.areas.front());
+             s.areas.erase(s.areas.begin());
+             s.areas.back().lba = Lba(1ULL << 40U);
+             s.areas.back().sectors = SectorCount((kMaxLogPages + 1) * kSectorsPerBlock);
+         }},
     };
     for (const Wrong& w : wrongs) {
         Superblock sb = sample();
         EXPECT_FALSE(why_invalid(sb)) << w.what;
         w.change(sb);
         EXPECT_TRUE(why_invalid(sb)) << w.what;
+    }
+}
+
+TEST(Superblock, what_this_program_cannot_have_written_is_refused) {
+    struct Forged {
+        const char* what;
+        void (*change)(Superblock&);
+        Errc code;
+    };
+    const std::array forged{
+        Forged{"log of version 2", [](Superblock& s) { s.areas[0].version = 2; }, Errc::kUnsupported},
+        Forged{"a journal", [](Superblock& s) { s.areas[1].version = 1; }, Errc::kUnsupported},
+        Forged{"epoch", [](Superblock& s) { s.epoch = ~std::uint64_t{0}; }, Errc::kCorrupt},
+        Forged{"generation", [](Superblock& s) { s.log_generation = ~std::uint64_t{0}; }, Errc::kCorrupt},
+    };
+    for (const Forged& f : forged) {
+        Superblock sb = sample();
+        f.change(sb);
+        EXPECT_EQ(decode_superblock(encoded(sb)).error().code, f.code) << f.what;
+    }
+    for (const std::size_t unused : {12U, 152U, 190U, 255U, 1700U, 16300U, 16379U}) {
+        auto bytes = encoded(sample());
+        bytes[unused] ^= std::byte{0x80};
+        store_le(bytes.data() + kSuperblockBytes - 4, crc32c(std::span(bytes).first(kSuperblockBytes - 4)));
+        EXPECT_EQ(decode_superblock(bytes).error().code, Errc::kCorrupt) << "byte " << unused;
     }
 }
 
