@@ -45,25 +45,9 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
 /// Cuts at the groups, each of which has its shard.
 Task<Result<void>> ArrayBody::write_pieces(Lba lba, Slice from, WriteOptions options, bool repair) {
     const std::uint64_t group = geometry.group_sectors();
-    MemberFan fan;
-    std::size_t slot = 0;
-    std::size_t at = 0;
-    while (at < from.size()) {
-        const Lba here = lba + at / kSectorBytes;
-        const std::uint64_t run = group - here.value % group;
-        const std::size_t bytes = std::min<std::size_t>(from.size() - at, run * kSectorBytes);
-        fan.start(slot++, write_piece(here, from.sub(at, bytes), options, repair));
-        at += bytes;
-        if (slot == MemberFan::kSlots || at == from.size()) {
-            co_await fan.all();
-            if (fan.failed()) {
-                co_return std::unexpected(fan.first_error());
-            }
-            fan.reset();
-            slot = 0;
-        }
-    }
-    co_return Result<void>{};
+    return fan_out(
+        lba, from, AfterFailure::kStop, [group](Lba here) { return group - here.value % group; },
+        [this, options, repair](Lba here, Slice part) { return write_piece(here, part, options, repair); });
 }
 
 Task<Result<void>> ArrayBody::flush() {

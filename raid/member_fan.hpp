@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// MemberFan: several I/Os to members at once, joined without memory of their own.
+// MemberFan: several I/Os to members at once, joined without memory of their own; fan_out: one I/O in pieces.
 // Invariant:  F1  The fan outlives its I/Os: all() is awaited before it goes.
 // Threads: one executor; every I/O ends on it (Task T3).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <optional>
 
+#include "gemel/buffer.hpp"
 #include "gemel/result.hpp"
 #include "gemel/task.hpp"
 #include "raid/geometry.hpp"
@@ -61,5 +63,32 @@ class MemberFan {
     std::array<Errc, kSlots> codes_{};
     std::optional<Error> first_;
 };
+
+enum class AfterFailure : std::uint8_t { kGoOn, kStop };
+
+/// Cuts `all`, which begins at `lba`, into pieces and starts io(lba, slice) for each, kSlots at a time. `run(lba)`:
+/// sectors from there on that stay together. Returns the first error.
+template <class Run, class Io>
+Task<Result<void>> fan_out(Lba lba, Slice all, AfterFailure after, Run run, Io io) {
+    MemberFan fan;
+    std::optional<Error> error;
+    std::size_t slot = 0;
+    std::size_t at = 0;
+    while (at < all.size() && !(error && after == AfterFailure::kStop)) {
+        const Lba here = lba + at / kSectorBytes;
+        const std::size_t bytes = std::min<std::size_t>(all.size() - at, run(here) * kSectorBytes);
+        fan.start(slot++, io(here, all.sub(at, bytes)));
+        at += bytes;
+        if (slot == MemberFan::kSlots || at == all.size()) {
+            co_await fan.all();
+            if (fan.failed() && !error) {
+                error.emplace(fan.first_error());
+            }
+            fan.reset();
+            slot = 0;
+        }
+    }
+    co_return error ? Result<void>(std::unexpected(*std::move(error))) : Result<void>();
+}
 
 }  // namespace gemel::raid

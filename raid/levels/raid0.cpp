@@ -43,32 +43,11 @@ Task<Result<void>> write_run(ArrayBody& array, Lba lba, Slice part, WriteOptions
 
 Task<Result<void>> striped_read(ArrayBody& array, Lba lba, Slice to, ReadOptions options) {
     if (array.geometry.run_at(lba) >= to.sectors().value) {
-        const Place place = array.geometry.locate(lba);
-        Result<void> r = co_await array.members[place.member].device->read(place.member_lba, to, options);
-        if (!r) {
-            co_return co_await settle(array, place.member, to, std::move(r).error());
-        }
-        co_return r;
+        return read_run(array, lba, to, options);
     }
-    MemberFan fan;
-    std::optional<Error> error;
-    std::size_t slot = 0;
-    std::size_t at = 0;
-    while (at < to.size()) {
-        const Lba here = lba + at / kSectorBytes;
-        const std::size_t bytes = std::min<std::size_t>(to.size() - at, array.geometry.run_at(here) * kSectorBytes);
-        fan.start(slot++, read_run(array, here, to.sub(at, bytes), options));
-        at += bytes;
-        if (slot == MemberFan::kSlots || at == to.size()) {
-            co_await fan.all();
-            if (fan.failed() && !error) {
-                error.emplace(fan.first_error());
-            }
-            fan.reset();
-            slot = 0;
-        }
-    }
-    co_return error ? Result<void>(std::unexpected(*std::move(error))) : Result<void>();
+    return fan_out(
+        lba, to, AfterFailure::kGoOn, [&array](Lba here) { return array.geometry.run_at(here); },
+        [&array, options](Lba here, Slice part) { return read_run(array, here, part, options); });
 }
 
 Task<Result<void>> striped_write(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
@@ -79,24 +58,9 @@ Task<Result<void>> striped_write(ArrayBody& array, Shard& shard, Lba lba, Slice 
     if (array.geometry.run_at(lba) >= from.sectors().value) {
         co_return co_await write_run(array, lba, from, options);
     }
-    MemberFan fan;
-    std::size_t slot = 0;
-    std::size_t at = 0;
-    while (at < from.size()) {
-        const Lba here = lba + at / kSectorBytes;
-        const std::size_t bytes = std::min<std::size_t>(from.size() - at, array.geometry.run_at(here) * kSectorBytes);
-        fan.start(slot++, write_run(array, here, from.sub(at, bytes), options));
-        at += bytes;
-        if (slot == MemberFan::kSlots || at == from.size()) {
-            co_await fan.all();
-            if (fan.failed()) {
-                co_return std::unexpected(fan.first_error());
-            }
-            fan.reset();
-            slot = 0;
-        }
-    }
-    co_return Result<void>{};
+    co_return co_await fan_out(
+        lba, from, AfterFailure::kStop, [&array](Lba here) { return array.geometry.run_at(here); },
+        [&array, options](Lba here, Slice part) { return write_run(array, here, part, options); });
 }
 
 }  // namespace gemel::raid::levels

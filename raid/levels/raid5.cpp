@@ -29,52 +29,23 @@ Task<Result<void>> read_strip(ArrayBody& array, Lba lba, Slice part, ReadOptions
 
 Task<Result<void>> parity_read(ArrayBody& array, Lba lba, Slice to, ReadOptions options) {
     if (array.geometry.run_at(lba) >= to.sectors().value) {
-        co_return co_await read_strip(array, lba, to, options);
+        return read_strip(array, lba, to, options);
     }
-    MemberFan fan;
-    std::optional<Error> error;
-    std::size_t slot = 0;
-    std::size_t at = 0;
-    while (at < to.size()) {
-        const Lba here = lba + at / kSectorBytes;
-        const std::size_t bytes = std::min<std::size_t>(to.size() - at, array.geometry.run_at(here) * kSectorBytes);
-        fan.start(slot++, read_strip(array, here, to.sub(at, bytes), options));
-        at += bytes;
-        if (slot == MemberFan::kSlots || at == to.size()) {
-            co_await fan.all();
-            if (fan.failed() && !error) {
-                error.emplace(fan.first_error());
-            }
-            fan.reset();
-            slot = 0;
-        }
-    }
-    co_return error ? Result<void>(std::unexpected(*std::move(error))) : Result<void>();
+    return fan_out(
+        lba, to, AfterFailure::kGoOn, [&array](Lba here) { return array.geometry.run_at(here); },
+        [&array, options](Lba here, Slice part) { return read_strip(array, here, part, options); });
 }
 
 Task<Result<void>> parity_write(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
     const std::uint64_t row = array.geometry.row_sectors();
     if (lba.value % row + from.sectors().value <= row) {
-        co_return co_await detail::write_stripe(array, shard, lba, from, options);
+        return detail::write_stripe(array, shard, lba, from, options);
     }
-    MemberFan fan;
-    std::size_t slot = 0;
-    std::size_t at = 0;
-    while (at < from.size()) {
-        const Lba here = lba + at / kSectorBytes;
-        const std::size_t bytes = std::min<std::size_t>(from.size() - at, (row - here.value % row) * kSectorBytes);
-        fan.start(slot++, detail::write_stripe(array, shard, here, from.sub(at, bytes), options));
-        at += bytes;
-        if (slot == MemberFan::kSlots || at == from.size()) {
-            co_await fan.all();
-            if (fan.failed()) {
-                co_return std::unexpected(fan.first_error());
-            }
-            fan.reset();
-            slot = 0;
-        }
-    }
-    co_return Result<void>{};
+    return fan_out(
+        lba, from, AfterFailure::kStop, [row](Lba here) { return row - here.value % row; },
+        [&array, &shard, options](Lba here, Slice part) {
+            return detail::write_stripe(array, shard, here, part, options);
+        });
 }
 
 namespace {
