@@ -65,6 +65,7 @@ void Link::reset(const std::string& why) {
         last_error_ = why;
         closing_.set();
         queued_.set();
+        room_.set();
         stream_->close();
     }
 }
@@ -96,6 +97,7 @@ void Link::send_control(FrameHeader header, std::string body, bool urgent) {
     item->owned = true;
     item->in_link = true;
     (urgent ? urgent_ : queue_).push_back(item.release());
+    ++control_queued_;
     queued_.set();
 }
 
@@ -248,6 +250,10 @@ Task<void> Link::run_session(std::unique_ptr<Stream> stream, PeerHello hello) {
 
 Task<Result<void>> Link::receive_loop() {
     while (!closing_.is_set()) {
+        if (const Result<void> room = co_await wait_for_room(); !room) {
+            reset(room.error().message);
+            break;
+        }
         reading_ = true;
         Result<Frame> frame = co_await read_frame();
         reading_ = false;
@@ -262,6 +268,19 @@ Task<Result<void>> Link::receive_loop() {
             reset(handled.error().message);
             break;
         }
+    }
+    co_return Result<void>{};
+}
+
+/// LK5. Each frame that the peer takes from us is progress.
+Task<Result<void>> Link::wait_for_room() {
+    Clock& clock = context_.env.clock;
+    while (control_queued_ >= kMaxControlQueued && !closing_.is_set()) {
+        room_.reset();
+        if (!co_await room_.wait_until(clock, clock.now() + context_.config.dead_after)) {
+            co_return fail(Errc::kTimedOut, "the peer asks and does not read the answers");
+        }
+        last_received_ = clock.now();  // not being read is not the peer's silence
     }
     co_return Result<void>{};
 }
@@ -383,6 +402,8 @@ Task<Result<void>> Link::ping_loop() {
 
 void Link::release(SendItem* item) {
     if (item->owned) {
+        --control_queued_;
+        room_.set();
         delete item;
         return;
     }

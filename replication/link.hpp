@@ -7,6 +7,9 @@
 //   LK2 Pings go ahead of data between frames and do not depend on data being sent or read (NS-6).
 //   LK3 One session at a time: a new connection of the same peer ends the old one first.
 //   LK4 Before the handshake a connection costs at most one header and kMaxHelloBody bytes, and kHandshakeTimeout.
+//   LK5 A peer is read only while fewer than kMaxControlQueued frames of the link's own wait for it to read them, and
+//   is
+//       given up when it reads none of those for `dead_after`.
 // Threads: the executor `home` of its node.
 #pragma once
 
@@ -23,6 +26,7 @@
 namespace gemel::replication {
 
 inline constexpr Duration kHandshakeTimeout = std::chrono::seconds(3);
+inline constexpr std::size_t kMaxControlQueued = 4096;
 inline constexpr Duration kMinBackoff = std::chrono::milliseconds(100);
 inline constexpr Duration kMaxBackoff = std::chrono::seconds(2);
 
@@ -106,6 +110,7 @@ class Link {
     Task<Result<PeerHello>> greet(Stream& stream);
     Task<void> run_session(std::unique_ptr<Stream> stream, PeerHello hello);
     Task<Result<void>> receive_loop();
+    Task<Result<void>> wait_for_room();
     Task<Result<Frame>> read_frame();
     Task<Result<void>> read_all(MutableBytes to);
     Task<Result<Buffer>> payload_memory(std::size_t bytes);
@@ -129,6 +134,8 @@ class Link {
     std::string last_error_;
     std::deque<SendItem*> urgent_;
     std::deque<SendItem*> queue_;
+    std::size_t control_queued_ = 0;  ///< frames of the link's own in both
+    Event room_;
     Event queued_;
     Event closing_;
     Event ended_;

@@ -168,6 +168,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     // receiver.cpp
     Task<Result<void>> stream_received(Link& link, Frame frame);
     Result<bool> check_sequence(Link& link, const FrameHeader& header);
+    Result<void> refuse_frame(std::uint64_t sequence, const Error& error);
     Task<void> apply_frame(Frame frame, std::uint64_t epoch);
     void reply(std::uint64_t sequence);
     void reply_error(std::uint64_t sequence, const Error& error);
@@ -178,6 +179,8 @@ class Mirror : public BlockDevice, public DeviceObserver {
     void start_negotiation();
     Task<void> drive_negotiation();
     Task<void> answer_negotiation(PairView theirs, std::uint64_t session);
+    Result<void> start_asked(Task<void> task);
+    Task<void> run_asked(Task<void> task);
     Task<void> make_certain();
     [[nodiscard]] PairView view() const;
     void send_view(std::uint16_t flags, const PairView& mine);
@@ -292,8 +295,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     std::uint64_t stream_epoch_ = 0;
     bool fresh_stream_ = true;
     std::set<std::uint64_t> applying_;
-    std::set<std::uint64_t> missing_;
-    std::map<std::uint64_t, Error> failed_;
+    std::map<std::uint64_t, Error> failed_;  ///< received, not applied; kChecksum: may be sent again
     std::uint64_t applied_bytes_ = 0;
     std::uint64_t applying_count_ = 0;
     Event applied_;
@@ -301,7 +303,8 @@ class Mirror : public BlockDevice, public DeviceObserver {
     // Negotiation
     Mutex transition_;
     std::uint64_t round_ = 0;
-    bool answered_ = false;  ///< the peer's side of this round is known; frames behind it belong to the new stream
+    std::uint32_t asked_ = 0;  ///< tasks under way that the peer's frames began
+    bool answered_ = false;    ///< the peer's side of this round is known; frames behind it belong to the new stream
     PairView answer_;
     Event answer_event_;
     Event settled_;

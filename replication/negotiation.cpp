@@ -10,6 +10,7 @@ namespace gemel::replication {
 
 namespace {
 
+constexpr std::uint32_t kMaxAsked = 64;  // a peer that waits for its answers needs one for each connection
 constexpr Duration kSameProblemPause = std::chrono::seconds(60);
 
 std::string bytes_of_uuid(const Uuid& u) {
@@ -220,6 +221,21 @@ Task<void> Mirror::answer_negotiation(PairView theirs, std::uint64_t session) {
     settled_.set();
 }
 
+/// What waits for transition_ must not grow with what the peer sends. An error ends the connection.
+Result<void> Mirror::start_asked(Task<void> task) {
+    if (asked_ >= kMaxAsked) {
+        return fail(Errc::kProtocol, "the peer asks again and again without waiting for an answer");
+    }
+    gate_.spawn(run_asked(std::move(task)));
+    return {};
+}
+
+Task<void> Mirror::run_asked(Task<void> task) {
+    ++asked_;
+    co_await std::move(task);
+    --asked_;
+}
+
 Task<Result<void>> Mirror::frame_received(Link& link, Frame frame) {
     if (meta_.superblock().peer_node != link.peer_node() || stopping_) {
         co_return Result<void>{};
@@ -237,7 +253,7 @@ Task<Result<void>> Mirror::frame_received(Link& link, Frame frame) {
             if (phase_ == Phase::kDown) {
                 phase_ = Phase::kNegotiating;
             }
-            gate_.spawn(answer_negotiation(theirs, session_));
+            co_return start_asked(answer_negotiation(theirs, session_));
         } else if (theirs.round == round_ && phase_ == Phase::kNegotiating) {
             answer_ = theirs;
             answered_ = true;
@@ -263,8 +279,7 @@ Task<Result<void>> Mirror::frame_received(Link& link, Frame frame) {
     }
     switch (frame.header.type) {
         case FrameType::kResyncBegin:
-            gate_.spawn(resync_begun(session_, frame.header.generation));
-            break;
+            co_return start_asked(resync_begun(session_, frame.header.generation));
         case FrameType::kResyncReady:
             ready_.set();
             break;
@@ -272,8 +287,7 @@ Task<Result<void>> Mirror::frame_received(Link& link, Frame frame) {
             tracks_received(frame);
             break;
         case FrameType::kResyncEnd:
-            gate_.spawn(resync_ended(session_, frame.header.sequence));
-            break;
+            co_return start_asked(resync_ended(session_, frame.header.sequence));
         default:
             co_return co_await stream_received(link, std::move(frame));
     }

@@ -48,7 +48,6 @@ void Mirror::new_stream() {
     fresh_stream_ = true;
     received_ = 0;  // or a resume before the first frame would take over the old stream's acknowledgements
     applying_.clear();
-    missing_.clear();
     failed_.clear();
     peer_received_ = 0;
     peer_durable_ = 0;
@@ -82,12 +81,10 @@ Result<bool> Mirror::check_sequence(Link& link, const FrameHeader& h) {
     }
     if (h.sequence <= received_) {
         if (const auto bad = failed_.find(h.sequence); bad != failed_.end()) {
-            reply_error(h.sequence, bad->second);
-        } else if (missing_.contains(h.sequence)) {
-            if (!query) {
-                return true;
+            if (!query && bad->second.code == Errc::kChecksum) {
+                return true;  // sent again
             }
-            reply_error(h.sequence, Error(Errc::kChecksum, "the frame had arrived damaged"));
+            reply_error(h.sequence, bad->second);
         } else if (!applying_.contains(h.sequence)) {
             reply(h.sequence);
         }
@@ -115,10 +112,7 @@ Task<Result<void>> Mirror::stream_received(Link& link, Frame frame) {
             co_return fail(Errc::kProtocol, "a frame whose sector count does not fit its payload");
         }
         if (h.lba > sectors_.load() || h.sector_count > sectors_.load() - h.lba) {
-            const Error error(Errc::kOutOfRange, "the frame ends beyond the peer's volume");
-            failed_.emplace(h.sequence, error);
-            reply_error(h.sequence, error);
-            co_return Result<void>{};
+            co_return refuse_frame(h.sequence, Error(Errc::kOutOfRange, "the frame ends beyond the peer's volume"));
         }
     }
     if (h.payload_length > 0) {
@@ -127,12 +121,10 @@ Task<Result<void>> Mirror::stream_received(Link& link, Frame frame) {
             co_return opened;
         }
         if (!opened) {
-            missing_.insert(h.sequence);
-            reply_error(h.sequence, opened.error());
-            co_return Result<void>{};
+            co_return refuse_frame(h.sequence, opened.error());
         }
     }
-    missing_.erase(h.sequence);
+    failed_.erase(h.sequence);
     applying_.insert(h.sequence);
     ++applying_count_;
     applied_bytes_ += h.payload_length;
@@ -142,6 +134,18 @@ Task<Result<void>> Mirror::stream_received(Link& link, Frame frame) {
         co_await applied_.wait();
     }
     co_return Result<void>{};
+}
+
+/// Kept as long as the stream: the peer may ask again and must never hear that the frame was applied. Too many end the
+/// connection and the stream with it (the error): what is not acknowledged is copied again.
+Result<void> Mirror::refuse_frame(std::uint64_t sequence, const Error& error) {
+    failed_.insert_or_assign(sequence, error);
+    if (failed_.size() > kMaxFailedKept) {
+        knows_peer_ = {};
+        return fail(error.code, "too many frames of one stream could not be applied: " + error.message);
+    }
+    reply_error(sequence, error);
+    return {};
 }
 
 Task<void> Mirror::apply_frame(Frame frame, std::uint64_t epoch) {
@@ -170,12 +174,11 @@ Task<void> Mirror::apply_frame(Frame frame, std::uint64_t epoch) {
         co_return;
     }
     last_error_ = result.error().message;
-    if (result.error().code == Errc::kChecksum) {  // nothing was written: the sender's copy is still good
-        missing_.insert(h.sequence);
-    } else if (failed_.size() < kMaxFailedKept) {
-        failed_.emplace(h.sequence, result.error());
+    const bool aborted = result.error().code == Errc::kAborted;
+    const Result<void> kept = refuse_frame(h.sequence, aborted ? Error(Errc::kIo, last_error_) : result.error());
+    if (!kept && link_ != nullptr) {
+        link_->reset(kept.error().message);
     }
-    reply_error(h.sequence, result.error().code == Errc::kAborted ? Error(Errc::kIo, last_error_) : result.error());
 }
 
 Task<void> Mirror::drain_applying() {
