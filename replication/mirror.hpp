@@ -223,6 +223,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     Task<Result<void>> resize_pair(Link& link, SectorCount sectors, bool grow);
     Task<Result<void>> take_size(SectorCount sectors);
     Task<Result<void>> hand_over(std::uint64_t session);
+    Task<Result<void>> take_over(Link& link);
     Task<void> refresh_peer_view();
     Task<Result<void>> promote_alone();
     void announce_size(SectorCount sectors);

@@ -540,6 +540,7 @@ Task<Result<void>> Mirror::hand_over(std::uint64_t session) {
         co_return fail(Errc::kBusy, "the pair is not mirrored on the primary (" +
                                         std::string(pair_state_name(meta_.superblock().state)) + "); wait or --force");
     }
+    const std::uint64_t round = round_;
     hold_hosts();
     Result<void> done = co_await drain_hosts();
     if (done) {
@@ -552,8 +553,8 @@ Task<Result<void>> Mirror::hand_over(std::uint64_t session) {
     if (done) {
         const Mutex::Guard guard = co_await transition_.lock();
         Superblock s = next_superblock();
-        // After a lost connection the other side has given up, and nobody would be the primary.
-        if (s.state == PairState::kMirrored && phase_ == Phase::kStreaming && live(session)) {
+        // After a lost connection or a new round the other side has given up, and nobody would be the primary.
+        if (s.state == PairState::kMirrored && phase_ == Phase::kStreaming && live(session) && round == round_) {
             s.role = Role::kSecondary;
             std::vector<MetadataChange> changes;
             changes.push_back({MetadataOp::kResetMaps, {}, {}});
@@ -610,6 +611,28 @@ Task<Result<void>> Mirror::promote_alone() {
     co_return done;
 }
 
+/// With contact: the old primary steps down durably, then this side takes the role, unless they have negotiated since.
+Task<Result<void>> Mirror::take_over(Link& link) {
+    const std::uint64_t session = session_;
+    const std::uint64_t round = round_;
+    CO_TRY_VOID(co_await peers_.request(link, request_header(FrameType::kPromoteRequest),
+                                        operation_body(meta_.superblock(), /*force=*/false, {})));
+    const Mutex::Guard guard = co_await transition_.lock();
+    co_await drain_applying();
+    Superblock next = next_superblock();
+    if (next.state != PairState::kMirrored || !live(session) || round != round_) {
+        co_return fail(Errc::kAborted, "the pair's state changed meanwhile");
+    }
+    next.role = Role::kPrimary;
+    next.term = {next.term.counter + 1, context_.env.random.next()};
+    CO_TRY_VOID(co_await meta_.commit_superblock(next));
+    serving_ = true;
+    why_.clear();
+    refresh_mode();
+    emit("pair-promoted", Severity::kInfo, "term " + std::to_string(next.term.counter));
+    co_return Result<void>{};
+}
+
 Task<Result<void>> Mirror::promote(bool force) {
     const Busy busy(*this);
     CO_TRY_VOID(busy.ok());
@@ -639,25 +662,9 @@ Task<Result<void>> Mirror::promote(bool force) {
                              : link.error().message) +
                            "; --force promotes this side alone, and both may then be live");
     }
-    const std::uint64_t session = session_;
-    CO_TRY_VOID(
-        co_await peers_.request(**link, request_header(FrameType::kPromoteRequest), operation_body(s, force, {})));
-    {
-        const Mutex::Guard guard = co_await transition_.lock();
-        co_await drain_applying();
-        Superblock next = next_superblock();
-        if (next.state != PairState::kMirrored || !live(session)) {  // the old primary takes the role back
-            co_return fail(Errc::kAborted, "the pair's state changed meanwhile");
-        }
-        next.role = Role::kPrimary;
-        next.term = {next.term.counter + 1, context_.env.random.next()};
-        CO_TRY_VOID(co_await meta_.commit_superblock(next));
-        serving_ = true;  // the peer has stepped down durably
-        why_.clear();
-        refresh_mode();
-        emit("pair-promoted", Severity::kInfo, "term " + std::to_string(next.term.counter));
-    }
-    start_negotiation();
+    const Result<void> taken = co_await take_over(**link);
+    start_negotiation();  // where it failed, the old primary takes the role back, if it had stepped down at all
+    CO_TRY_VOID(taken);
     const TimePoint due = clock().now() + kServeTimeout;
     while (phase_ == Phase::kNegotiating && clock().now() < due && !stopping_) {
         co_await settled_.wait_until(clock(), due);

@@ -258,6 +258,28 @@ TEST(Pair, PromoteWithContactSwapsTheRolesAndLosesNothing) {
     EXPECT_EQ(w.status(w.beta).term, 3U);
 }
 
+TEST(Pair, AHandOverThatDoesNotComeToItsEndLeavesTheOldPrimaryServing) {
+    for (const bool late : {true, false}) {
+        PairWorld w;
+        w.pair_up();
+        if (late) {
+            w.alpha.store.log().delay = 20s;  // it steps down when the other side has long given up
+        } else {
+            w.beta.store.log().failing = true;
+        }
+        EXPECT_EQ(code(w.scheduler.run(w.beta.home, w.beta.node->promote("vol", false))),
+                  late ? Errc::kTimedOut : Errc::kDeviceGone);
+        w.alpha.store.log().delay = 50us;
+        w.beta.store.log().failing = false;
+        ASSERT_TRUE(w.until([&] { return w.mirrored() && w.status(w.alpha).serving; }, 12s)) << late;
+        EXPECT_EQ(w.status(w.beta).role, Role::kSecondary);
+        ASSERT_TRUE(w.write(w.alpha, 8, 1, 2));
+        EXPECT_TRUE(w.equal());
+        ASSERT_TRUE(w.scheduler.run(w.beta.home, w.beta.node->promote("vol", false)));
+        ASSERT_TRUE(w.write(w.beta, 8, 1, 3));
+    }
+}
+
 TEST(Pair, PromoteWithoutContactNeedsForceAndTheOldPrimaryComesBackAsSecondary) {
     PairWorld w;
     w.pair_up();

@@ -58,7 +58,7 @@ class TestLog : public DurableLog {
         CHECK(record.size() <= max_record_bytes());
         const bool durably = failing_durably || fail_next > 0;
         fail_next -= fail_next > 0 ? 1 : 0;
-        co_await sleep_for(clock_, 50us);
+        co_await sleep_for(clock_, delay);
         if (durably && !failing) {
             records_[client].push_back({++position_, std::move(record)});
             co_return fail(Errc::kReadOnly, "the record is written, but nobody knows");
@@ -85,6 +85,7 @@ class TestLog : public DurableLog {
     std::size_t max_record_bytes() const override { return 4000; }
     std::size_t records(LogClientId client) { return records_[client].size(); }
 
+    Duration delay = 50us;
     bool failing = false;
     bool failing_durably = false;  ///< D2: it may be there all the same
     unsigned fail_next = 0;        ///< so many fail like that
