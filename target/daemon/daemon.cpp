@@ -180,6 +180,8 @@ Result<void> Daemon::make_units() {
 
 iscsi::ServerConfig Daemon::server_config() {
     iscsi::ServerConfig out;
+    // The other half is for what arrays and mirrors do with the commands.
+    out.limits.data_memory = runtime_.buffers().bound_bytes() / 2;
     for (const config::Portal& portal : config_.portals) {
         out.portals.push_back(portal.address);
     }

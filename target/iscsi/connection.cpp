@@ -29,11 +29,20 @@ Connection::Connection(Environment& env, SessionHost& host, Session& session, co
       receiver_(receiver),
       sender_(stream, *this, gate_, session.parameters, numbers.stat_sn),
       window_(numbers.cmd_sn, limits.command_window),
+      share_(host.memory()),
       text_(host, session,
             OwnLimits{limits.max_recv_data_segment_length, limits.max_burst_length, limits.first_burst_length,
                       limits.max_outstanding_r2t}) {
     keepalive_timer_.connection = this;
     keepalive_timer_.run = [](Work& w) noexcept { static_cast<KeepaliveTimer&>(w).connection->keepalive(); };
+    memory_work_.connection = this;
+    memory_work_.run = [](Work& w) noexcept {
+        auto& work = static_cast<MemoryWork&>(w);
+        Connection& connection = *work.connection;
+        work.posted = false;
+        connection.serve_waiting();
+        connection.gate_.leave();
+    };
     if (session_.discovery()) {
         return;
     }
@@ -230,7 +239,9 @@ Connection::Verdict Connection::begin_control() {
         return protocol_error("a text of more than 64 KiB");
     }
     if (wanted > 0) {
-        Result<Buffer> buffer = env_.buffers.allocate(wanted);
+        inbound_.memory = share_.take(wanted);
+        Result<Buffer> buffer = inbound_.memory.bytes() > 0 ? env_.buffers.allocate(wanted)
+                                                            : fail(Errc::kResources, "the session's share is used up");
         if (!buffer) {
             reject(inbound_.bhs, RejectReason::kOutOfResources);
             inbound_.sink = Inbound::Sink::kDrop;
@@ -262,12 +273,18 @@ Connection::Verdict Connection::end_pdu(DataCheck check) {
             break;
     }
     inbound_.task = nullptr;
-    inbound_.orphan = Buffer{};
+    if (inbound_.memory.bytes() > 0) {
+        inbound_.orphan = Buffer{};
+        inbound_.control_data = Buffer{};
+        inbound_.memory.shrink(0);
+    }
+    memory_is_back();
     return verdict;
 }
 
 Connection::Verdict Connection::order_control() {
-    ControlRequest request{inbound_.bhs, std::move(inbound_.control_data), inbound_.place.size()};
+    ControlRequest request{inbound_.bhs, std::move(inbound_.control_data), inbound_.place.size(),
+                           std::move(inbound_.memory)};
     if (inbound_.head.immediate) {
         handle_control(request);
         return Verdict::kGoOn;
@@ -278,6 +295,7 @@ Connection::Verdict Connection::order_control() {
             break;
         case CmdSnPosition::kNext:
             window_.advance();
+            widen_window();
             handle_control(request);
             deliver_held();
             break;
@@ -354,11 +372,12 @@ void Connection::handle_logout(const ControlRequest& request) {
 Task<void> Connection::log_out() {
     // Commands that were complete before the logout are answered before it; the others can never be.
     tasks_.for_each([this](ScsiTask& task) {
-        if (task.state == TaskState::kHeld || task.state == TaskState::kCollecting) {
+        const bool collecting = task.state == TaskState::kCollecting && !task.data_complete();
+        if (task.state == TaskState::kHeld || collecting) {
             drop(task);
         }
     });
-    while (running_ > 0 && !closing_) {
+    while ((running_ > 0 || !waiting_.empty()) && !closing_) {
         co_await task_ended_.wait();
     }
     LogoutResponse response;
@@ -408,6 +427,7 @@ void Connection::keepalive() {
         sender_.queue_control(ping, {}, StatSn::kShows);
     }
     fail_stalled_tasks();
+    memory_is_back();
     sender_.flush();
     arm_keepalive();
 }
@@ -415,7 +435,9 @@ void Connection::keepalive() {
 void Connection::fail_stalled_tasks() {
     tasks_.for_each([this](ScsiTask& task) {
         const bool stalled = keepalive_tick_ - task.progress_tick >= kStallTicks;
-        if (task.state == TaskState::kCollecting && stalled && !receiving_into(task)) {
+        // One that waits for memory has not been asked for its data yet.
+        const bool asked = task.state == TaskState::kCollecting && std::ranges::find(waiting_, &task) == waiting_.end();
+        if (asked && stalled && !receiving_into(task)) {
             fail_task(task, kInitiatorResponseTimeout);
         }
     });

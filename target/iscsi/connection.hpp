@@ -49,10 +49,11 @@ class Connection final : private SendSource {
         PduHead head;
         BhsBytes bhs{};
         Sink sink = Sink::kDrop;
-        MutableBytes place;        ///< where its data goes
-        ScsiTask* task = nullptr;  ///< kCommand, kDataOut
-        Buffer control_data;       ///< kControl
-        Buffer orphan;             ///< kDrop: `place` is in it, its task was aborted meanwhile
+        MutableBytes place;         ///< where its data goes
+        ScsiTask* task = nullptr;   ///< kCommand, kDataOut
+        Buffer control_data;        ///< kControl
+        Buffer orphan;              ///< kDrop: `place` is in it, its task was aborted meanwhile
+        MemoryShare::Grant memory;  ///< of control_data or orphan
         void reset() {
             row = nullptr;
             sink = Sink::kDrop;
@@ -60,6 +61,7 @@ class Connection final : private SendSource {
             task = nullptr;
             control_data = Buffer{};
             orphan = Buffer{};
+            memory.shrink(0);
         }
     };
     enum class Verdict : std::uint8_t { kGoOn, kClose };
@@ -96,6 +98,7 @@ class Connection final : private SendSource {
     Verdict begin_command(ConstBytes ahs);
     void plan_command(ScsiTask& task, const ScsiCommandPdu& pdu);
     void refuse(ScsiTask& task, scsi::ScsiResult result);
+    void refuse_full(ScsiTask& task);
     void end_command(DataCheck check);
     Verdict begin_data_out();
     void end_data_out(DataCheck check);
@@ -108,6 +111,18 @@ class Connection final : private SendSource {
     void drop(ScsiTask& task);
     LunBinding* find_lun(std::uint64_t field);
     [[nodiscard]] bool receiving_into(const ScsiTask& task) const { return inbound_.task == &task; }
+
+    // task_memory.cpp
+    bool give_buffer(ScsiTask& task, std::size_t bytes);
+    void give_first_buffer(ScsiTask& task);
+    [[nodiscard]] std::size_t unasked_bytes() const;
+    [[nodiscard]] bool may_take(const ScsiTask& task, std::size_t bytes) const;
+    [[nodiscard]] std::size_t missing_memory(const ScsiTask& task) const;
+    bool give_missing_memory(ScsiTask& task);
+    bool has_memory(ScsiTask& task);
+    void memory_is_back();
+    void serve_waiting();
+    void widen_window();
 
     // task_management.cpp
     void handle_task_management(const ControlRequest& request);
@@ -127,6 +142,10 @@ class Connection final : private SendSource {
     struct KeepaliveTimer : Timer {
         Connection* connection = nullptr;
     };
+    struct MemoryWork : Work {
+        Connection* connection = nullptr;
+        bool posted = false;
+    };
 
     std::uint32_t next_transfer_tag();
 
@@ -141,7 +160,10 @@ class Connection final : private SendSource {
     Gate visitors_;  ///< functions of other sessions that wait for tasks here; closed when no task runs
     Sender sender_;
     CommandWindow window_;
+    MemoryShare share_;
     TaskSet tasks_;
+    std::vector<ScsiTask*> waiting_;  ///< kCollecting, until the share has memory for them; oldest first
+    MemoryWork memory_work_;
     TextExchange text_;
     std::vector<LunBinding> luns_;            ///< ascending by number
     std::vector<std::uint64_t> lun_numbers_;  ///< of luns_, for REPORT LUNS

@@ -98,14 +98,8 @@ void Connection::plan_command(ScsiTask& task, const ScsiCommandPdu& pdu) {
     if (task.out_wanted == 0) {
         return;
     }
-    Result<Buffer> buffer = env_.buffers.allocate(task.out_wanted);
-    if (!buffer) {
-        scsi::ScsiResult full;
-        full.status = window_.unanswered() > 0 ? scsi::Status::kTaskSetFull : scsi::Status::kBusy;
-        return refuse(task, std::move(full));
-    }
-    command.data_out = *std::move(buffer);
     command.data_out_bytes = task.out_wanted;
+    give_first_buffer(task);
 }
 
 void Connection::refuse(ScsiTask& task, scsi::ScsiResult result) {
@@ -116,6 +110,15 @@ void Connection::refuse(ScsiTask& task, scsi::ScsiResult result) {
     task.r2t_count = 0;
     task.command.data_out = Buffer{};
     task.command.data_out_bytes = 0;
+    task.memory.shrink(0);
+    std::erase(waiting_, &task);
+    memory_is_back();
+}
+
+void Connection::refuse_full(ScsiTask& task) {
+    scsi::ScsiResult full;
+    full.status = window_.unanswered() > (task.ordered ? 1 : 0) ? scsi::Status::kTaskSetFull : scsi::Status::kBusy;
+    refuse(task, std::move(full));
 }
 
 void Connection::end_command(DataCheck check) {
@@ -160,6 +163,7 @@ void Connection::deliver_held() {
             continue;
         }
         window_.advance();
+        widen_window();
         if (auto* control = std::get_if<std::unique_ptr<ControlRequest>>(&request)) {
             handle_control(**control);
         }
@@ -179,6 +183,9 @@ void Connection::deliver(ScsiTask& task) {
 void Connection::proceed(ScsiTask& task) {
     if (task.answered) {
         finish(task);
+        return;
+    }
+    if (!has_memory(task)) {
         return;
     }
     if (task.data_complete()) {
@@ -204,6 +211,8 @@ Task<void> Connection::execute(ScsiTask& task) {
     }
     --running_;
     task.command.data_out = Buffer{};
+    task.memory.shrink(pool_bytes(task.result.data_in.memory().size()));
+    memory_is_back();
     count(session_.bytes_out, task.result.data_in_bytes);
     finish(task);
     task_ended_.set();
@@ -233,6 +242,7 @@ void Connection::drop(ScsiTask& task) {
     if (receiving_into(task)) {
         // The rest of the PDU may come slowly: nobody waits for it, and the buffer stays until it is here.
         inbound_.orphan = std::move(task.command.data_out);
+        inbound_.memory = std::move(task.memory);
         inbound_.task = nullptr;
         inbound_.sink = Inbound::Sink::kDrop;
     }
@@ -245,7 +255,10 @@ void Connection::drop(ScsiTask& task) {
     if (task.ordered) {
         window_.give_back();
     }
+    std::erase(waiting_, &task);
     tasks_.release(task);
+    memory_is_back();
+    widen_window();
     task_ended_.set();
     task_ended_.reset();
 }
@@ -296,6 +309,7 @@ void Connection::status_leaves(ScsiTask& task) {
         window_.give_back();
         task.ordered = false;
     }
+    widen_window();
 }
 
 void Connection::answered(ScsiTask& task) {
@@ -303,6 +317,7 @@ void Connection::answered(ScsiTask& task) {
         status_leaves(task);
     }
     tasks_.release(task);
+    memory_is_back();
 }
 
 }  // namespace gemel::iscsi

@@ -44,6 +44,7 @@ void ScsiTask::clear() {
     result.data_in = Buffer{};
     result.data_in_bytes = 0;
     result.transfer_bytes = 0;
+    memory.shrink(0);
     expected_length = out_wanted = out_received = unsolicited_data_sn = 0;
     r2t_offset = r2t_sn = r2t_count = 0;
     in_sent = in_burst = in_data_sn = 0;

@@ -14,6 +14,7 @@
 #include <array>
 #include <cstdint>
 
+#include "target/iscsi/memory_share.hpp"
 #include "target/iscsi/pdu.hpp"
 #include "target/iscsi/text_keys.hpp"
 #include "target/scsi/lun.hpp"
@@ -68,6 +69,7 @@ struct ScsiTask : SendItem {
     std::uint64_t lun_field = 0;
     LunBinding* binding = nullptr;      ///< null: no such LUN
     std::uint32_t expected_length = 0;  ///< EDTL
+    MemoryShare::Grant memory;          ///< for the buffer of its data, whichever way it goes
     scsi::ScsiCommand command;
     scsi::ScsiResult result;
 

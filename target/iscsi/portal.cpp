@@ -56,9 +56,14 @@ class Server::Impl final : public LoginPolicy, public SessionHost {
           config_(std::move(config)),
           login_executor_(login_executor),
           processors_(std::move(processors)),
-          sessions_on_(processors_.size(), 0) {
+          sessions_on_(processors_.size(), 0),
+          memory_(config_.limits.data_memory) {
         ServerLimits& limits = config_.limits;
         CHECK(!processors_.empty() && limits.command_window >= 1 && limits.command_window <= TaskSet::kMostWindow);
+        // The first window, which is promised before anything is known of the session, fits into its share.
+        const std::size_t places = memory_.room(0) / 2 / pool_bytes(limits.first_burst_length);
+        limits.command_window =
+            std::max(1U, static_cast<std::uint32_t>(std::min<std::size_t>(places, limits.command_window)));
         limits.max_outstanding_r2t = std::clamp<std::uint32_t>(limits.max_outstanding_r2t, 1, kMaxOutstandingR2t);
     }
     ~Impl() override { CHECK(gate_.inside() == 0); }
@@ -100,6 +105,7 @@ class Server::Impl final : public LoginPolicy, public SessionHost {
     [[nodiscard]] std::string send_targets(const Session& session, std::string_view request) const override;
     Task<void> abort_elsewhere(Session& issuer, std::vector<scsi::LogicalUnit*> units, AbortCause cause) override;
     Task<void> drop_other_sessions(Session& issuer) override;
+    [[nodiscard]] MemoryBudget& memory() override { return memory_; }
     void note_protocol_error(const Session& session, const std::string& what) override;
 
     Environment& env_;
@@ -107,6 +113,7 @@ class Server::Impl final : public LoginPolicy, public SessionHost {
     Executor& login_executor_;
     std::vector<Executor*> processors_;
     std::vector<std::size_t> sessions_on_;  ///< of each processor
+    MemoryBudget memory_;
     std::vector<std::unique_ptr<Listener>> listeners_;
     std::vector<std::string> addresses_;  ///< fixed once listen() has returned
     std::vector<Login*> logging_in_;

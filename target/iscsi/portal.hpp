@@ -47,6 +47,7 @@ struct ServerLimits {
     std::uint32_t max_burst_length = 1024 * 1024;
     std::uint32_t first_burst_length = 256 * 1024;
     std::uint32_t max_outstanding_r2t = 4;
+    std::size_t data_memory = 256U << 20U;  ///< buffers that commands of all sessions hold; at least 8 MiB
 };
 
 struct ServerConfig {

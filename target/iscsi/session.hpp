@@ -14,6 +14,7 @@
 #include "gemel/stream.hpp"
 #include "gemel/sync.hpp"
 #include "target/iscsi/login.hpp"
+#include "target/iscsi/memory_share.hpp"
 #include "target/iscsi/portal.hpp"
 
 namespace gemel::iscsi {
@@ -65,6 +66,8 @@ class SessionHost {
     /// Begins to end every other session of the issuer's target (TARGET COLD RESET).
     /// Threads: called on, and ends on, the session's processor.
     virtual Task<void> drop_other_sessions(Session& issuer) = 0;
+    /// Threads: any.
+    [[nodiscard]] virtual MemoryBudget& memory() = 0;
     /// Threads: any.
     virtual void note_protocol_error(const Session& session, const std::string& what) = 0;
 };

@@ -12,6 +12,14 @@ CmdSnPosition CommandWindow::position(std::uint32_t cmd_sn) const {
     return cmd_sn == exp_cmd_sn_ ? CmdSnPosition::kNext : CmdSnPosition::kEarly;
 }
 
+void CommandWindow::widen(std::uint32_t most) {
+    const std::uint32_t wanted = unanswered_ == 0 ? std::max(most, 1U) : most;
+    const std::uint32_t last = exp_cmd_sn_ + std::min(wanted, size_ - unanswered_) - 1;
+    if (serial_before(max_cmd_sn_, last)) {
+        max_cmd_sn_ = last;
+    }
+}
+
 ScsiTask& TaskSet::allocate() {
     if (free_.empty()) {
         all_.push_back(std::make_unique<ScsiTask>());

@@ -4,7 +4,7 @@
 //
 // Invariants:
 //   T1  A tag is in the table from the command's arrival until its answer is handed to the sender or it is dropped.
-//   T2  MaxCmdSN = ExpCmdSN + window - 1 - commands that were ordered and are not answered; it never goes back.
+//   T2  MaxCmdSN <= ExpCmdSN + window - 1 - commands that were ordered and are not answered; it never goes back.
 //   T3  At most `window` commands wait for one that precedes them (holes are bounded).
 // Threads: the session's processor.
 #pragma once
@@ -26,9 +26,10 @@ enum class CmdSnPosition : std::uint8_t {
 
 class CommandWindow {
   public:
-    CommandWindow(std::uint32_t first_cmd_sn, std::uint32_t size) : exp_cmd_sn_(first_cmd_sn), size_(size) {}
+    CommandWindow(std::uint32_t first_cmd_sn, std::uint32_t size)
+        : exp_cmd_sn_(first_cmd_sn), max_cmd_sn_(first_cmd_sn + size - 1), size_(size) {}
     [[nodiscard]] std::uint32_t exp_cmd_sn() const { return exp_cmd_sn_; }
-    [[nodiscard]] std::uint32_t max_cmd_sn() const { return exp_cmd_sn_ + size_ - 1 - unanswered_; }
+    [[nodiscard]] std::uint32_t max_cmd_sn() const { return max_cmd_sn_; }
     [[nodiscard]] CmdSnPosition position(std::uint32_t cmd_sn) const;
     /// The command with ExpCmdSN has had its turn.
     void advance() { ++exp_cmd_sn_; }
@@ -38,10 +39,14 @@ class CommandWindow {
         CHECK(unanswered_ > 0);
         --unanswered_;
     }
+    /// Lets up to `most` further commands come, as far as the window has places; at least one when none is unanswered,
+    /// since no answer would tell the initiator that it may go on.
+    void widen(std::uint32_t most);
     [[nodiscard]] std::uint32_t unanswered() const { return unanswered_; }
 
   private:
     std::uint32_t exp_cmd_sn_;
+    std::uint32_t max_cmd_sn_;
     std::uint32_t size_;
     std::uint32_t unanswered_ = 0;
 };
@@ -51,6 +56,7 @@ struct ControlRequest {
     BhsBytes bhs{};
     Buffer data;
     std::size_t data_bytes = 0;
+    MemoryShare::Grant memory;  ///< for `data`, while the request waits
     [[nodiscard]] std::string_view text() const { return as_text(ConstBytes(data.memory()).first(data_bytes)); }
 };
 

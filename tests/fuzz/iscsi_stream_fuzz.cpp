@@ -84,9 +84,13 @@ class LonelyHost : public SessionHost {
         co_await yield();
     }
     Task<void> drop_other_sessions(Session& /*issuer*/) override { co_await yield(); }
+    [[nodiscard]] MemoryBudget& memory() override { return memory_; }
     void note_protocol_error(const Session& /*session*/, const std::string& what) override {
         CHECK(printable(what, what.size()) == what);
     }
+
+  private:
+    MemoryBudget memory_{256U << 20U};
 };
 
 /// One record, with the parts that random bytes would never get right put right.

@@ -159,8 +159,20 @@ TEST(CommandWindow, closes_as_commands_are_taken_and_never_goes_back) {
     }
     EXPECT_EQ(w.position(w.exp_cmd_sn()), CmdSnPosition::kOutside);
     w.give_back();
+    w.widen(0);
+    EXPECT_EQ(w.max_cmd_sn(), last) << "there is no room, and answers are still to come";
+    w.widen(4);
     EXPECT_EQ(w.max_cmd_sn(), last + 1);
     EXPECT_EQ(w.position(w.exp_cmd_sn()), CmdSnPosition::kNext);
+    w.widen(0);
+    EXPECT_EQ(w.max_cmd_sn(), last + 1);
+    for (int i = 0; i < 3; ++i) {
+        w.give_back();
+    }
+    w.advance();
+    w.widen(0);
+    EXPECT_EQ(w.position(w.exp_cmd_sn()), CmdSnPosition::kNext) << "nothing is unanswered: one may always come";
+    EXPECT_EQ(w.max_cmd_sn(), w.exp_cmd_sn());
 }
 
 TEST(TaskSet, finds_what_is_in_it_whatever_the_tags_are) {

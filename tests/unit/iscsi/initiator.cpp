@@ -91,7 +91,7 @@ Initiator::~Initiator() {
 }
 
 Task<void> Initiator::connect() {
-    auto stream = co_await world_.network.host("client").connect(world_.address, 5000);
+    auto stream = co_await world_.network.host(host).connect(world_.address, 5000);
     CHECK(stream.has_value());
     stream_ = *std::move(stream);
     closed_ = full_feature_ = false;

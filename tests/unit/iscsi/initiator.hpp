@@ -122,6 +122,7 @@ class Initiator {
     ~Initiator();
 
     std::string name;
+    std::string host = "client";  ///< in the network
     std::string target = "iqn.2026-11.dev.gemel:test";
     std::array<std::byte, 6> isid{std::byte{0x40}, std::byte{1}, std::byte{2},
                                   std::byte{3},    std::byte{4}, std::byte{5}};
