@@ -55,6 +55,11 @@ TEST(ValueSyntax, AddressesAreHostAndPort) {
     EXPECT_TRUE(is_loopback(parse_address("[::1]:1").value()));
     EXPECT_FALSE(is_loopback(parse_address("0.0.0.0:1").value()));
     EXPECT_FALSE(is_loopback(parse_address("10.0.0.1:1").value()));
+    for (const char* name : {"127.example.org:1", "127.0.0.1.example.org:1", "127.:1", "127.0.0.256:1", "localhost:1",
+                             "[::2]:1", "[::ffff:10.0.0.1]:1", "[fe80::1]:1"}) {
+        EXPECT_FALSE(is_loopback(parse_address(name).value())) << name;
+    }
+    EXPECT_TRUE(is_loopback(parse_address("[0:0:0:0:0:0:0:1]:1").value()));
 }
 
 TEST(ValueSyntax, IscsiNamesFollowTheirThreeForms) {
