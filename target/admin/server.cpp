@@ -18,6 +18,7 @@ namespace {
 constexpr std::size_t kReadBytes = 4096;
 constexpr std::size_t kEventsAtOnce = 64;
 constexpr Duration kLinger = std::chrono::seconds(1);
+constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
 
 json::value event_json(const StoredEvent& e) {
     return json::object{{"sequence", e.sequence},
@@ -227,15 +228,22 @@ Task<void> AdminServer::stop() {
 }
 
 Task<void> AdminServer::accept_loop() {
+    bool failing = false;  // one event for all failures in a row
     for (;;) {
         auto stream = co_await listener_->accept();
         if (stream) {
+            failing = false;
             gate_.spawn(serve(*std::move(stream)));
-        } else if (stream.error().code == Errc::kResources) {
-            co_await sleep_for(environment_.clock, std::chrono::milliseconds(100));
-        } else {
+            continue;
+        }
+        if (gate_.closed() || stream.error().code == Errc::kClosed) {
             co_return;
         }
+        if (!std::exchange(failing, true)) {
+            events_.emit({Severity::kWarning, "admin-accept-failed", "admin socket " + options_.address,
+                          stream.error().message, "it is tried again until it works"});
+        }
+        co_await sleep_for(environment_.clock, kAcceptPause);
     }
 }
 

@@ -5,7 +5,8 @@
 //   AS1 A client's requests are answered in order, one at a time; clients do not wait for one another.
 //   AS2 What a client can make us keep is bounded: clients, bytes of a request, events on their way, seconds of a
 //       write that it does not read.
-//   AS3 stop() ends every connection; a method that is running is waited for.
+//   AS3 Clients are accepted until stop(), whatever accepting them says in between.
+//   AS4 stop() ends every connection; a method that is running is waited for.
 // Threads: everything on `home`.
 #pragma once
 

@@ -126,6 +126,61 @@ class AdminServerTest : public ::testing::Test {
     std::unique_ptr<AdminServer> server_;
 };
 
+/// A listener whose first accepts fail.
+class FailingListener : public Listener {
+  public:
+    FailingListener(std::unique_ptr<Listener> inner, std::vector<Errc> failures)
+        : inner_(std::move(inner)), failures_(std::move(failures)) {}
+    Task<Result<std::unique_ptr<Stream>>> accept() override {
+        if (next_ < failures_.size()) {
+            co_return fail(failures_[next_++], "accepting failed");
+        }
+        co_return co_await inner_->accept();
+    }
+    void close() override { inner_->close(); }
+    [[nodiscard]] std::string local_address() const override { return inner_->local_address(); }
+
+  private:
+    std::unique_ptr<Listener> inner_;
+    std::vector<Errc> failures_;
+    std::size_t next_ = 0;
+};
+
+class FailingNetwork : public Network {
+  public:
+    FailingNetwork(Network& inner, std::vector<Errc> failures) : inner_(inner), failures_(std::move(failures)) {}
+    Result<std::unique_ptr<Listener>> listen(std::string_view address) override {
+        TRY(auto listener, inner_.listen(address));
+        return std::make_unique<FailingListener>(std::move(listener), failures_);
+    }
+    Task<Result<std::unique_ptr<Stream>>> connect(std::string address, std::int64_t timeout_ms) override {
+        return inner_.connect(std::move(address), timeout_ms);
+    }
+
+  private:
+    Network& inner_;
+    std::vector<Errc> failures_;
+};
+
+TEST_F(AdminServerTest, AcceptingGoesOnAfterErrorsAndOneEventTellsOfThem) {
+    FailingNetwork failing(environment_.network, {Errc::kIo, Errc::kIo, Errc::kResources, Errc::kInvalidArgument});
+    Environment environment{scheduler_, random_, pool_, events_, failing, Uuid{}};
+    events_.attach(home_);
+    server_ = std::make_unique<AdminServer>(environment, options_, management_, events_);
+    scheduler_.run(home_, [](AdminServer& s) -> Task<void> {
+        CHECK(s.start().has_value());
+        co_return;
+    }(*server_));
+    auto c = connect();
+    EXPECT_EQ(call(*c, "status").at("result").at("node").as_string(), "alpha");
+    const std::vector<StoredEvent> events = events_.since(0, 100);
+    ASSERT_EQ(events.size(), 1U);
+    EXPECT_EQ(events[0].id, "admin-accept-failed");
+    c->close();
+    scheduler_.run(home_, stop());
+    server_.reset();
+}
+
 TEST_F(AdminServerTest, EveryVerbReachesTheDaemonWithItsParameters) {
     start();
     auto c = connect();
