@@ -64,6 +64,12 @@ class Server::Impl final : public LoginPolicy, public SessionHost {
         const std::size_t places = memory_.room(0) / 2 / pool_bytes(limits.first_burst_length);
         limits.command_window =
             std::max(1U, static_cast<std::uint32_t>(std::min<std::size_t>(places, limits.command_window)));
+        for (TargetDefinition& target : config_.targets) {
+            target.iqn = fold_iscsi_name(target.iqn);
+            for (std::string& pattern : target.allowed_initiators) {
+                pattern = fold_iscsi_name(pattern);
+            }
+        }
         limits.max_outstanding_r2t = std::clamp<std::uint32_t>(limits.max_outstanding_r2t, 1, kMaxOutstandingR2t);
     }
     ~Impl() override { CHECK(gate_.inside() == 0); }
@@ -91,6 +97,7 @@ class Server::Impl final : public LoginPolicy, public SessionHost {
     Task<std::shared_ptr<Session>> admit_session(const LoginMachine& machine, const Stream& stream, LoginReply& reply);
     Task<Result<void>> send_reply(Stream& stream, const LoginReply& reply);
     void note_login_failure(const Stream& stream, const LoginReply& reply);
+    void note_garbage(const Stream& stream, const std::string& what);
 
     // Sessions, on the login executor.
     [[nodiscard]] std::shared_ptr<Session> find_session(const LoginMachine& machine) const;
@@ -200,6 +207,9 @@ Task<Server::Impl::LoggedIn> Server::Impl::log_in(Stream& stream, Receiver& rece
         bool hang_up = false;
         LoginReply reply = co_await next_reply(receiver, machine, request, hang_up);
         if (hang_up) {
+            if (!reply.why.empty()) {
+                note_garbage(stream, reply.why);
+            }
             break;
         }
         if (std::exchange(first, false)) {
@@ -232,8 +242,11 @@ Task<Server::Impl::LoggedIn> Server::Impl::log_in(Stream& stream, Receiver& rece
 Task<LoginReply> Server::Impl::next_reply(Receiver& receiver, LoginMachine& machine, LoginRequest& request,
                                           bool& hang_up) {
     hang_up = true;
+    // Only a connection that ends without a byte between two PDUs says nothing wrong.
+    LoginReply broken_off;
+    broken_off.why = "the connection ended, or its time did, inside a login request";
     if (!co_await receiver.need(kBhsBytes)) {
-        co_return LoginReply{};
+        co_return receiver.available() > 0 ? broken_off : LoginReply{};
     }
     const bool is_login = raw_opcode(receiver.data()) == static_cast<std::uint8_t>(Opcode::kLoginRequest);
     request = decode<LoginRequest>(receiver.data());
@@ -252,7 +265,7 @@ Task<LoginReply> Server::Impl::next_reply(Receiver& receiver, LoginMachine& mach
     std::string data(request.data_length, '\0');
     const MutableBytes place(reinterpret_cast<std::byte*>(data.data()), data.size());
     if (!co_await receiver.receive_data(place, data.size(), /*digest=*/false)) {
-        co_return LoginReply{};
+        co_return broken_off;
     }
     hang_up = false;
     co_return machine.handle(request, data);
@@ -397,13 +410,14 @@ LoginPolicy::Admission Server::Impl::admit(std::string_view initiator, std::stri
 std::string Server::Impl::send_targets(const Session& session, std::string_view request) const {
     std::string out;
     const bool all = request == "All";
+    const std::string name = fold_iscsi_name(request);
     if (session.discovery() ? request.empty() : all) {
         append_pair(out, key_row(KeyId::kSendTargets).name, "Reject");
         return out;
     }
     for (const TargetDefinition& target : config_.targets) {
         const bool own = &target == session.target;
-        const bool wanted = all || request == target.iqn || (request.empty() && own);
+        const bool wanted = all || name == target.iqn || (request.empty() && own);
         const bool visible = session.discovery() ? admit(session.initiator, target.iqn).target != nullptr : own;
         if (!wanted || !visible) {
             continue;
@@ -469,6 +483,17 @@ void Server::Impl::note_protocol_error(const Session& session, const std::string
         env_.events.emit({Severity::kWarning, "iscsi-protocol-error",
                           "initiator " + session.initiator + " at " + session.peer_address, what,
                           "the connection was closed; update the initiator if this goes on"});
+    }
+}
+
+void Server::Impl::note_garbage(const Stream& stream, const std::string& what) {
+    if (stopping_) {
+        return;
+    }
+    protocol_errors_.fetch_add(1, std::memory_order_relaxed);
+    if (may_emit()) {
+        env_.events.emit({Severity::kWarning, "iscsi-protocol-error", "peer at " + stream.peer_address(), what,
+                          "the connection was closed; something that is no initiator connects to the portal"});
     }
 }
 

@@ -145,6 +145,13 @@ bool valid_iscsi_name(std::string_view name) {
            });
 }
 
+std::string fold_iscsi_name(std::string_view name) {
+    std::string out(name);
+    std::ranges::transform(out, out.begin(),
+                           [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+    return out;
+}
+
 std::string printable(std::string_view text, std::size_t most) {
     std::string out(text.substr(0, most));
     std::ranges::replace_if(out, [](char c) { return c < ' ' || c > '~'; }, '?');
@@ -215,7 +222,8 @@ std::string Negotiation::negotiate(const KeyRow& row, std::string_view value) {
     const bool yes = value == "Yes";
     switch (row.rule) {
         case KeyRule::kDeclareText:
-            texts_[index] = value;
+            texts_[index] = row.id == KeyId::kInitiatorName || row.id == KeyId::kTargetName ? fold_iscsi_name(value)
+                                                                                            : std::string(value);
             given_[index] = true;
             return {};
         case KeyRule::kFirstOfList:

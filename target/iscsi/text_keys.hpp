@@ -126,6 +126,8 @@ void append_pair(std::string& out, std::string_view key, std::string_view value)
 
 /// Whether `name` is a well-formed iSCSI name: iqn., eui. or naa., of the characters of RFC 3722, at most 223 bytes.
 bool valid_iscsi_name(std::string_view name);
+/// The form in which names are kept and compared (RFC 7143 §4.2.7.2, RFC 3722): for ASCII, lower case.
+std::string fold_iscsi_name(std::string_view name);
 /// `text` with everything but printable ASCII replaced by '?', and cut at `most` bytes: for logs, events and status.
 std::string printable(std::string_view text, std::size_t most = 223);
 

@@ -156,10 +156,11 @@ std::string render_status(const json::value& status) {
                     text_of(status, "pid"), minutes(static_cast<std::int64_t>(number_of(status, "uptime_seconds"))));
     out += fmt::format("portals {}; replication {}\n", portals.empty() ? "-" : portals,
                        text_of(status, "replication_listen"));
-    out += fmt::format("{} sessions, {} logins, {} login failures; {} of {} of buffers in use; last event {}\n",
-                       number_of(status, "iscsi.sessions"), number_of(status, "iscsi.logins"),
-                       number_of(status, "iscsi.login_failures"), size_of(status, "memory.in_use_bytes"),
-                       size_of(status, "memory.bound_bytes"), number_of(status, "last_event"));
+    out += fmt::format(
+        "{} sessions, {} logins, {} login failures, {} protocol errors; {} of {} of buffers in use; last event {}\n",
+        number_of(status, "iscsi.sessions"), number_of(status, "iscsi.logins"),
+        number_of(status, "iscsi.login_failures"), number_of(status, "iscsi.protocol_errors"),
+        size_of(status, "memory.in_use_bytes"), size_of(status, "memory.bound_bytes"), number_of(status, "last_event"));
     add_arrays(status, out);
     if (const json::value* volumes = find(status, "volumes");
         volumes != nullptr && !list_of(status, "volumes").empty()) {

@@ -572,7 +572,19 @@ SCENARIO(Login, garbage_is_hung_up_on_without_an_answer) {
         EXPECT_TRUE(co_await i.wait_closed(1s)) << size;
         co_await i.close();
     }
+    EXPECT_EQ(w.server->status().protocol_errors, 5U);
+    EXPECT_TRUE(w.environment.events().has("iscsi-protocol-error"));
+    Initiator cut(w);
+    co_await cut.connect();
+    LoginRequest request = cut.login_request();
+    request.data_length = 100;
+    co_await cut.send_raw(cut.frame(encode(request), {}));
+    co_await cut.close();
+    Initiator silent(w);  // a check of whether the port answers
+    co_await silent.connect();
+    co_await silent.close();
     co_await neighbour_is_healthy(w);
+    EXPECT_EQ(w.server->status().protocol_errors, 6U);
     EXPECT_EQ(w.server->status().logging_in, 0U);
 }
 

@@ -15,7 +15,7 @@ ServerConfig config_for(ServerLimits limits, scsi::LogicalUnit& unit, scsi::Logi
     config.limits = limits;
     config.targets.push_back({"iqn.2026-11.dev.gemel:test", "test alias", {{0, &unit}, {5, &other}}, {}, 1});
     config.targets.push_back(
-        {"iqn.2026-11.dev.gemel:private", "", {{0, &unit}}, {"iqn.2026-11.org.example:friend*"}, 1});
+        {"iqn.2026-11.dev.gemel:private", "", {{0, &unit}}, {"iqn.2026-11.org.Example:friend*"}, 1});
     return config;
 }
 

@@ -358,6 +358,25 @@ SCENARIO(Reinstatement, needs_the_same_name_isid_and_target) {
     }
 }
 
+SCENARIO(Names, are_the_same_in_upper_and_lower_case) {
+    Initiator friendly(w, "IQN.2026-11.org.Example:FRIEND7");
+    friendly.target = "iqn.2026-11.dev.Gemel:PRIVATE";
+    co_await friendly.log_in();
+    EXPECT_EQ(w.server->status().sessions.at(0).initiator, "iqn.2026-11.org.example:friend7");
+    // The same name, ISID and target, spelled otherwise: the session is reinstated, not doubled.
+    Initiator again(w, "iqn.2026-11.org.example:Friend7");
+    again.target = "iqn.2026-11.dev.gemel:private";
+    co_await again.log_in();
+    EXPECT_TRUE(co_await friendly.wait_closed(5s));
+    EXPECT_EQ(w.server->status().sessions.size(), 1U);
+    Initiator stranger(w, "iqn.2026-11.org.example:FOE");
+    stranger.target = "iqn.2026-11.dev.gemel:private";
+    EXPECT_EQ((co_await stranger.try_login())->status_detail, 2);
+    for (Initiator* i : {&friendly, &again, &stranger}) {
+        co_await i->close();
+    }
+}
+
 SCENARIO(Reinstatement, of_a_session_by_its_tsih_is_refused_as_a_second_connection) {
     Initiator one(w);
     co_await one.log_in();
