@@ -222,6 +222,8 @@ class Mirror : public BlockDevice, public DeviceObserver {
     Task<Result<void>> restore_peer_metadata(Link& link);
     Task<Result<void>> resize_pair(Link& link, SectorCount sectors, bool grow);
     Task<Result<void>> take_size(SectorCount sectors);
+    Task<Result<void>> complete_resize(const std::string& body);
+    Task<Result<void>> commit_resize(SectorCount sectors);
     Task<Result<void>> hand_over(std::uint64_t session);
     Task<Result<void>> take_over(Link& link);
     Task<void> refresh_peer_view();

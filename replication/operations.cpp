@@ -14,6 +14,7 @@ namespace {
 constexpr std::uint64_t kBlankCheckBytes = 256 * kKiB;
 constexpr Duration kPollInterval = std::chrono::milliseconds(10);
 constexpr Duration kServeTimeout = std::chrono::seconds(5);
+constexpr Duration kCommitRetry = std::chrono::milliseconds(200);
 
 std::string text_of(const Uuid& u) {
     return std::string(as_text(u.bytes));
@@ -487,14 +488,53 @@ Task<Result<void>> Mirror::resize_pair(Link& link, SectorCount sectors, bool gro
     }
     admit_hosts();
     CO_TRY_VOID(done);
-    const Result<void> told = co_await peers_.request(link, request_header(FrameType::kResizeCommit), body);
-    if (!told) {
-        last_error_ = told.error().message;  // the handshake completes it
-    }
+    const Result<void> completed = co_await complete_resize(body);
     if (!grow) {
         CO_TRY_VOID(co_await store_.resize(info_.name, sectors));
     }
-    start_negotiation();
+    co_return completed;
+}
+
+/// From this side's record on the new size is decided. A peer that does not hear of it now takes it in the handshake,
+/// but only what is durable on both sides is a success: the peer may be promoted alone.
+Task<Result<void>> Mirror::complete_resize(const std::string& body) {
+    const TimePoint due = clock().now() + kServeTimeout;
+    Result<void> told;
+    for (bool again = false;; again = true) {
+        const Result<Link*> link = contact();
+        told = link ? co_await peers_.request(**link, request_header(FrameType::kResizeCommit), body)
+                    : std::unexpected(link.error());
+        if (told || !again) {
+            start_negotiation();
+        }
+        if (told || clock().now() >= due || co_await stop_.wait_until(clock(), clock().now() + kCommitRetry)) {
+            break;
+        }
+    }
+    if (!told) {
+        last_error_ = told.error().message;
+        co_return fail(told.error().code, "node '" + context_.config.node + "' has the new size; node '" + peer_node() +
+                                              "' takes it when they are in step again: " + last_error_);
+    }
+    co_return Result<void>{};
+}
+
+/// The secondary's second phase, asked for until it is answered.
+Task<Result<void>> Mirror::commit_resize(SectorCount sectors) {
+    {
+        const Mutex::Guard guard = co_await transition_.lock();
+        const Superblock& s = meta_.superblock();
+        if (s.sectors == sectors.value && s.pending_sectors == 0 && !meta_.uncertain()) {
+            co_return Result<void>{};  // the handshake was first
+        }
+        if (s.pending_sectors != sectors.value) {
+            co_return fail(Errc::kRefused, "this size was not prepared");
+        }
+    }
+    CO_TRY_VOID(co_await take_size(sectors));
+    if (sectors < device_.limits().sectors) {
+        CO_TRY_VOID(co_await store_.resize(info_.name, sectors));
+    }
     co_return Result<void>{};
 }
 
@@ -714,14 +754,7 @@ Task<Result<void>> Mirror::operation_received(Link& link, FrameType type, const 
             co_return co_await meta_.commit_superblock(s);
         }
         case FrameType::kResizeCommit:
-            if (meta_.superblock().pending_sectors != op.sectors()) {
-                co_return fail(Errc::kRefused, "this size was not prepared");
-            }
-            CO_TRY_VOID(co_await take_size(SectorCount(op.sectors())));
-            if (op.sectors() < device_.limits().sectors.value) {
-                CO_TRY_VOID(co_await store_.resize(info_.name, SectorCount(op.sectors())));
-            }
-            co_return Result<void>{};
+            co_return co_await commit_resize(SectorCount(op.sectors()));
         case FrameType::kPromoteRequest:
             co_return co_await hand_over(link.session());
         default:

@@ -140,7 +140,8 @@ class Replicator {
     /// where only one side was written. kSplitBrain: it must be named. `force`: full copy where no common base is
     /// known, or the data of a serving primary is given up.
     Task<Result<void>> re_establish(std::string volume, std::string from_node, bool force);
-    /// Both sides or neither. kNeedsForce: to shrink. kNoSpace: which side.
+    /// Success: durable on both sides. kNeedsForce: to shrink. kNoSpace: which side. Any other error leaves both sides as
+    /// they were, or says that this side has the new size and the other takes it when they are in step again.
     Task<Result<void>> resize(std::string volume, SectorCount sectors, bool force_shrink);
     /// Makes this node the primary. kNeedsForce without contact; both nodes may then be live.
     Task<Result<void>> promote(std::string volume, bool force);

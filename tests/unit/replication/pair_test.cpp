@@ -348,6 +348,34 @@ TEST(Pair, ResizeGrowsBothSidesAndShrinkingNeedsForce) {
     w.alpha.lun->observe(nullptr);
 }
 
+TEST(Pair, AResizeIsASuccessOnlyWhenTheSecondaryHasItDurably) {
+    for (const bool mends : {true, false}) {
+        PairWorld w;
+        w.pair_up();
+        w.run_for(3s);
+        std::optional<Result<void>> result;
+        const auto resize = [](PairWorld& world, std::optional<Result<void>>& out) -> Task<void> {
+            out = co_await world.alpha.node->resize("vol", SectorCount(10240), false);
+        };
+        const std::size_t records = w.beta.store.log().records(kLogClientPair | 1);
+        w.scheduler.start(w.alpha.home, resize(w, result));
+        ASSERT_TRUE(w.scheduler.run_until([&] { return w.beta.store.log().records(kLogClientPair | 1) > records; }));
+        w.beta.store.log().failing = true;  // between its two phases
+        w.run_for(1s);
+        EXPECT_FALSE(result.has_value());
+        EXPECT_EQ(w.status(w.beta).sectors, PairWorld::kSectors);
+        w.beta.store.log().failing = !mends;
+        w.run_for(20s);
+        ASSERT_TRUE(result.has_value());
+        EXPECT_EQ(result->has_value(), mends);
+        EXPECT_EQ(w.status(w.alpha).sectors, 10240U);
+        w.kill(w.alpha);
+        w.beta.store.log().failing = false;
+        ASSERT_TRUE(w.scheduler.run(w.beta.home, w.beta.node->promote("vol", true)));
+        EXPECT_EQ(w.status(w.beta).sectors, mends ? 10240U : PairWorld::kSectors);
+    }
+}
+
 TEST(Pair, ADamagedPayloadIsSentAgainAndADamagedHeaderEndsOnlyTheConnection) {
     for (const std::uint64_t at : {std::uint64_t{40}, std::uint64_t{5000}}) {
         PairWorld w;
