@@ -253,7 +253,6 @@ Task<void> Daemon::stop_arrays() {
                           stopped.error().message, "it is made consistent at the next start"});
         }
     }
-    arrays_.clear();
 }
 
 Task<void> Daemon::stop() {
@@ -268,12 +267,14 @@ Task<void> Daemon::stop() {
     if (admin_ != nullptr) {
         co_await admin_->stop();
     }
+    // Arrays tell units and mirrors what happens to them until they have stopped: only then these may go.
+    co_await stop_arrays();
     server_.reset();
     admin_.reset();
     units_.clear();
     volumes_.clear();
     replicator_.reset();
-    co_await stop_arrays();
+    arrays_.clear();
 }
 
 std::string Daemon::summary() const {

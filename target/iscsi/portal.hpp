@@ -74,7 +74,7 @@ struct ServerStatus {
     std::uint64_t logins = 0;
     std::uint64_t login_failures = 0;
     std::uint64_t refused_connections = 0;  ///< over a limit
-    std::uint64_t protocol_errors = 0;      ///< connections closed because the peer broke the protocol, or never spoke it
+    std::uint64_t protocol_errors = 0;      ///< connections whose peer broke the protocol, or never spoke it
 };
 
 class Server {
