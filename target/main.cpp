@@ -22,12 +22,15 @@
 #include "raid/level_table.hpp"
 #include "target/config/value_syntax.hpp"
 #include "target/daemon/daemon.hpp"
+#include "target/runtime/descriptor_limit.hpp"
 
 namespace gemel {
 namespace {
 
 constexpr std::size_t kEventsKept = 4096;
 constexpr Duration kWaitForOldDaemon = std::chrono::seconds(10);
+constexpr std::uint64_t kOwnDescriptors = 256;  ///< admin clients, links to peers, logs, and a reserve
+constexpr std::uint64_t kDescriptorsPerProcessor = 8;
 
 struct CommandLine {
     std::string config;
@@ -180,11 +183,22 @@ Task<void> live(Runtime& runtime, admin::EventRing& events, Daemon& daemon, Stop
     runtime.processors().stop_main();
 }
 
+std::uint64_t needed_descriptors(const config::Config& config) {
+    const iscsi::ServerLimits limits;
+    std::uint64_t members = 0;
+    for (const config::Array& array : config.arrays) {
+        members += array.members.size();
+    }
+    return limits.sessions + limits.unauthenticated + config.portals.size() + members + kOwnDescriptors +
+           kDescriptorsPerProcessor * (config.daemon.io_processors + 1);
+}
+
 int run_daemon(const CommandLine& given, config::Config config, StateDirectory& state) {
     admin::EventRing events(kEventsKept, wall_clock_ns, admin::log_to_stderr);
     RuntimeOptions options;
     options.io_processors = config.daemon.io_processors;
     options.memory_bytes = config.daemon.memory_bytes;
+    raise_descriptor_limit(needed_descriptors(config), events);
     auto runtime = Runtime::create(options, events);
     if (!runtime) {
         return exit_with(DaemonExit::kResources, runtime.error().message);
