@@ -12,10 +12,6 @@ using replication::Role;
 // ---- faults
 
 void ReplicationWorld::one_fault() {
-    if (member_faults_ && disk_random_.one_in(3)) {
-        fault_a_disk();
-        return;
-    }
     std::uint64_t total = 0;
     for (const Fault& f : faults_) {
         total += f.weight;
@@ -137,22 +133,6 @@ void ReplicationWorld::fail_secondary_array() {
     });
 }
 
-/// Something that the node's own array hides from the pair.
-void ReplicationWorld::fault_a_disk() {
-    const std::size_t node = disk_random_.below(2);
-    if (!usable(node)) {
-        return;
-    }
-    if (disk_random_.one_in(3)) {
-        if (nodes_[node]->lose_member(disk_random_)) {
-            chronicle_.reached(node == active_ ? "member failed under the primary"
-                                               : "member failed under the secondary");
-        }
-    } else if (nodes_[node]->damage_member(disk_random_)) {
-        chronicle_.reached(node == active_ ? "bad sectors under the primary" : "bad sectors under the secondary");
-    }
-}
-
 void ReplicationWorld::crash_node(std::size_t node, Crash how) {
     const PairStatus status = nodes_[node]->pair_now();
     const PairState state = status.state;
@@ -171,43 +151,21 @@ void ReplicationWorld::crash_node(std::size_t node, Crash how) {
     }
     mirrored_was_ = mirrored_was_ || mirrored_;
     mirrored_ = false;
-    const auto drained = [this, node] { return (node != active_ || host_->drained()) && queries_[node] == 0; };
-    const auto policy = static_cast<CachePolicy>(random_.below(4));
-    if (nodes_[node]->must_not_crash()) {
-        chronicle_.fault(nodes_[node]->name() + " is stopped: its array would want force after a crash");
-        chronicle_.reached("degraded node restarted");
-        nodes_[node]->stop(drained);
-    } else {
-        if (nodes_[node]->degraded()) {
-            chronicle_.reached("degraded node crashed");
-        }
-        if (how == Crash::kPower) {
-            oracle_->power_loss(leg(node), !nodes_[node]->degraded());
-            lost_power_[node] = true;
-        }
-        nodes_[node]->crash(how == Crash::kPower ? SimNode::Crash::kPower : SimNode::Crash::kKill, policy, drained);
+    if (how == Crash::kPower) {
+        oracle_->power_loss(leg(node));
+        lost_power_[node] = true;
     }
+    nodes_[node]->crash(how == Crash::kPower ? SimNode::Crash::kPower : SimNode::Crash::kKill,
+                        static_cast<CachePolicy>(random_.below(4)),
+                        [this, node] { return (node != active_ || host_->drained()) && queries_[node] == 0; });
     crashing_[node] = false;
     plan(log_random(1ms, 14s), [this, node] { restart(node); });
 }
 
 void ReplicationWorld::restart(std::size_t node) {
-    if (nodes_[node]->up()) {
-        return;
-    }
-    if (!start_faults_ || !disk_random_.one_in(3)) {
+    if (!nodes_[node]->up()) {
         nodes_[node]->start();
-    } else if (!nodes_[node]->start_in_trouble(disk_random_)) {
-        plan(Duration(disk_random_.below(3'000'000'000)), [this, node] { restart(node); });
     }
-}
-
-/// Until the node is up again, which some crash has planned.
-bool ReplicationWorld::wait_for(std::size_t node) {
-    for (int i = 0; i < 600 && !usable(node) && chronicle_.result.violations.empty(); ++i) {
-        advance(100ms);
-    }
-    return usable(node);
 }
 
 // ---- the operator
@@ -221,10 +179,6 @@ std::optional<Result<void>> ReplicationWorld::operation(std::size_t node, Task<R
     };
     ++queries_[node];
     scheduler_.start(nodes_[node]->home(), body(std::move(task), out, queries_[node]));
-    interrupted_ = false;
-    if (operating_ && crash_operations_ && disk_random_.one_in(2)) {
-        crash_within(node, what, out);
-    }
     if (!scheduler_.run_until([&] { return out.has_value(); }, 90s)) {
         std::fprintf(stderr, "%s on %s does not end\n", what.c_str(), nodes_[node]->name().c_str());
         CHECK(out.has_value());
@@ -232,20 +186,6 @@ std::optional<Result<void>> ReplicationWorld::operation(std::size_t node, Task<R
     chronicle_.say("operator: " + what + " on " + nodes_[node]->name() + ": " +
                    (*out ? "ok" : std::string(errc_name(out->error().code)) + ": " + out->error().message));
     return out;
-}
-
-/// One of the nodes crashes while `what` is under way on `node`.
-void ReplicationWorld::crash_within(std::size_t node, const std::string& what, const std::optional<Result<void>>& out) {
-    const auto least = std::uint64_t{5'000} << disk_random_.below(12);
-    scheduler_.run_for(Duration(least + disk_random_.below(least)));
-    const std::size_t victim = disk_random_.one_in(2) ? node : 1 - node;
-    if (out || !usable(victim)) {
-        return;
-    }
-    chronicle_.say(nodes_[victim]->name() + " goes during " + what);
-    chronicle_.reached("crash within " + what);
-    interrupted_ = true;
-    crash_node(victim, disk_random_.one_in(2) ? Crash::kPower : Crash::kKill);
 }
 
 void ReplicationWorld::operate() {
@@ -275,9 +215,6 @@ void ReplicationWorld::promote_with_contact() {
         return;
     }
     const auto r = operation(1 - active_, other().replicator().promote(SimNode::kVolume, false), "promote");
-    if (!usable(0) || !usable(1)) {
-        return;  // what came of it shows when somebody serves
-    }
     if (!*r) {
         if (other().pair_now().role == Role::kPrimary && active().pair_now().role == Role::kPrimary) {
             chronicle_.violation("two primaries after a refused promotion");
@@ -305,15 +242,10 @@ void ReplicationWorld::promote_without_contact() {
     const std::size_t node = 1 - active_;
     abandon_service();
     const auto r = operation(node, nodes_[node]->replicator().promote(SimNode::kVolume, true), "promote --force");
-    // Whether it was in time is durable; nobody writes until it is known.
-    const bool promoted = *r || (interrupted_ && wait_for(node) && nodes_[node]->pair_now().role == Role::kPrimary);
-    if (!promoted) {
+    if (!*r) {
         if (before.state == PairState::kResyncTarget) {
             chronicle_.reached("promotion of a resync target refused");
         }
-        return;
-    }
-    if (!wait_for(node)) {
         return;
     }
     if (before.state == PairState::kResyncTarget && nodes_[node]->pair_now().state == PairState::kResyncTarget) {
@@ -360,7 +292,7 @@ void ReplicationWorld::re_establish(bool force) {
     }
     const auto r = operation(
         active_, active().replicator().re_establish(SimNode::kVolume, active().name(), force || split), "re-establish");
-    if (*r || interrupted_) {
+    if (*r) {
         authority_ = leg(active_);
         mirrored_ = mirrored_was_ = false;
         chronicle_.reached(split ? "split brain resolved" : "re-established");
@@ -376,7 +308,7 @@ void ReplicationWorld::resize() {
     const auto r = operation(active_, active().replicator().resize(SimNode::kVolume, more, false), "resize");
     if (*r) {
         chronicle_.reached("resized");
-        if (usable(active_) && active().mirror().limits().sectors != more) {
+        if (active().mirror().limits().sectors != more) {
             chronicle_.violation("a resize succeeded without effect");
         }
         if (usable(1 - active_) && other().pair_now().sectors != more.value) {
