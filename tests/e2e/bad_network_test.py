@@ -66,6 +66,7 @@ class GarbageOnThePortal(EndToEnd):
             throw(node.address, payload)
         self.assert_good(running.result())
         self.assertTrue(node.alive())
+        self.assertGreaterEqual(node.ask("status")["iscsi"]["protocol_errors"], len(GARBAGE) // 2)
         wait_until(lambda: descriptors(node) <= before + 2, 30, "descriptors of the broken connections are back")
 
     def test_idle_connections_that_never_log_in_are_bounded_and_end(self):
