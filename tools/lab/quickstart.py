@@ -63,7 +63,8 @@ class Story:
             texts[node] = re.sub(r'(\[\[peer\]\][^\[]*address\s*=\s*)"[^"]*"', rf'\1"{cable}"', texts[node])
             cables += [cable, address]
         self.cable = subprocess.Popen([sys.executable, str(TOP / "tools/lab/proxy.py"), *cables],
-                                      stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+                                      stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                      stderr=subprocess.DEVNULL, start_new_session=True)
         for node, text in texts.items():
             config = self.folder / f"{node}.toml"
             config.write_text(text)
