@@ -109,6 +109,7 @@ Task<Result<void>> RingLog::read_member(std::uint32_t member, Found& found) {
             if (known && header && header->array_uuid == array_.superblock().array_uuid &&
                 header->sequence % slots_ == at + i) {
                 const auto payload = page.subspan(kLogHeaderBytes, header->payload_bytes);
+                found.holders[{header->sequence, header->generation}] |= 1U << member;
                 found.pages.add({*header, std::vector<std::byte>(payload.begin(), payload.end())});
             }
         }
@@ -164,6 +165,48 @@ Task<Result<void>> RingLog::recover(std::uint64_t generation) {
         recovered_[r.client].push_back({r.position, std::move(r.bytes)});
     }
     durable_head_ = head_;
+    if (!state.corrupt) {
+        keep_newest_batch(std::move(found));
+    }
+    co_return Result<void>{};
+}
+
+/// REQUIRES: recovery found a tail.
+void RingLog::keep_newest_batch(Found found) {
+    const std::uint64_t first = found.pages.by_sequence().at(tail_).header.batch_first;
+    newest_batch_members_ = ~std::uint32_t{0};
+    for (std::uint64_t s = first; s <= tail_; ++s) {
+        const LogPage& page = found.pages.by_sequence().at(s);
+        newest_batch_members_ &= found.holders.at({s, page.header.generation});
+        newest_batch_.push_back(page);
+    }
+}
+
+/// RL6.
+Task<Result<void>> RingLog::complete_newest_batch() {
+    const std::vector<LogPage> pages = std::move(newest_batch_);
+    newest_batch_.clear();
+    Batch batch;
+    batch.pages = pages.size();
+    batch.first = tail_ + 1 - pages.size();
+    CO_TRY_VOID(co_await allocate_chunks(batch));
+    for (std::uint64_t i = 0; i < pages.size(); ++i) {
+        const auto page = page_of(batch.chunks, i).first<kLogPageBytes>();
+        std::ranges::copy(pages[i].payload, page.subspan(kLogHeaderBytes).begin());
+        encode(pages[i].header, page);
+    }
+    MemberFan fan;
+    for (std::uint32_t m = 0; m < array_.geometry.members && !pages.empty(); ++m) {
+        if (array_.in_sync(m) && (newest_batch_members_ >> m & 1U) == 0) {
+            fan.start(m, write_to_member(m, batch));
+        }
+    }
+    co_await fan.all();
+    for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
+        if (const auto code = fan.failure(m)) {
+            CO_TRY_VOID(co_await array_.fail_member(m, Error(*code, "write of the durable log")));
+        }
+    }
     co_return Result<void>{};
 }
 
@@ -182,6 +225,7 @@ Task<Result<std::uint64_t>> RingLog::begin_generation() {
             CO_TRY_VOID(co_await array_.fail_member(m, Error(*code, "flush before the durable log goes on")));
         }
     }
+    CO_TRY_VOID(co_await complete_newest_batch());
     ++generation_;
     CO_TRY_VOID(co_await write_head_page(kLogFirstOfGeneration, array_.in_sync_count()));
     co_return generation_;
@@ -328,12 +372,18 @@ bool RingLog::choose(Batch& batch) {
     return !batch.records.empty();
 }
 
-Task<Result<void>> RingLog::encode_batch(Batch& batch, std::uint16_t flags) {
+Task<Result<void>> RingLog::allocate_chunks(Batch& batch) {
     for (std::uint64_t page = 0; page < batch.pages; page += kChunkPages) {
         const std::uint64_t bytes = std::min(kChunkPages, batch.pages - page) * kLogPageBytes;
         CO_TRY(Buffer chunk, co_await array_.allocate(bytes));
+        std::ranges::fill(chunk.infos(), BlockInfo{});
         batch.chunks.push_back(std::move(chunk));
     }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> RingLog::encode_batch(Batch& batch, std::uint16_t flags) {
+    CO_TRY_VOID(co_await allocate_chunks(batch));
     batch.first = next_sequence_;
     batch.head = std::min(head_, batch.first);
     PayloadWriter payload(batch.chunks);
@@ -384,9 +434,6 @@ Task<Result<void>> RingLog::write_to_member(std::uint32_t member, Batch& batch) 
 
 /// RL2. `wanted` 0: as many as the level needs.
 Task<Result<void>> RingLog::write_copies(Batch& batch, std::uint32_t wanted) {
-    for (const Buffer& chunk : batch.chunks) {
-        std::ranges::fill(chunk.infos(), BlockInfo{});
-    }
     const std::uint32_t members = array_.geometry.members;
     std::uint32_t tried = 0;
     std::uint32_t done = 0;

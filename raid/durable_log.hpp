@@ -9,6 +9,8 @@
 //       the head.
 //   RL4 After a batch that could not be made durable nothing more is appended (no page may follow a hole).
 //   RL5 A page is on f + 1 of the members in sync at its time. Recovery goes on only if at most f are lost or unread.
+//   RL6 The newest batch that recovery finds may have been in flight at the end, and so be on fewer: it is written to
+//       all members in sync before anything follows it.
 // Threads: append() from any executor; drop_before, recovered, set_checkpoint, remove_client from any thread; the rest
 // on the array's home executor.
 #pragma once
@@ -85,12 +87,15 @@ class RingLog : public DurableLog {
     struct Found {
         LogPages pages;
         std::vector<std::uint8_t> unknown;  ///< by slot: in how many members it could not be read
+        /// Members by sequence and generation of the pages on them.
+        std::map<std::pair<std::uint64_t, std::uint64_t>, std::uint32_t> holders;
     };
 
     void kick();
     Task<void> write_batches();
     bool choose(Batch& batch);
     [[nodiscard]] bool fits(LogClientId client, std::uint64_t pages) const;
+    Task<Result<void>> allocate_chunks(Batch& batch);
     Task<Result<void>> encode_batch(Batch& batch, std::uint16_t flags);
     Task<Result<void>> write_copies(Batch& batch, std::uint32_t wanted);
     Task<Result<void>> write_to_member(std::uint32_t member, Batch& batch);
@@ -99,6 +104,8 @@ class RingLog : public DurableLog {
     void advance_head();
     Task<void> run_checkpoints();
     Task<Result<void>> read_member(std::uint32_t member, Found& found);
+    void keep_newest_batch(Found found);
+    Task<Result<void>> complete_newest_batch();
     [[nodiscard]] std::uint64_t batch_limit(bool privileged) const;
     Task<void> wait_for(Pending& pending);
 
@@ -121,6 +128,9 @@ class RingLog : public DurableLog {
     std::optional<LogClientId> privileged_;  ///< whose checkpoint runs
     std::uint32_t rotation_ = 0;
     Gate gate_;
+
+    std::vector<LogPage> newest_batch_;       ///< RL6, between recover() and begin_generation()
+    std::uint32_t newest_batch_members_ = 0;  ///< that hold all of it
 
     mutable std::mutex clients_mutex_;  ///< guards the two below only; never held over an I/O
     std::map<LogClientId, Client> clients_;
