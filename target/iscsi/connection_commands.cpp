@@ -291,7 +291,9 @@ void Connection::end_data_out(DataCheck check) {
         fail_task(task, kProtocolServiceCrcError);
         return;
     }
-    task.progress_tick = keepalive_tick_;
+    if (inbound_.head.data_length > 0) {
+        task.progress_tick = keepalive_tick_;
+    }
     count(session_.bytes_in, inbound_.head.data_length);
     const DataOutVerdict verdict = accept_data_out(task, decode<DataOut>(inbound_.bhs.data()), parameters_);
     if (verdict.action == DataOutVerdict::Action::kFailTask) {

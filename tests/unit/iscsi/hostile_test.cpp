@@ -13,11 +13,11 @@ constexpr std::uint8_t kRead = kFinal | kCommandRead;
 constexpr std::uint8_t kWrite = kFinal | kCommandWrite;
 
 /// The answer that the server must give.
-enum class Answer { kClose, kSilence, kReject, kSense };
+enum class Answer { kClose, kSilence, kReject, kSense, kManaged, kLogout };
 
 struct Expected {
     Answer answer;
-    int code = 0;  ///< reason of the Reject, or ASC and ASCQ
+    int code = 0;  ///< reason of the Reject, ASC and ASCQ, or the response
 };
 
 Task<void> expect(Initiator& i, Expected e, const char* what) {
@@ -34,6 +34,10 @@ Task<void> expect(Initiator& i, Expected e, const char* what) {
     if (e.answer == Answer::kReject) {
         EXPECT_EQ(int(reply->as<Reject>().reason), e.code) << what;
         EXPECT_EQ(reply->data.size(), kBhsBytes) << what;
+    } else if (e.answer == Answer::kManaged) {
+        EXPECT_EQ(int(reply->as<TaskManagementResponse>().response), e.code) << what;
+    } else if (e.answer == Answer::kLogout) {
+        EXPECT_EQ(int(reply->as<LogoutResponse>().response), e.code) << what;
     } else {
         EXPECT_EQ(reply->as<ScsiResponse>().status, 2) << what;
         Outcome o;
@@ -241,6 +245,31 @@ SCENARIO_WITH(HostileDataOut, an_r2t_that_is_never_answered_ends_the_command, Se
     co_await i.close();
 }
 
+SCENARIO_WITH(HostileDataOut, empty_pdus_are_no_progress, ServerLimits{.keepalive = 1s}) {
+    Initiator i(w);
+    co_await i.log_in({"ImmediateData=No"});
+    const auto pdu = i.command_pdu(write10(0, 8), kWrite, 4096);
+    co_await i.send(pdu);
+    const auto r2t = co_await i.receive(5s);
+    EXPECT_TRUE(r2t.has_value());
+    DataOut empty;
+    empty.initiator_task_tag = pdu.initiator_task_tag;
+    empty.target_transfer_tag = r2t->as<ReadyToTransfer>().target_transfer_tag;
+    empty.lun = pdu.lun;
+    empty.flags = 0;
+    bool answered = false;
+    for (int round = 0; round < 40 && !answered; ++round) {
+        co_await i.send(empty);
+        ++empty.data_sn;
+        while (auto reply = co_await i.receive(300ms)) {
+            answered |= reply->opcode() == Opcode::kScsiResponse;
+        }
+    }
+    EXPECT_TRUE(answered);
+    co_await i.prove_healthy();
+    co_await i.close();
+}
+
 struct ControlCase {
     const char* what;
     std::vector<std::byte> (*make)(Initiator&);
@@ -339,6 +368,64 @@ const ControlCase kControlCases[] = {
          return i.frame(encode(p), {});
      },
      {Answer::kClose}},
+    {"reserved bits of the opcode byte",
+     [](Initiator& i) {
+         BhsBytes bhs = encode(immediate_pdu<NopOut>(i));
+         bhs[0] |= std::byte{0x80};
+         store_be(bhs.data() + 16, kReservedTag);
+         store_be(bhs.data() + 20, kReservedTag);
+         return i.frame(bhs, {});
+     },
+     {Answer::kSilence}},
+    {"immediate Data-Out of no command",
+     [](Initiator& i) {
+         BhsBytes bhs = encode(DataOut{});
+         bhs[0] |= std::byte{0x40};
+         return i.frame(bhs, {});
+     },
+     {Answer::kSilence}},
+    {"task management without F and with every reserved byte set",
+     [](Initiator& i) {
+         auto p = immediate_pdu<TaskManagementRequest>(i);
+         BhsBytes bhs = encode(p);
+         bhs[1] = std::byte{0x7f};
+         std::fill(bhs.begin() + 2, bhs.begin() + 4, std::byte{0xff});
+         std::fill(bhs.begin() + 40, bhs.end(), std::byte{0xff});
+         return i.frame(bhs, {});
+     },
+     {Answer::kManaged, 5}},
+    {"logout of another connection",
+     [](Initiator& i) {
+         auto p = immediate_pdu<LogoutRequest>(i);
+         p.flags = kFinal | 1U;
+         p.connection_id = 0x7777;
+         return with(i, p);
+     },
+     {Answer::kLogout, 1}},
+    {"logout with the reserved tag",
+     [](Initiator& i) {
+         auto p = immediate_pdu<LogoutRequest>(i);
+         p.flags = kFinal;
+         p.initiator_task_tag = kReservedTag;
+         return with(i, p);
+     },
+     {Answer::kReject, 9}},
+    {"task management with the reserved tag",
+     [](Initiator& i) {
+         auto p = immediate_pdu<TaskManagementRequest>(i);
+         p.flags = kFinal | 5U;
+         p.initiator_task_tag = kReservedTag;
+         return with(i, p);
+     },
+     {Answer::kReject, 9}},
+    {"text with the reserved tag",
+     [](Initiator& i) {
+         auto p = immediate_pdu<TextRequest>(i);
+         p.flags = kFinal;
+         p.initiator_task_tag = kReservedTag;
+         return with(i, p);
+     },
+     {Answer::kReject, 9}},
     {"a text of 100 KiB",
      [](Initiator& i) { return with(i, immediate_pdu<TextRequest>(i), 102400); },
      {Answer::kClose}},
