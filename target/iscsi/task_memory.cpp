@@ -125,6 +125,8 @@ void Connection::serve_waiting() {
         }
         proceed(task);
     }
+    task_ended_.set();  // a logout waits for those that wait
+    task_ended_.reset();
     if (!parsing_) {
         sender_.flush_soon();
     }

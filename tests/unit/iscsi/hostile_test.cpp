@@ -666,7 +666,9 @@ SCENARIO(Login, garbage_is_hung_up_on_without_an_answer) {
     LoginRequest request = cut.login_request();
     request.data_length = 100;
     co_await cut.send_raw(cut.frame(encode(request), {}));
+    co_await sleep_for(w.clock(), 10ms);
     co_await cut.close();
+    co_await sleep_for(w.clock(), 10ms);
     Initiator silent(w);  // a check of whether the port answers
     co_await silent.connect();
     co_await silent.close();

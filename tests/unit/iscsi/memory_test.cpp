@@ -101,6 +101,15 @@ Task<void> answer(Initiator& i, ReadyToTransfer r2t, const std::vector<std::byte
     }
 }
 
+Task<void> log_out(Initiator& i) {
+    LogoutRequest logout;
+    logout.immediate = true;
+    logout.flags = kFinal;
+    logout.initiator_task_tag = 0x7777;
+    logout.cmd_sn = i.cmd_sn;
+    co_await i.send(logout);
+}
+
 Task<void> neighbour_works(World& w, std::size_t bytes) {
     Initiator neighbour(w, "iqn.2026-11.org.example:neighbour");
     neighbour.host = "elsewhere";
@@ -228,12 +237,7 @@ SCENARIO_WITH(Memory, commands_that_wait_for_it_end_at_once_by_reset_logout_and_
             EXPECT_EQ((co_await other.command(test_unit_ready(), kFinal, 0)).asc(), 0x2903);
             co_await slow.prove_healthy();
         } else if (how == 1) {
-            LogoutRequest logout;
-            logout.immediate = true;
-            logout.flags = kFinal;
-            logout.initiator_task_tag = 0x7777;
-            logout.cmd_sn = slow.cmd_sn;
-            co_await slow.send(logout);
+            co_await log_out(slow);
             co_await collect(slow, seen, 5s);
             EXPECT_EQ(seen.statuses.size(), 2U) << "the reads were complete";
             EXPECT_TRUE(seen.logged_out);
@@ -243,6 +247,26 @@ SCENARIO_WITH(Memory, commands_that_wait_for_it_end_at_once_by_reset_logout_and_
         EXPECT_EQ(w.environment.pool().outstanding_bytes(), 0U) << how;
     }
     co_await other.prove_healthy();
+    co_await other.close();
+}
+
+SCENARIO_WITH(Memory, a_logout_does_not_hang_when_what_waits_is_refused, kSmall) {
+    Initiator i(w);
+    Initiator other(w, "iqn.2026-11.org.example:other");
+    co_await i.log_in({"ImmediateData=No"});
+    co_await other.log_in({"ImmediateData=No"});
+    co_await i.send(i.command_pdu(write10(0, 4096), kWrite, 2 * kMiB));
+    co_await i.send(i.command_pdu(read10(0, 8192), kRead, 4 * kMiB));
+    co_await other.send(other.command_pdu(write10(0, 4096), kWrite, 2 * kMiB));
+    Seen seen;
+    co_await collect(i, seen);
+    EXPECT_TRUE(seen.statuses.empty());
+    co_await log_out(i);
+    co_await collect(i, seen, 2s);
+    EXPECT_EQ(seen.statuses.size(), 1U);
+    EXPECT_EQ(seen.statuses.begin()->second, 0x08) << "the other session took what it waited for";
+    EXPECT_TRUE(seen.logged_out);
+    co_await i.close();
     co_await other.close();
 }
 
