@@ -309,7 +309,7 @@ void Node::refused_connection(const std::string& from, const std::string& why) {
     }
     refused_at_ = now;
     context_.env.events.emit({Severity::kWarning, "replication-connection-refused", "connection from " + from,
-                              why + " (" + std::to_string(refused_) + " refused so far)",
+                              why + " (" + std::to_string(refused_.load()) + " refused so far)",
                               "check who connects to the replication port"});
 }
 

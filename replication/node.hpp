@@ -7,6 +7,7 @@
 // Threads: the executor `home`.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
@@ -28,6 +29,7 @@ class Node : public LinkOwner, public PeerAccess {
     std::vector<PairStatus> status() const;
     [[nodiscard]] Executor& home() { return context_.home; }
     [[nodiscard]] std::string listen_address() const { return listen_address_; }
+    [[nodiscard]] std::uint64_t refused_connections() const { return refused_.load(); }
 
     void link_up(Link& link) override;
     void link_down(Link& link) override;
@@ -60,7 +62,7 @@ class Node : public LinkOwner, public PeerAccess {
     std::unique_ptr<Listener> listener_;
     std::string listen_address_;
     std::size_t greetings_ = 0;
-    std::uint64_t refused_ = 0;
+    std::atomic<std::uint64_t> refused_{0};
     TimePoint refused_at_{};
     Event stop_;
     Gate gate_;

@@ -82,4 +82,8 @@ std::string Replicator::listen_address() const {
     return node_->listen_address();
 }
 
+std::uint64_t Replicator::refused_connections() const {
+    return node_->refused_connections();
+}
+
 }  // namespace gemel::replication

@@ -67,7 +67,7 @@ enum class PairState : std::uint8_t {
 
 struct ResyncStatus {
     bool running = false;
-    bool outgoing = false;  ///< this node is the source
+    bool outgoing = false;  ///< this node is the source; means nothing unless running
     std::uint64_t done_bytes = 0;
     std::uint64_t total_bytes = 0;
     std::uint64_t bytes_per_second = 0;
@@ -140,8 +140,8 @@ class Replicator {
     /// where only one side was written. kSplitBrain: it must be named. `force`: full copy where no common base is
     /// known, or the data of a serving primary is given up.
     Task<Result<void>> re_establish(std::string volume, std::string from_node, bool force);
-    /// Success: durable on both sides. kNeedsForce: to shrink. kNoSpace: which side. Any other error leaves both sides as
-    /// they were, or says that this side has the new size and the other takes it when they are in step again.
+    /// Success: durable on both sides. kNeedsForce: to shrink. kNoSpace: which side. Any other error leaves both sides
+    /// as they were, or says that this side has the new size and the other takes it when they are in step again.
     Task<Result<void>> resize(std::string volume, SectorCount sectors, bool force_shrink);
     /// Makes this node the primary. kNeedsForce without contact; both nodes may then be live.
     Task<Result<void>> promote(std::string volume, bool force);
@@ -150,6 +150,8 @@ class Replicator {
     Task<std::vector<PairStatus>> status();
     /// "127.0.0.1:7261" once started; empty if it does not listen.
     [[nodiscard]] std::string listen_address() const;
+    /// Connections to the replication port that did not greet as a peer of this node. Threads: any.
+    [[nodiscard]] std::uint64_t refused_connections() const;
 
   private:
     std::unique_ptr<Node> node_;

@@ -94,6 +94,7 @@ Task<Result<json::value>> Daemon::status() {
                      {"state_directory", state_.path()},
                      {"portals", std::move(portals)},
                      {"replication_listen", replicator_ != nullptr ? replicator_->listen_address() : std::string()},
+                     {"replication_refused", replicator_ != nullptr ? replicator_->refused_connections() : 0},
                      {"arrays", std::move(arrays)},
                      {"volumes", volumes_json(all_pairs)},
                      {"targets", std::move(targets)},

@@ -50,7 +50,9 @@ json::object pair_json(const replication::PairStatus& s) {
         {"region_bytes", s.region_bytes},
         {"held_frames", s.held_frames},
         {"resync", json::object{{"running", s.resync.running},
-                                {"direction", s.resync.outgoing ? "outgoing" : "incoming"},
+                                {"direction", !s.resync.running   ? "none"
+                                              : s.resync.outgoing ? "outgoing"
+                                                                  : "incoming"},
                                 {"done_bytes", s.resync.done_bytes},
                                 {"total_bytes", s.resync.total_bytes},
                                 {"bytes_per_second", s.resync.bytes_per_second},

@@ -527,6 +527,7 @@ TEST(Pair, GarbageOnThePortDisturbsNothing) {
     w.run_for(10s);
     EXPECT_TRUE(w.mirrored());
     EXPECT_TRUE(w.equal());
+    EXPECT_EQ(w.beta.node->refused_connections(), 30U);
     EXPECT_TRUE(w.beta.env.events().has("replication-connection-refused"));
     EXPECT_LE(w.beta.env.events().count("replication-connection-refused"), 3U) << "rate-limited";
 }
