@@ -31,7 +31,7 @@ constexpr std::array<std::string_view, 17> kRaidStates{
     "views compared",
 };
 
-constexpr std::array<std::string_view, 19> kReplicationStates{
+constexpr std::array<std::string_view, 33> kReplicationStates{
     "write overlapping one in flight",
     "primary crashed with writes in flight",
     "resync running",
@@ -51,6 +51,20 @@ constexpr std::array<std::string_view, 19> kReplicationStates{
     "re-established",
     "resized",
     "images compared",
+    "member failed under the primary",
+    "member failed under the secondary",
+    "bad sectors under the primary",
+    "bad sectors under the secondary",
+    "degraded node crashed",
+    "degraded node restarted",
+    "disk error during a start",
+    "start stopped by a disk error",
+    "crash within establish",
+    "crash within promote",
+    "crash within promote --force",
+    "crash within sever",
+    "crash within re-establish",
+    "crash within resize",
 };
 
 constexpr std::array kAreas{

@@ -453,9 +453,13 @@ void RaidWorld::forget_stripes_at_risk(bool open_only) {
     if (base_.level != "5") {
         return;
     }
+    std::vector<std::vector<std::uint64_t>> sectors;  // of all first: what is undefined here is unsettled, too
+    for (const Volume& v : volumes_) {
+        sectors.push_back(v.oracle->unsettled(open_only));
+    }
     for (std::size_t i = 0; i < volumes_.size(); ++i) {
         Oracle& oracle = *volumes_[i].oracle;
-        for (const std::uint64_t sector : oracle.unsettled(open_only)) {
+        for (const std::uint64_t sector : sectors[i]) {
             const std::uint64_t first = sector < stripe_sectors_ ? 0 : sector - stripe_sectors_;
             oracle.undefine(Lba(first), SectorCount(2 * stripe_sectors_));
             if (first == 0 && i > 0) {

@@ -12,6 +12,10 @@ using replication::Role;
 // ---- faults
 
 void ReplicationWorld::one_fault() {
+    if (member_faults_ && disk_random_.one_in(3)) {
+        fault_a_disk();
+        return;
+    }
     std::uint64_t total = 0;
     for (const Fault& f : faults_) {
         total += f.weight;
@@ -133,6 +137,22 @@ void ReplicationWorld::fail_secondary_array() {
     });
 }
 
+/// Something that the node's own array hides from the pair.
+void ReplicationWorld::fault_a_disk() {
+    const std::size_t node = disk_random_.below(2);
+    if (!usable(node)) {
+        return;
+    }
+    if (disk_random_.one_in(3)) {
+        if (nodes_[node]->lose_member(disk_random_)) {
+            chronicle_.reached(node == active_ ? "member failed under the primary"
+                                               : "member failed under the secondary");
+        }
+    } else if (nodes_[node]->damage_member(disk_random_)) {
+        chronicle_.reached(node == active_ ? "bad sectors under the primary" : "bad sectors under the secondary");
+    }
+}
+
 void ReplicationWorld::crash_node(std::size_t node, Crash how) {
     const PairStatus status = nodes_[node]->pair_now();
     const PairState state = status.state;
@@ -151,21 +171,43 @@ void ReplicationWorld::crash_node(std::size_t node, Crash how) {
     }
     mirrored_was_ = mirrored_was_ || mirrored_;
     mirrored_ = false;
-    if (how == Crash::kPower) {
-        oracle_->power_loss(leg(node));
-        lost_power_[node] = true;
+    const auto drained = [this, node] { return (node != active_ || host_->drained()) && queries_[node] == 0; };
+    const auto policy = static_cast<CachePolicy>(random_.below(4));
+    if (nodes_[node]->must_not_crash()) {
+        chronicle_.fault(nodes_[node]->name() + " is stopped: its array would want force after a crash");
+        chronicle_.reached("degraded node restarted");
+        nodes_[node]->stop(drained);
+    } else {
+        if (nodes_[node]->degraded()) {
+            chronicle_.reached("degraded node crashed");
+        }
+        if (how == Crash::kPower) {
+            oracle_->power_loss(leg(node), !nodes_[node]->degraded());
+            lost_power_[node] = true;
+        }
+        nodes_[node]->crash(how == Crash::kPower ? SimNode::Crash::kPower : SimNode::Crash::kKill, policy, drained);
     }
-    nodes_[node]->crash(how == Crash::kPower ? SimNode::Crash::kPower : SimNode::Crash::kKill,
-                        static_cast<CachePolicy>(random_.below(4)),
-                        [this, node] { return (node != active_ || host_->drained()) && queries_[node] == 0; });
     crashing_[node] = false;
     plan(log_random(1ms, 14s), [this, node] { restart(node); });
 }
 
 void ReplicationWorld::restart(std::size_t node) {
-    if (!nodes_[node]->up()) {
-        nodes_[node]->start();
+    if (nodes_[node]->up()) {
+        return;
     }
+    if (!start_faults_ || !disk_random_.one_in(3)) {
+        nodes_[node]->start();
+    } else if (!nodes_[node]->start_in_trouble(disk_random_)) {
+        plan(Duration(disk_random_.below(3'000'000'000)), [this, node] { restart(node); });
+    }
+}
+
+/// Until the node is up again, which some crash has planned.
+bool ReplicationWorld::wait_for(std::size_t node) {
+    for (int i = 0; i < 600 && !usable(node) && chronicle_.result.violations.empty(); ++i) {
+        advance(100ms);
+    }
+    return usable(node);
 }
 
 // ---- the operator
@@ -179,6 +221,10 @@ std::optional<Result<void>> ReplicationWorld::operation(std::size_t node, Task<R
     };
     ++queries_[node];
     scheduler_.start(nodes_[node]->home(), body(std::move(task), out, queries_[node]));
+    interrupted_ = false;
+    if (operating_ && crash_operations_ && disk_random_.one_in(2)) {
+        crash_within(node, what, out);
+    }
     if (!scheduler_.run_until([&] { return out.has_value(); }, 90s)) {
         std::fprintf(stderr, "%s on %s does not end\n", what.c_str(), nodes_[node]->name().c_str());
         CHECK(out.has_value());
@@ -186,6 +232,20 @@ std::optional<Result<void>> ReplicationWorld::operation(std::size_t node, Task<R
     chronicle_.say("operator: " + what + " on " + nodes_[node]->name() + ": " +
                    (*out ? "ok" : std::string(errc_name(out->error().code)) + ": " + out->error().message));
     return out;
+}
+
+/// One of the nodes crashes while `what` is under way on `node`.
+void ReplicationWorld::crash_within(std::size_t node, const std::string& what, const std::optional<Result<void>>& out) {
+    const auto least = std::uint64_t{5'000} << disk_random_.below(12);
+    scheduler_.run_for(Duration(least + disk_random_.below(least)));
+    const std::size_t victim = disk_random_.one_in(2) ? node : 1 - node;
+    if (out || !usable(victim)) {
+        return;
+    }
+    chronicle_.say(nodes_[victim]->name() + " goes during " + what);
+    chronicle_.reached("crash within " + what);
+    interrupted_ = true;
+    crash_node(victim, disk_random_.one_in(2) ? Crash::kPower : Crash::kKill);
 }
 
 void ReplicationWorld::operate() {
@@ -215,6 +275,9 @@ void ReplicationWorld::promote_with_contact() {
         return;
     }
     const auto r = operation(1 - active_, other().replicator().promote(SimNode::kVolume, false), "promote");
+    if (!usable(0) || !usable(1)) {
+        return;  // what came of it shows when somebody serves
+    }
     if (!*r) {
         if (other().pair_now().role == Role::kPrimary && active().pair_now().role == Role::kPrimary) {
             chronicle_.violation("two primaries after a refused promotion");
@@ -242,10 +305,15 @@ void ReplicationWorld::promote_without_contact() {
     const std::size_t node = 1 - active_;
     abandon_service();
     const auto r = operation(node, nodes_[node]->replicator().promote(SimNode::kVolume, true), "promote --force");
-    if (!*r) {
+    // Whether it was in time is durable; nobody writes until it is known.
+    const bool promoted = *r || (interrupted_ && wait_for(node) && nodes_[node]->pair_now().role == Role::kPrimary);
+    if (!promoted) {
         if (before.state == PairState::kResyncTarget) {
             chronicle_.reached("promotion of a resync target refused");
         }
+        return;
+    }
+    if (!wait_for(node)) {
         return;
     }
     if (before.state == PairState::kResyncTarget && nodes_[node]->pair_now().state == PairState::kResyncTarget) {
@@ -292,7 +360,7 @@ void ReplicationWorld::re_establish(bool force) {
     }
     const auto r = operation(
         active_, active().replicator().re_establish(SimNode::kVolume, active().name(), force || split), "re-establish");
-    if (*r) {
+    if (*r || interrupted_) {
         authority_ = leg(active_);
         mirrored_ = mirrored_was_ = false;
         chronicle_.reached(split ? "split brain resolved" : "re-established");
@@ -308,7 +376,7 @@ void ReplicationWorld::resize() {
     const auto r = operation(active_, active().replicator().resize(SimNode::kVolume, more, false), "resize");
     if (*r) {
         chronicle_.reached("resized");
-        if (active().mirror().limits().sectors != more) {
+        if (usable(active_) && active().mirror().limits().sectors != more) {
             chronicle_.violation("a resize succeeded without effect");
         }
         if (usable(1 - active_) && other().pair_now().sectors != more.value) {
@@ -384,7 +452,10 @@ bool ReplicationWorld::ensure_service(Duration patience) {
         }
         if (scheduler_.now() >= give_up) {
             if (++helped > 40) {
-                chronicle_.violation("nobody serves: " + active().pair_now().reason + "; " + other().pair_now().reason);
+                const auto why = [this](std::size_t i) {
+                    return usable(i) ? nodes_[i]->pair_now().reason : std::string("down");
+                };
+                chronicle_.violation("nobody serves: " + why(active_) + "; " + why(1 - active_));
                 return false;
             }
             if (helped == 1 && pick(2) && !crashing_[1 - active_] && usable(1 - active_)) {
@@ -443,8 +514,7 @@ Task<void> ReplicationWorld::note_sync() {
     }
     asking_ = false;
     if (still && usable(0) && usable(1) && node == active_ && in_service_ && s[node].role == Role::kPrimary &&
-        s[1 - node].role == Role::kSecondary && s[0].state == PairState::kMirrored &&
-        s[1].state == PairState::kMirrored && s[0].connected && s[1].connected) {
+        s[1 - node].role == Role::kSecondary && in_step(s[0]) && in_step(s[1])) {
         oracle_->synced(leg(node), leg(1 - node));
         mirrored_ = true;
         lost_power_ = {};
@@ -473,7 +543,7 @@ void ReplicationWorld::observe_node(std::size_t node, const PairStatus& s) {
         chronicle_.reached("primary waits for its peer");
     }
     if (node == active_ && s.state == PairState::kMirrored) {
-        if (!s.connected) {
+        if (!in_step(s)) {
             reconnecting_ = true;
             resync_bytes_ = s.resync_bytes_sent;
         } else if (std::exchange(reconnecting_, false) && resync_bytes_ == s.resync_bytes_sent) {

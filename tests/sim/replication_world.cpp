@@ -17,6 +17,8 @@ constexpr std::uint64_t kLeastWrites = 100;
 constexpr std::uint64_t kLeastFaults = 10;
 constexpr std::uint64_t kMostRounds = 200;
 constexpr Duration kLongestWait = 10s;
+/// Such that the histories of seeds.txt that are older than these faults have none of them.
+constexpr std::uint64_t kDiskSalt = 0x4449534c55ULL;
 constexpr Duration kPatience = 120s;  ///< virtual time within which anything healthy has ended
 
 }  // namespace
@@ -24,6 +26,7 @@ constexpr Duration kPatience = 120s;  ///< virtual time within which anything he
 ReplicationWorld::ReplicationWorld(const HistoryOptions& options)
     : scheduler_(options.seed),
       random_(options.seed ^ 0x5245504cULL),
+      disk_random_(options.seed ^ kDiskSalt),
       chronicle_(scheduler_, options.trace),
       network_(scheduler_, options.seed) {}
 
@@ -88,6 +91,11 @@ void ReplicationWorld::choose() {
         Fault{1, &ReplicationWorld::crash_both},       Fault{1, &ReplicationWorld::fail_secondary_array},
     };
     // Classes of faults are switched off at random, so that frequent ones do not hide rare ones.
+    if (disk_random_.one_in(2)) {
+        member_faults_ = !disk_random_.one_in(3);
+        start_faults_ = !disk_random_.one_in(3);
+        crash_operations_ = !disk_random_.one_in(3);
+    }
     for (const Fault& f : all) {
         if (!pick(3)) {
             faults_.push_back(f);
@@ -118,22 +126,37 @@ bool ReplicationWorld::begin() {
         host_->add_work(20);  // an unpaired volume is written before it is mirrored
         scheduler_.run_until([&] { return host_->drained(); }, kPatience);
     }
-    // The link needs a moment to come up.
-    std::optional<Result<void>> established;
-    for (int i = 0; i < 100 && !(established && *established); ++i) {
-        advance(100ms);
-        established = operation(
-            0, active().replicator().establish({.volume = SimNode::kVolume, .peer = other().name()}), "establish");
-    }
-    if (!established || !*established) {
-        chronicle_.violation("establish failed: " +
-                             (established ? established->error().message : std::string("hangs")));
+    if (!establish()) {
         return false;
     }
     if (!pick(3)) {
         scheduler_.run_until([&] { return false; }, log_random(10ms, 4s));
     }
     return true;
+}
+
+/// The link needs a moment to come up; a node that crashed meanwhile, to come back.
+bool ReplicationWorld::establish() {
+    std::string error = "never tried";
+    bool established = false;
+    operating_ = true;
+    for (int i = 0; i < 400 && !established && chronicle_.result.violations.empty(); ++i) {
+        advance(100ms);
+        if (!usable(0) || !usable(1)) {
+            continue;
+        }
+        const auto r = operation(
+            0, active().replicator().establish({.volume = SimNode::kVolume, .peer = other().name()}), "establish");
+        // One that a crash interrupted may have got far enough, or only the peer's half of it.
+        established = *r || (r->error().code == Errc::kAlreadyExists && usable(0) &&
+                             active().pair_now().state != PairState::kUnpaired);
+        error = *r ? "" : r->error().message;
+    }
+    operating_ = false;
+    if (!established) {
+        chronicle_.violation("establish failed: " + error);
+    }
+    return established;
 }
 
 void ReplicationWorld::plan(Duration in, std::function<void()> action) {
@@ -172,8 +195,10 @@ void ReplicationWorld::round() {
     advance(log_random(100us, 4s));
     observe();
     check_standby();
-    if (pick(3)) {
+    if (pick(3) || (crash_operations_ && disk_random_.one_in(2))) {
+        operating_ = true;
         operate();
+        operating_ = false;
     }
 }
 
@@ -232,14 +257,16 @@ void ReplicationWorld::bring_everything_back() {
     for (std::size_t i = 0; i < 2; ++i) {
         for (const auto& disk : nodes_[i]->disks()) {
             disk->set_slowness(1);
+            disk->fail_next_reads(0);
             disk->fail_next_writes(0);
+            disk->fail_next_flushes(0);
         }
         if (nodes_[i]->up() && nodes_[i]->array().status().state == raid::ArrayState::kReadOnly) {
             crash_node(i, Crash::kKill);
             planned_.clear();
         }
         if (!nodes_[i]->up()) {
-            restart(i);
+            nodes_[i]->start();
         }
     }
 }
@@ -247,8 +274,7 @@ void ReplicationWorld::bring_everything_back() {
 bool ReplicationWorld::quiet() {
     for (std::size_t i = 0; i < 2; ++i) {
         const PairStatus s = nodes_[i]->pair_now();
-        if (s.state != PairState::kMirrored || !s.connected || s.dirty_bytes != 0 || s.region_bytes != 0 ||
-            s.resync.running) {
+        if (!in_step(s) || s.dirty_bytes != 0 || s.region_bytes != 0 || s.resync.running) {
             return false;
         }
     }
@@ -265,12 +291,15 @@ void ReplicationWorld::attend() {
                s.state == PairState::kUnpaired;
     };
     if (needs_help(mine) || needs_help(theirs)) {
+        operating_ = true;
         re_establish(true);
+        operating_ = false;
     }
 }
 
 void ReplicationWorld::settle() {
     chronicle_.say("---- faults stop");
+    crash_operations_ = false;
     tell();
     bring_everything_back();
     host_->pause();

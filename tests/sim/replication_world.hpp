@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // ReplicationWorld: two whole nodes that mirror one volume, a host that follows the primary, an operator, and every
-// fault of the network and of the nodes.
+// fault of the network, of the nodes, and of their disks (SN2: what their arrays hide). Nodes crash also while an
+// operator waits for them, and start while a disk refuses something.
 //
 // What must hold (violations otherwise):
 //   PW1 Reads return what the oracle allows. An acknowledged write is lost only if every leg that held it lost power,
@@ -67,11 +68,15 @@ class ReplicationWorld : public HostWorld {
     void crash_primary();
     void crash_both();
     void fail_secondary_array();
+    void fault_a_disk();
     void crash_node(std::size_t node, Crash how);
+    void crash_within(std::size_t node, const std::string& what, const std::optional<Result<void>>& out);
     void restart(std::size_t node);
+    bool wait_for(std::size_t node);
 
     // The operator.
     void operate();
+    bool establish();
     void promote_with_contact();
     void promote_without_contact();
     void finish_handover();
@@ -90,6 +95,10 @@ class ReplicationWorld : public HostWorld {
     void tell();
     [[nodiscard]] static std::string describe(const replication::PairStatus& s);
     void observe_node(std::size_t node, const replication::PairStatus& s);
+    /// Mirrored, and not only in contact: a pair that was refused is that, too.
+    [[nodiscard]] static bool in_step(const replication::PairStatus& s) {
+        return s.state == replication::PairState::kMirrored && s.connected && s.reason.empty();
+    }
     Task<void> note_sync();
     void check_standby();
 
@@ -102,6 +111,7 @@ class ReplicationWorld : public HostWorld {
 
     SimScheduler scheduler_;
     SeededRandom random_;
+    SeededRandom disk_random_;  ///< for what befalls disks and operations
     Chronicle chronicle_;
     SimNetwork network_;
     HeapPool pool_;  ///< the host's buffers
@@ -124,6 +134,11 @@ class ReplicationWorld : public HostWorld {
     bool forced_ = false;  ///< there was a promotion by force: two terms of one number may exist
     std::uint64_t resync_bytes_ = 0;
     bool reconnecting_ = false;
+    bool member_faults_ = false;     ///< disks fail below arrays that hide it
+    bool start_faults_ = false;      ///< disks refuse something while a node starts
+    bool crash_operations_ = false;  ///< nodes crash while an operator waits for them
+    bool operating_ = false;         ///< an operation that may be interrupted is under way
+    bool interrupted_ = false;       ///< the last one was
 };
 
 HistoryResult run_replication_history(const HistoryOptions& options);

@@ -36,9 +36,10 @@ SimNode::SimNode(SimScheduler& scheduler, SimNetwork& network, Chronicle& chroni
         SimDiskOptions o{.name = options_.name + ".disk" + std::to_string(i), .sectors = SectorCount(sectors)};
         disks_.push_back(std::make_unique<SimDisk>(scheduler, seed * 64 + i, o));
     }
+    lost_.assign(disks_.size(), false);
 }
 
-bool SimNode::start() {
+Result<void> SimNode::open_array() {
     raid::ArrayConfig c;
     c.name = options_.name;
     c.level = options_.level;
@@ -51,19 +52,166 @@ bool SimNode::start() {
     c.shards.assign(executors_.begin(), executors_.end());
     auto opened = scheduler_.run(home(), raid::Array::open(environment_.get(), std::move(c)));
     if (!opened) {
-        chronicle_.violation(name() + " array does not open: " + opened.error().message);
-        return false;
+        return std::unexpected(std::move(opened).error());
     }
     formatted_ = true;
     array_ = std::move(*opened);
+    return {};
+}
+
+bool SimNode::start_once(SeededRandom* trouble) {
+    // The power is back: a disk that had died now and then comes back with it, with what it held.
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        if (disks_[i]->dead() && trouble != nullptr && trouble->one_in(4)) {
+            disks_[i]->revive();
+        }
+    }
+    if (trouble != nullptr) {
+        plant(*trouble);
+    }
+    Result<void> opened = open_array();
+    if (!opened && opened.error().code == Errc::kNeedsForce && degraded()) {
+        // Its failure was not yet recorded: the operator brings the member back.
+        chronicle_.reached("member brought back for a start");
+        std::ranges::for_each(disks_, [](const auto& disk) { disk->revive(); });
+        opened = open_array();
+    }
+    if (opened) {
+        note_members(trouble != nullptr);
+        opened = start_replicator();
+    }
+    for (const auto& disk : disks_) {
+        disk->fail_next_reads(0);
+        disk->fail_next_writes(0);
+        disk->fail_next_flushes(0);
+    }
+    if (opened) {
+        if (trouble != nullptr) {
+            scheduler_.run_for(20ms);  // a failure that a disk has just reported is recorded
+            note_members(true);
+        }
+        chronicle_.say(name() + " started");
+    } else if (trouble == nullptr) {
+        chronicle_.violation(name() + " does not start: " + opened.error().message);
+    } else {
+        chronicle_.say(name() + " does not start: " + opened.error().message);
+        chronicle_.reached("start stopped by a disk error");
+    }
+    return opened.has_value();
+}
+
+Result<void> SimNode::start_replicator() {
     replicator_ = std::make_unique<replication::Replicator>(environment_.get(), options_.replication, home());
     mirror_ = &replicator_->add_volume(*array_, kVolume);
-    if (const Result<void> started = scheduler_.run(home(), replicator_->start()); !started) {
-        chronicle_.violation(name() + " replicator does not start: " + started.error().message);
+    Result<void> started = scheduler_.run(home(), replicator_->start());
+    if (!started) {
+        stop_objects([] { return true; });
+    }
+    return started;
+}
+
+/// One disk refuses something during the start.
+void SimNode::plant(SeededRandom& dice) {
+    SimDisk& disk = *disks_[dice.below(disks_.size())];
+    const auto times = static_cast<std::uint32_t>(1 + dice.below(3));
+    // With parity that is not resynced a lost member is lost data; a read that fails loses none.
+    const std::uint64_t kind = dice.below(options_.level == "5" && (unclean_ || degraded()) ? 3 : 5);
+    chronicle_.fault(disk.name() + " refuses a " +
+                     (kind < 3   ? "read"
+                      : kind < 4 ? "write"
+                                 : "flush") +
+                     " during the start");
+    if (kind < 3) {
+        disk.fail_next_reads(times, static_cast<std::uint32_t>(dice.below(4)));
+    } else if (kind < 4) {
+        disk.fail_next_writes(1);
+    } else {
+        disk.fail_next_flushes(1);
+    }
+    chronicle_.reached("disk error during a start");
+}
+
+void SimNode::note_members(bool planted) {
+    const raid::ArrayStatus status = array_->status();
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        const bool in_sync = status.members[i].state == raid::MemberState::kInSync;
+        if (!in_sync && !lost_[i] && !planted) {
+            chronicle_.violation(disks_[i]->name() + " is not in sync after the start, for no reason");
+        }
+        if (status.members[i].state == raid::MemberState::kStale) {
+            chronicle_.reached("stale member in a pair");
+        }
+        lost_[i] = !in_sync;
+    }
+}
+
+bool SimNode::redundant() const {
+    const raid::ArrayStatus status = array_->status();
+    return options_.level != "0" && !degraded() && status.state == raid::ArrayState::kOptimal && !status.resyncing;
+}
+
+bool SimNode::lose_member(SeededRandom& dice) {
+    const std::size_t victim = dice.below(disks_.size());
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        if (i != victim && disks_[i]->damaged_sectors() > 0) {
+            return false;
+        }
+    }
+    if (!redundant()) {
         return false;
     }
-    chronicle_.say(name() + " started");
+    SimDisk& disk = *disks_[victim];
+    constexpr std::array<const char*, 4> names{"fails a write", "fails a flush", "is full", "dies"};
+    const std::uint64_t kind = dice.below(names.size());
+    chronicle_.fault(disk.name() + " " + names[kind]);
+    switch (kind) {
+        case 0:
+            disk.fail_next_writes(1);
+            break;
+        case 1:
+            disk.fail_next_flushes(1);
+            break;
+        case 2:
+            disk.set_full(true);
+            break;
+        default:
+            disk.die();
+            break;
+    }
+    lost_[victim] = true;
     return true;
+}
+
+bool SimNode::damage_member(SeededRandom& dice) {
+    if (!redundant()) {
+        return false;
+    }
+    std::size_t victim = dice.below(disks_.size());
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        victim = disks_[i]->damaged_sectors() > 0 ? i : victim;
+    }
+    SimDisk& disk = *disks_[victim];
+    if (dice.one_in(4)) {
+        chronicle_.fault(disk.name() + " fails a read");
+        disk.fail_next_reads(1);
+        return true;
+    }
+    const std::uint64_t data = disk.limits().sectors.value - kReservedSectors;
+    const Lba lba(dice.below(data));
+    const SectorCount n(std::min<std::uint64_t>(1 + dice.below(24), data - lba.value));
+    chronicle_.fault(disk.name() + " latent error at " + std::to_string(lba.value) + "+" + std::to_string(n.value));
+    disk.damage(lba, n);
+    return true;
+}
+
+/// SN2. Disks that are lost stay as they are; bad sectors would meet the redundancy that a crash leaves open.
+void SimNode::revive_disks() {
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        disks_[i]->heal();
+        if (!lost_[i]) {
+            disks_[i]->revive();
+        }
+    }
 }
 
 bool SimNode::stop_objects(const std::function<bool()>& host_drained) {
@@ -113,17 +261,18 @@ void SimNode::crash(Crash how, CachePolicy policy, const std::function<bool()>& 
     if (power) {
         environment_.power_lost();
     }
-    for (const auto& disk : disks_) {
-        disk->revive();
-    }
+    unclean_ = true;
+    revive_disks();
     network_.revive_host(name());
 }
 
 void SimNode::stop(const std::function<bool()>& host_drained) {
     chronicle_.say(name() + " stops");
+    unclean_ = array_->status().resyncing;
     if (!stop_objects(host_drained)) {
         chronicle_.violation(name() + ": the array was left unclean by an ordinary stop");
     }
+    revive_disks();
 }
 
 Task<replication::PairStatus> SimNode::pair() {

@@ -4,9 +4,12 @@
 // Invariants:
 //   SN1 A crash makes disks and streams dead first, and only then stops the objects in the ordinary way, which must
 //   end.
+//   SN2 What befalls the disks of a node stays within what its array hides: one member at a time, and nothing else
+//       while it is lost. So its array starts without force, and its host sees no error.
 // Threads: the simulator's one.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 
@@ -37,7 +40,18 @@ class SimNode {
             SimNodeOptions options);
 
     /// Opens the array and starts the replicator. False, and a violation, if that fails.
-    bool start();
+    bool start() { return start_once(nullptr); }
+    /// The same, while one disk refuses something that `trouble` chooses. False also if that stops the start: then
+    /// another one may go well.
+    bool start_in_trouble(SeededRandom& trouble) { return start_once(&trouble); }
+    /// A member refuses a write or a flush, is full, or dies. False where the array could not hide it now.
+    bool lose_member(SeededRandom& dice);
+    /// Bad sectors on one member, or a read that fails. False where the array could not hide it now.
+    bool damage_member(SeededRandom& dice);
+    /// A member is, or may be, lost to the array.
+    [[nodiscard]] bool degraded() const { return std::ranges::find(lost_, true) != lost_.end(); }
+    /// After a crash its array would want force: parity may be half written where no member can say.
+    [[nodiscard]] bool must_not_crash() const { return options_.level == "5" && degraded(); }
     /// The machine loses power, or the daemon is killed. `host_drained`: the commands in flight have ended.
     void crash(Crash how, CachePolicy policy, const std::function<bool()>& host_drained);
     /// Stops in the ordinary way.
@@ -63,7 +77,14 @@ class SimNode {
     static constexpr const char* kVolume = "vol";
 
   private:
+    bool start_once(SeededRandom* trouble);
+    [[nodiscard]] Result<void> open_array();
+    Result<void> start_replicator();
+    void plant(SeededRandom& dice);
+    void note_members(bool planted);
+    [[nodiscard]] bool redundant() const;
     bool stop_objects(const std::function<bool()>& host_drained);
+    void revive_disks();
 
     SimScheduler& scheduler_;
     SimNetwork& network_;
@@ -76,6 +97,8 @@ class SimNode {
     std::unique_ptr<replication::Replicator> replicator_;
     BlockDevice* mirror_ = nullptr;
     bool formatted_ = false;
+    bool unclean_ = false;    ///< the last stop left something to resync
+    std::vector<bool> lost_;  ///< by place: given up by the array, or about to be
 };
 
 }  // namespace gemel::sim

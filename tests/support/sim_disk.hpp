@@ -84,6 +84,8 @@ class SimDisk : public BlockDevice {
 
     /// Reads of these sectors fail until they are written again.
     void damage(Lba lba, SectorCount count);
+    /// All of them can be read again, with what was last written.
+    void heal() { latent_.clear(); }
     [[nodiscard]] bool damaged(Lba lba) const { return latent_.contains(lba.value); }
     [[nodiscard]] std::size_t damaged_sectors() const { return latent_.size(); }
     /// Flips one bit of the sector, silently.
