@@ -28,8 +28,7 @@ constexpr Duration kDrainPoll = std::chrono::milliseconds(1);
 
 ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const Superblock& winner)
     : env(environment), level(*find_level(winner.level)), name(winner.array_name), home(*config.shards.front()) {
-    geometry = {level.layout, static_cast<std::uint32_t>(winner.members.size()), winner.strip_bytes / kSectorBytes,
-                winner.member_sectors};
+    geometry = geometry_of(winner);
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         members[m].device = config.members[m].device;
         members[m].name = config.members[m].name;
@@ -39,7 +38,7 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
         shard->executor = config.shards[i];
         shard->index = i;
         shard->shards = static_cast<std::uint32_t>(config.shards.size());
-        shard->group_columns = kGroupStripes * geometry.strip_sectors;
+        shard->group_columns = geometry.group_columns();
         shard->writable = !level.redundant;  // nothing to resync: an unclean stop makes no difference
         shards.push_back(std::move(shard));
     }
@@ -49,7 +48,7 @@ ArrayBody::~ArrayBody() = default;
 
 /// Before I/O starts: these columns are untrusted.
 void ArrayBody::distrust_columns(std::uint64_t from, std::uint64_t end) {
-    const std::uint64_t group = kGroupStripes * geometry.strip_sectors;
+    const std::uint64_t group = geometry.group_columns();
     for (const auto& shard : shards) {
         if (shards.size() == 1) {
             distrust(*shard, from, end);
@@ -68,7 +67,7 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         members[m].state.store(assembly.states[m]);
         members[m].slot = assembly.slots[m];
-        lost_ += assembly.states[m] == MemberState::kInSync ? 0 : 1;
+        lost_set_.fetch_or(assembly.states[m] == MemberState::kInSync ? 0 : 1U << m);
         CO_TRY(Buffer slot, env.buffers.allocate(kSuperblockBytes));
         slots_.push_back(std::move(slot));
     }
@@ -82,7 +81,7 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     next.previous_incarnation = superblock_.incarnation;
     next.incarnation = env.random.uuid();
     next.log_generation = generation;
-    next.resync_cursor = !level.redundant || assembly.forced ? next.member_sectors
+    next.resync_cursor = !level.redundant || assembly.forced ? geometry.columns()
                          : assembly.unclean                  ? 0
                                                              : next.resync_cursor;
     if (assembly.unclean) {
@@ -98,7 +97,7 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     for (const VolumeRecord& v : superblock_.volumes) {
         volumes_.push_back(std::make_unique<Volume>(*this, v));
     }
-    distrust_columns(superblock_.resync_cursor, geometry.member_sectors);
+    distrust_columns(superblock_.resync_cursor, geometry.columns());
     for (const ColumnRange& r : superblock_.untrusted) {
         distrust_columns(r.first, r.end);
     }
@@ -108,8 +107,8 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
 }
 
 void ArrayBody::start_resync(bool formatted) {
-    walking_ = superblock_.resync_cursor < geometry.member_sectors;
-    const bool possible = level.layout != Layout::kParity || lost_members() == 0;
+    walking_ = superblock_.resync_cursor < geometry.columns();
+    const bool possible = level.parities() == 0 || lost_members() == 0;
     for (const auto& shard : shards) {
         if (possible && !shard->untrusted.empty()) {
             ++walkers_;
@@ -173,13 +172,13 @@ ArrayStatus ArrayBody::status() const {
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         out.members.push_back({members[m].name, members[m].state.load()});
     }
-    const bool lost = lost_members() > level.tolerated(geometry.members);
+    const bool lost = !level.tolerates(lost_set(), geometry.members);
     out.state = lost                  ? ArrayState::kFailed
                 : read_only()         ? ArrayState::kReadOnly
                 : lost_members() != 0 ? ArrayState::kDegraded
                                       : ArrayState::kOptimal;
     out.resyncing = resyncing_.load();
-    out.resync_total = SectorCount(level.redundant ? geometry.member_sectors : 0);
+    out.resync_total = SectorCount(level.redundant ? geometry.columns() : 0);
     out.resync_done = SectorCount(out.resync_total.value - std::min(out.resync_total.value, untrusted_columns()));
     return out;
 }

@@ -45,7 +45,7 @@ struct ArrayConfig {
     enum class Create : std::uint8_t { kNo, kIfBlank };
 
     std::string name;
-    std::string level = "5";                  ///< a row of level_table: "0", "1", "5" or "raid0" ...
+    std::string level = "5";                  ///< a row of level_table: "single", "5", "raid5" ...
     std::uint32_t strip_bytes = 64U * 1024U;  ///< 4 KiB to 1 MiB, a power of two
     std::vector<MemberSpec> members;
     std::vector<VolumeSpec> volumes;  ///< made at format; afterwards only compared, a difference is an event

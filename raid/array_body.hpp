@@ -12,6 +12,7 @@
 
 #include <array>
 #include <atomic>
+#include <bit>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -64,7 +65,9 @@ class ArrayBody {
     [[nodiscard]] bool read_only() const { return read_only_.load(std::memory_order_acquire); }
     [[nodiscard]] bool stopping() const { return stopping_.load(std::memory_order_acquire); }
     [[nodiscard]] bool all_trusted() const { return untrusted_shards_.load(std::memory_order_acquire) == 0; }
-    [[nodiscard]] std::uint32_t lost_members() const { return lost_.load(std::memory_order_acquire); }
+    /// The members that are not in sync, as bits.
+    [[nodiscard]] std::uint32_t lost_set() const { return lost_set_.load(std::memory_order_acquire); }
+    [[nodiscard]] std::uint32_t lost_members() const { return static_cast<std::uint32_t>(std::popcount(lost_set())); }
     [[nodiscard]] bool one_group(Lba lba, Slice slice) const {
         const std::uint64_t group = geometry.group_sectors();
         return lba.value / group == (lba.value + slice.sectors().value - 1) / group;
@@ -136,7 +139,6 @@ class ArrayBody {
     Task<void> watch_idle();
     /// Makes the progress of the resync durable, if that says anything after a crash. Home executor.
     Task<Result<void>> checkpoint_resync();
-    [[nodiscard]] std::uint32_t in_sync_count() const;
 
     // --- Resync (resync.cpp) ---------------------------------------------------------------------------------------
     /// Walks the untrusted columns of one shard. Runs on the shard until done or stopped.
@@ -170,7 +172,10 @@ class ArrayBody {
     Task<Result<void>> write_slot(std::uint32_t member, Slice slice, Lba lba);
     void set_failed(std::uint32_t index, Superblock& next);
     void mark_missing(Superblock& next) const;
-    [[nodiscard]] std::uint32_t can_spare() const;
+    /// The level goes on without `index`, too.
+    [[nodiscard]] bool can_spare(std::uint32_t index) const {
+        return level.tolerates(lost_set() | 1U << index, geometry.members);
+    }
     Task<bool> visit_shards(Superblock& next, bool close);
     Task<Result<void>> commit_seen(Superblock seen, bool clean);
     Task<void> run_resync(Shard& shard);
@@ -191,7 +196,7 @@ class ArrayBody {
     std::atomic<bool> stopping_{false};
     std::atomic<std::uint32_t> untrusted_shards_{0};
     std::atomic<std::uint64_t> untrusted_total_{0};
-    std::atomic<std::uint32_t> lost_{0};
+    std::atomic<std::uint32_t> lost_set_{0};
     std::atomic<bool> unrecorded_{false};  ///< a member is failed in memory, not yet in the superblock
     std::atomic<bool> resyncing_{false};
     std::uint32_t walkers_ = 0;  ///< of the resync; home only

@@ -13,22 +13,10 @@ constexpr Duration kIdleBeforeClean = std::chrono::seconds(3);
 constexpr Duration kIdleCheck = std::chrono::seconds(1);
 }  // namespace
 
-std::uint32_t ArrayBody::in_sync_count() const {
-    std::uint32_t n = 0;
-    for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        n += in_sync(m) ? 1 : 0;
-    }
-    return n;
-}
-
-std::uint32_t ArrayBody::can_spare() const {
-    return level.tolerated(geometry.members) - lost_members();
-}
-
 void ArrayBody::set_failed(std::uint32_t index, Superblock& next) {
     unrecorded_.store(true, std::memory_order_release);  // before anybody can leave the member out
     members[index].state.store(MemberState::kFailed, std::memory_order_release);
-    lost_.fetch_add(1, std::memory_order_acq_rel);
+    lost_set_.fetch_or(1U << index, std::memory_order_acq_rel);
     next.members[index].failed = true;
     next.members[index].last_incarnation = next.incarnation;
 }
@@ -84,7 +72,7 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
             if (!code || (started >> m & 1U) == 0) {
                 continue;
             }
-            if (can_spare() == 0) {
+            if (!can_spare(m)) {
                 turn_read_only("the superblock of member " + std::to_string(m) + " cannot be written (" +
                                std::string(errc_name(*code)) + ") and the level can spare no further member");
                 break;
@@ -105,7 +93,7 @@ Task<Result<void>> ArrayBody::fail_locked(std::uint32_t index, Error why) {
     if (read_only()) {
         co_return fail(Errc::kReadOnly, "array " + name + " is read-only");
     }
-    if (can_spare() == 0) {
+    if (!can_spare(index)) {
         turn_read_only("member " + std::to_string(index) + " (" + members[index].name + ") failed: " + why.message +
                        "; the level can spare no further member");
         co_return fail(Errc::kReadOnly, "array " + name + " is read-only: member " + std::to_string(index) +
@@ -212,7 +200,7 @@ void describe(const IntervalSet& untrusted, std::uint64_t cursor, std::uint64_t 
 /// is under way or has just been, then nothing that is written depends on it.
 Task<bool> ArrayBody::visit_shards(Superblock& next, bool close) {
     IntervalSet untrusted;
-    std::uint64_t cursor = geometry.member_sectors;
+    std::uint64_t cursor = geometry.columns();
     bool quiet = true;
     for (const auto& shard : shards) {
         co_await resume_on(*shard->executor);
@@ -221,10 +209,10 @@ Task<bool> ArrayBody::visit_shards(Superblock& next, bool close) {
         if (quiet && close) {
             shard->writable = false;
         }
-        cursor = std::min(cursor, take_untrusted(*shard, geometry.member_sectors, untrusted));
+        cursor = std::min(cursor, take_untrusted(*shard, geometry.columns(), untrusted));
     }
     co_await resume_on(home);
-    describe(untrusted, cursor, walking_ ? geometry.member_sectors : geometry.member_sectors + 1, next);
+    describe(untrusted, cursor, walking_ ? geometry.columns() : geometry.columns() + 1, next);
     co_return quiet;
 }
 

@@ -26,7 +26,7 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
     } else if (!shard.writable) {
         r = co_await open_for_writes(shard);
     }
-    if (r && repair && level.layout == Layout::kParity) {
+    if (r && repair && level.parities() > 0) {
         r = co_await parity_repair(*this, shard, lba, from);
     } else if (r) {
         r = co_await level.write(*this, shard, lba, from, options);
@@ -87,7 +87,7 @@ void ArrayBody::trust(Shard& shard, std::uint64_t first_column, std::uint64_t en
         return;
     }
     if (shard.untrusted.pieces() >= kMaxTrustPieces) {
-        if (level.layout == Layout::kParity && lost_members() > 0) {
+        if (level.parities() > 0 && lost_members() > 0) {
             turn_read_only("a member failed during a resync, and too many scattered writes followed");
         }
         return;  // stays untrusted, which is safe

@@ -74,16 +74,15 @@ bool held_older(const MemberReading& r) {
 }
 
 /// R6: the others must not have missed what a member did of which only one slot can be read. At its epoch they have
-/// not, if they are more than could have failed since.
+/// not, if they are more than the level could have done without since.
 Result<void> refuse_behind(const Superblock& winner, const std::vector<MemberReading>& readings,
                            const ArrayConfig& config) {
-    const auto found = std::ranges::count_if(readings, [&](const MemberReading& r) {
-        return r.kind == Kind::kFound && !winner.members[r.superblock.member_index].failed;
-    });
-    const auto lost = std::ranges::count(winner.members, true, &MemberRecord::failed);
-    const auto spared = static_cast<std::ptrdiff_t>(
-        find_level(winner.level)->tolerated(static_cast<std::uint32_t>(winner.members.size())));
-    const std::uint64_t known = winner.epoch + (found > spared - lost ? 1 : 0);
+    std::uint32_t gone = 0;  // if all that were found had failed since
+    for (std::size_t i = 0; i < readings.size(); ++i) {
+        gone |= readings[i].kind == Kind::kFound || winner.members[i].failed ? 1U << i : 0;
+    }
+    const auto members = static_cast<std::uint32_t>(winner.members.size());
+    const std::uint64_t known = winner.epoch + (find_level(winner.level)->tolerates(gone, members) ? 0 : 1);
     for (std::size_t i = 0; i < readings.size() && !config.force; ++i) {
         const Superblock& other = readings[i].superblock;
         if (held_older(readings[i]) && other.array_uuid == winner.array_uuid && other.epoch >= known) {
@@ -168,24 +167,24 @@ Result<MemberState> judge(std::size_t place, const MemberReading& reading, const
 /// R4 and R5 for all.
 Result<void> admit(Assembly& out, const ArrayConfig& config, const LevelRow& level) {
     std::string lost;
-    std::uint32_t count = 0;
+    std::uint32_t gone = 0;
     bool unknown = false;
     for (std::size_t i = 0; i < out.states.size(); ++i) {
         if (out.states[i] != MemberState::kInSync) {
-            ++count;
+            gone |= 1U << i;
             unknown = unknown || !out.winner.members[i].failed;
             lost += (lost.empty() ? "" : ", ") + std::to_string(i) + " (" + config.members[i].name + ", " +
                     std::string(member_state_name(out.states[i])) + ")";
         }
     }
-    if (count > level.tolerated(static_cast<std::uint32_t>(out.states.size()))) {
+    if (!level.tolerates(gone, static_cast<std::uint32_t>(out.states.size()))) {
         return fail(Errc::kDeviceGone, "array " + config.name + " cannot start: too many members are missing: " + lost);
     }
     out.unclean = !out.winner.clean;
-    out.resync_unfinished = level.redundant && out.winner.resync_cursor < out.winner.member_sectors;
+    out.resync_unfinished = level.redundant && out.winner.resync_cursor < geometry_of(out.winner).columns();
     // A mirror leg that knows of every failure holds every acknowledged write; parity may be half written.
-    const bool hole = level.layout == Layout::kParity || unknown;
-    if (count > 0 && hole && (out.unclean || out.resync_unfinished)) {
+    const bool hole = level.parities() > 0 || unknown;
+    if (gone != 0 && hole && (out.unclean || out.resync_unfinished)) {
         if (!config.force) {
             return fail(Errc::kNeedsForce, "array " + config.name +
                                                (out.unclean ? " was not stopped cleanly" : " was not fully resynced") +
@@ -225,20 +224,30 @@ void compare_with_config(Assembly& out, const ArrayConfig& config) {
 
 }  // namespace
 
+namespace {
+std::string all_levels() {
+    std::string out;
+    for (const LevelRow& row : kLevelTable) {
+        out += (out.empty() ? "" : ", ") + std::string(row.name);
+    }
+    return out;
+}
+}  // namespace
+
 std::optional<std::string> why_invalid(const ArrayConfig& config) {
     const LevelRow* level = find_level(config.level);
     if (config.name.empty() || config.name.size() > kArrayNameBytes) {
         return "array name must have 1 to " + std::to_string(kArrayNameBytes) + " bytes";
     }
     if (level == nullptr) {
-        return "array " + config.name + ": unknown level '" + config.level + "'; known are 0, 1 and 5";
+        return "array " + config.name + ": unknown level '" + config.level + "'; known are " + all_levels();
     }
     if (!std::has_single_bit(config.strip_bytes) || config.strip_bytes < kBlockBytes || config.strip_bytes > kMiB) {
         return "array " + config.name + ": strip size must be a power of two from 4 KiB to 1 MiB";
     }
-    if (config.members.size() < level->min_members || config.members.size() > kMaxMembers) {
-        return "array " + config.name + ": level " + config.level + " needs " + std::to_string(level->min_members) +
-               " to " + std::to_string(kMaxMembers) + " members, not " + std::to_string(config.members.size());
+    if (!level->fits(config.members.size())) {
+        return "array " + config.name + ": level " + config.level + " needs " + member_counts(*level) +
+               " members, not " + std::to_string(config.members.size());
     }
     if (config.shards.empty() || std::ranges::count(config.shards, nullptr) > 0) {
         return "array " + config.name + ": no executor to run on";
@@ -286,7 +295,8 @@ Result<Assembly> assemble(const std::vector<MemberReading>& readings, const Arra
         TRY(const MemberState state, judge(i, readings[i], config, out));
         out.states.push_back(state);
         out.slots.push_back(readings[i].slot);
-        const std::uint64_t end = out.winner.areas.back().lba.value + out.winner.areas.back().sectors.value;
+        const AreaRecord& last = out.winner.areas.back();
+        const std::uint64_t end = last.lba.value + last.sectors.value + out.winner.area_shift(i);
         if (state == MemberState::kInSync && readings[i].sectors < end + 2 * kSuperblockSectors) {
             return fail(Errc::kCorrupt, subject_of(config, i) + " is smaller than its superblock says");
         }

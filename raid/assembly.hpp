@@ -6,7 +6,7 @@
 //   R2  The superblock with the highest epoch is the winner.
 //   R3  A member that the winner calls failed is stale: not used. If that member was assembled elsewhere since, and
 //       calls a member of the winner failed, the two diverged: refused without force.
-//   R4  Blank, damaged and absent members count as missing. More missing than the level can spare: error.
+//   R4  Blank, damaged and absent members count as missing. Together more than the level tolerates: error.
 //   R5  Missing or stale members after an unclean stop or during a resync: kNeedsForce.
 //   R6  A slot that can be read but does not hold a superblock was torn by a crash: the other one counts. A slot that
 //       cannot be read may be the newest one: the member counts as missing. If the others may have missed what it
@@ -15,6 +15,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -61,9 +62,9 @@ Result<Assembly> assemble(const std::vector<MemberReading>& readings, const Arra
 /// What an operator must still correct in the config itself; nothing when it is right.
 std::optional<std::string> why_invalid(const ArrayConfig& config);
 
-/// Lays out a new array on devices of which the smallest has `device_sectors`. Errors: kNoSpace, kInvalidArgument.
-Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level, std::uint64_t device_sectors,
-                               Random& random);
+/// Lays out a new array on devices of so many sectors, one number for each member. Errors: kNoSpace, kInvalidArgument.
+Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
+                               std::span<const std::uint64_t> device_sectors, Random& random);
 
 /// Reads both slots of every member. Errors: kResources. REQUIRES: `config` outlives the task (also below).
 Task<Result<std::vector<MemberReading>>> read_members(Environment& env, const ArrayConfig& config);

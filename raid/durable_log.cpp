@@ -57,6 +57,14 @@ class PayloadWriter {
 RingLog::RingLog(detail::ArrayBody& array, const AreaRecord& area)
     : array_(array), area_(area.lba), slots_(area.sectors.value / kSectorsPerBlock) {}
 
+Lba RingLog::slot_lba(std::uint32_t member, std::uint64_t slot) const {
+    return area_ + (array_.superblock().area_shift(member) + slot * kSectorsPerBlock);
+}
+
+bool RingLog::enough(std::uint32_t holders) const {
+    return !array_.level.tolerates(holders, array_.geometry.members);
+}
+
 std::size_t RingLog::max_record_bytes() const {
     const std::uint64_t pages = std::min(slots_ / 4 - kSparePages / 2, kMaxBatchPages);
     return pages * kLogPayloadBytes - kLogRecordHeaderBytes;
@@ -73,7 +81,8 @@ bool RingLog::fits(LogClientId client, std::uint64_t pages) const {
 Task<Result<void>> RingLog::format(Environment& env, BlockDevice& device, Superblock superblock) {
     CO_TRY(const Buffer buffer, env.buffers.allocate(kLogPageBytes));
     const AreaRecord area = superblock.area(AreaKind::kLog);
-    const Slice slice = buffer.slice(kLogPageBytes, area.lba);
+    const Lba lba = area.lba + superblock.area_shift(superblock.member_index);
+    const Slice slice = buffer.slice(kLogPageBytes, lba);
     LogPageHeader h;
     h.array_uuid = superblock.array_uuid;
     h.generation = superblock.log_generation;
@@ -86,14 +95,14 @@ Task<Result<void>> RingLog::format(Environment& env, BlockDevice& device, Superb
     h.copies = static_cast<std::uint16_t>(superblock.members.size());
     encode(h, slice.data().first<kLogPageBytes>());
     slice.clear_infos();
-    co_return co_await device.write(area.lba, slice, {.fua = true});
+    co_return co_await device.write(lba, slice, {.fua = true});
 }
 
 Task<Result<void>> RingLog::read_member(std::uint32_t member, Found& found) {
     CO_TRY(const Buffer buffer, co_await array_.allocate(kChunkPages * kLogPageBytes));
     for (std::uint64_t at = 0; at < slots_; at += kChunkPages) {
         const std::uint64_t count = std::min(kChunkPages, slots_ - at);
-        const Lba lba = area_ + at * kSectorsPerBlock;
+        const Lba lba = slot_lba(member, at);
         const Slice slice = buffer.slice(count * kLogPageBytes, lba);
         slice.clear_infos();
         const Result<void> r = co_await detail::read_twice(*array_.members[member].device, lba, slice);
@@ -105,7 +114,7 @@ Task<Result<void>> RingLog::read_member(std::uint32_t member, Found& found) {
             const auto page = slice.data().subspan(i * kLogPageBytes).first<kLogPageBytes>();
             const auto header = decode_log_page(page);
             const bool known = slice.blocks()[i].status != BlockStatus::kUnreadable;
-            found.unknown[at + i] += known ? 0 : 1;
+            found.unknown[at + i] |= known ? 0 : 1U << member;
             if (known && header && header->array_uuid == array_.superblock().array_uuid &&
                 header->sequence % slots_ == at + i) {
                 const auto payload = page.subspan(kLogHeaderBytes, header->payload_bytes);
@@ -120,20 +129,20 @@ Task<Result<void>> RingLog::read_member(std::uint32_t member, Found& found) {
 Task<Result<void>> RingLog::recover(std::uint64_t generation) {
     Found found;
     found.unknown.resize(slots_);
-    const std::uint32_t spared = array_.level.tolerated(array_.geometry.members);
-    std::uint32_t blind = array_.lost_members();
+    std::uint32_t blind = array_.lost_set();
     for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
         if (!array_.in_sync(m)) {
             continue;
         }
         const Result<void> r = co_await read_member(m, found);
-        if (!r && ++blind > spared) {
+        blind |= r ? 0 : 1U << m;
+        if (!r && enough(blind)) {
             co_return fail(r.error().code, array_.member_subject(m) + ": its part of the durable log cannot be read (" +
                                                r.error().message + ") and no other member can stand in for it");
         }
     }
     LogState state = recover_log(found.pages, generation);
-    if (!state.corrupt && std::ranges::any_of(found.unknown, [&](auto n) { return n > 0 && n + blind > spared; })) {
+    if (!state.corrupt && std::ranges::any_of(found.unknown, [&](auto m) { return m != 0 && enough(m | blind); })) {
         state.corrupt = "pages of it are unreadable";
     }
     generation_ = state.generation;
@@ -227,7 +236,7 @@ Task<Result<std::uint64_t>> RingLog::begin_generation() {
     }
     CO_TRY_VOID(co_await complete_newest_batch());
     ++generation_;
-    CO_TRY_VOID(co_await write_head_page(kLogFirstOfGeneration, array_.in_sync_count()));
+    CO_TRY_VOID(co_await write_head_page(kLogFirstOfGeneration, /*everywhere=*/true));
     co_return generation_;
 }
 
@@ -321,14 +330,14 @@ Task<void> RingLog::write_batches() {
         Batch batch;
         if (!choose(batch)) {
             // Space that is free but not yet durably so: a page that says it.
-            if (pending_.empty() || head_ == durable_head_ || !(co_await write_head_page(0, 0))) {
+            if (pending_.empty() || head_ == durable_head_ || !(co_await write_head_page(0, /*everywhere=*/false))) {
                 break;
             }
             continue;
         }
         Result<void> outcome = co_await encode_batch(batch, 0);
         if (outcome) {
-            outcome = co_await write_copies(batch, 0);
+            outcome = co_await write_copies(batch, /*everywhere=*/false);
         }
         finish(batch, outcome);
     }
@@ -420,7 +429,7 @@ Task<Result<void>> RingLog::write_to_member(std::uint32_t member, Batch& batch) 
     while (i < batch.pages) {
         const std::uint64_t slot = (batch.first + i) % slots_;
         const std::uint64_t run = std::min({batch.pages - i, kChunkPages - i % kChunkPages, slots_ - slot});
-        const Lba lba = area_ + slot * kSectorsPerBlock;
+        const Lba lba = slot_lba(member, slot);
         const Buffer& chunk = batch.chunks[i / kChunkPages];
         const std::size_t bytes = run * kLogPageBytes;
         const std::uint64_t in_chunk = i % kChunkPages;
@@ -432,31 +441,25 @@ Task<Result<void>> RingLog::write_to_member(std::uint32_t member, Batch& batch) 
     co_return Result<void>{};
 }
 
-/// RL2. `wanted` 0: as many as the level needs.
-Task<Result<void>> RingLog::write_copies(Batch& batch, std::uint32_t wanted) {
+/// RL2. `everywhere`: on all usable members.
+Task<Result<void>> RingLog::write_copies(Batch& batch, bool everywhere) {
     const std::uint32_t members = array_.geometry.members;
     std::uint32_t tried = 0;
     std::uint32_t done = 0;
-    while (true) {
-        std::uint32_t usable = done;
-        for (std::uint32_t m = 0; m < members; ++m) {
-            usable += (tried >> m & 1U) == 0 && array_.in_sync(m) ? 1 : 0;
-        }
-        const std::uint32_t goal = std::min(wanted != 0 ? wanted : array_.level.tolerated(members) + 1, usable);
-        if (done >= goal) {
-            break;
-        }
+    while (everywhere || !enough(done)) {
         MemberFan fan;
         std::uint32_t started = 0;
-        for (std::uint32_t i = 0; i < members && done + static_cast<std::uint32_t>(std::popcount(started)) < goal;
-             ++i) {
+        for (std::uint32_t i = 0; i < members && (everywhere || !enough(done | started)); ++i) {
             const std::uint32_t m = (rotation_ + i) % members;
             if ((tried >> m & 1U) == 0 && array_.in_sync(m)) {
-                tried |= 1U << m;
                 started |= 1U << m;
                 fan.start(m, write_to_member(m, batch));
             }
         }
+        if (started == 0) {
+            break;
+        }
+        tried |= started;
         co_await fan.all();
         for (std::uint32_t m = 0; m < members; ++m) {
             if ((started >> m & 1U) == 0) {
@@ -466,23 +469,24 @@ Task<Result<void>> RingLog::write_copies(Batch& batch, std::uint32_t wanted) {
                 const Result<void> noted = co_await array_.fail_member(m, Error(*code, "write of the durable log"));
                 static_cast<void>(noted);  // read-only or not, another member takes the copy
             } else {
-                ++done;
+                done |= 1U << m;
             }
         }
     }
-    rotation_ = (rotation_ + 1) % members;
+    // By twos where members are pairs, so that two copies are enough there.
+    rotation_ = (rotation_ + array_.level.step) % members;
     if (done == 0) {
         co_return fail(Errc::kReadOnly, "array " + array_.name + ": no member takes the durable log any more");
     }
     co_return Result<void>{};
 }
 
-Task<Result<void>> RingLog::write_head_page(std::uint16_t flags, std::uint32_t copies) {
+Task<Result<void>> RingLog::write_head_page(std::uint16_t flags, bool everywhere) {
     Batch batch;
     batch.pages = 1;
     Result<void> outcome = co_await encode_batch(batch, flags);
     if (outcome) {
-        outcome = co_await write_copies(batch, copies);
+        outcome = co_await write_copies(batch, everywhere);
     }
     finish(batch, outcome);
     co_return outcome;

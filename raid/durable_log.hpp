@@ -3,12 +3,14 @@
 //
 // Invariants (with LP1..LP4):
 //   RL1 One batch is in flight; the next gathers what arrives meanwhile. No timer.
-//   RL2 A batch is durable when FUA writes of all its pages succeeded on min(f + 1, usable members); a member that
-//       fails is failed by the array's rule and another takes its place.
+//   RL2 A batch is durable when FUA writes of all its pages succeeded on so many members that the level could not lose
+//       them all (f + 1; two legs of one pair), or on all that are usable; a member that fails is failed by the
+//       array's rule and another takes its place.
 //   RL3 Appends leave a quarter of the ring free for checkpoints, and those leave kSparePages for pages that only move
 //       the head.
 //   RL4 After a batch that could not be made durable nothing more is appended (no page may follow a hole).
-//   RL5 A page is on f + 1 of the members in sync at its time. Recovery goes on only if at most f are lost or unread.
+//   RL5 Recovery goes on only if the level tolerates the loss of the members that are lost and those that cannot be
+//       read together: one of the others has the page.
 //   RL6 The newest batch that recovery finds may have been in flight at the end, and so be on fewer: it is written to
 //       all members in sync before anything follows it.
 // Threads: append() from any executor; drop_before, recovered, set_checkpoint, remove_client from any thread; the rest
@@ -86,7 +88,7 @@ class RingLog : public DurableLog {
     /// What recovery read.
     struct Found {
         LogPages pages;
-        std::vector<std::uint8_t> unknown;  ///< by slot: in how many members it could not be read
+        std::vector<std::uint32_t> unknown;  ///< by slot: the members in which it could not be read, as bits
         /// Members by sequence and generation of the pages on them.
         std::map<std::pair<std::uint64_t, std::uint64_t>, std::uint32_t> holders;
     };
@@ -97,9 +99,9 @@ class RingLog : public DurableLog {
     [[nodiscard]] bool fits(LogClientId client, std::uint64_t pages) const;
     Task<Result<void>> allocate_chunks(Batch& batch);
     Task<Result<void>> encode_batch(Batch& batch, std::uint16_t flags);
-    Task<Result<void>> write_copies(Batch& batch, std::uint32_t wanted);
+    Task<Result<void>> write_copies(Batch& batch, bool everywhere);
     Task<Result<void>> write_to_member(std::uint32_t member, Batch& batch);
-    Task<Result<void>> write_head_page(std::uint16_t flags, std::uint32_t copies);
+    Task<Result<void>> write_head_page(std::uint16_t flags, bool everywhere);
     void finish(Batch& batch, const Result<void>& outcome);
     void advance_head();
     Task<void> run_checkpoints();
@@ -107,6 +109,10 @@ class RingLog : public DurableLog {
     void keep_newest_batch(Found found);
     Task<Result<void>> complete_newest_batch();
     [[nodiscard]] std::uint64_t batch_limit(bool privileged) const;
+    /// Where slot `slot` is on a member.
+    [[nodiscard]] Lba slot_lba(std::uint32_t member, std::uint64_t slot) const;
+    /// RL2. `holders`: members with a copy, as bits.
+    [[nodiscard]] bool enough(std::uint32_t holders) const;
     Task<void> wait_for(Pending& pending);
 
     detail::ArrayBody& array_;

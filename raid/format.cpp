@@ -85,8 +85,9 @@ Task<Result<void>> require_blank(Environment& env, MemberSpec spec, MemberReadin
 
 }  // namespace
 
-Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level, std::uint64_t device_sectors,
-                               Random& random) {
+Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
+                               std::span<const std::uint64_t> device_sectors, Random& random) {
+    CHECK(device_sectors.size() == config.members.size());
     Superblock sb;
     sb.array_uuid = random.uuid();
     sb.array_name = config.name;
@@ -96,19 +97,24 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
     sb.epoch = 1;
     sb.log_generation = 1;
     for (std::size_t i = 0; i < config.members.size(); ++i) {
-        sb.members.push_back({random.uuid(), false, sb.incarnation});
+        sb.members.push_back({random.uuid(), false, sb.incarnation, {}});
     }
-    const std::uint64_t usable = round_down(device_sectors, kSectorsPerBlock);
+    const std::uint64_t smallest = *std::ranges::min_element(device_sectors);
+    const std::uint64_t usable = round_down(smallest, kSectorsPerBlock);
     std::uint64_t reserved = 2 * kSuperblockSectors;
     for (const AreaShare& share : kAreaShares) {
         reserved += area_sectors(share, config.areas, usable * kSectorBytes);
     }
     const std::uint64_t strip = config.strip_bytes / kSectorBytes;
     sb.member_sectors = usable > reserved ? round_down(usable - reserved, strip) : 0;
-    const Geometry g{level.layout, static_cast<std::uint32_t>(sb.members.size()), strip, sb.member_sectors};
+    for (std::size_t i = 0; i < sb.members.size() && sb.member_sectors > 0; ++i) {
+        const std::uint64_t own = round_down(round_down(device_sectors[i], kSectorsPerBlock) - reserved, strip);
+        sb.members[i].sectors = SectorCount(level.layout == Layout::kLinear ? own : sb.member_sectors);
+    }
+    const Geometry g = geometry_of(sb);
     if (sb.member_sectors == 0 || g.sectors().value < allocation_unit(g.sectors())) {
         return fail(Errc::kNoSpace, "array " + config.name + ": members are too small: the smallest has " +
-                                        std::to_string(device_sectors * kSectorBytes) + " bytes, of which " +
+                                        std::to_string(smallest * kSectorBytes) + " bytes, of which " +
                                         std::to_string(reserved * kSectorBytes) +
                                         " are reserved; at least one strip and 64 KiB of data must fit");
     }
@@ -127,7 +133,7 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
     }
     // Only the edges of the members are known to be zero: redundancy is made right once, in the background. A parity
     // strip is written only where it differs, so that sparse members stay sparse.
-    sb.resync_cursor = level.redundant ? 0 : sb.member_sectors;
+    sb.resync_cursor = level.redundant ? 0 : g.columns();
     for (const VolumeSpec& spec : config.volumes) {
         TRY_VOID(add_volume(sb, spec, g.sectors(), random));
     }
@@ -151,14 +157,15 @@ Task<Result<void>> write_first_superblock(Environment& env, BlockDevice* device,
 
 Task<Result<Assembly>> format(Environment& env, const ArrayConfig& config, const LevelRow& level,
                               std::vector<MemberReading> readings) {
-    std::uint64_t smallest = ~std::uint64_t{0};
+    std::vector<std::uint64_t> sizes;
     for (std::size_t i = 0; i < readings.size(); ++i) {
         CO_TRY_VOID(co_await require_blank(env, config.members[i], readings[i]));
-        smallest = std::min(smallest, readings[i].sectors);
+        sizes.push_back(readings[i].sectors);
     }
-    CO_TRY(Superblock sb, plan_format(config, level, smallest, env.random));
+    CO_TRY(Superblock sb, plan_format(config, level, sizes, env.random));
     MemberFan fan;
-    for (std::uint32_t i = 0; i < config.members.size(); ++i) {
+    for (std::uint16_t i = 0; i < config.members.size(); ++i) {
+        sb.member_index = i;
         fan.start(i, RingLog::format(env, *config.members[i].device, sb));
     }
     co_await fan.all();
@@ -174,6 +181,7 @@ Task<Result<Assembly>> format(Environment& env, const ArrayConfig& config, const
         co_return std::unexpected(fan.first_error());
     }
     Assembly out;
+    sb.member_index = 0;
     out.winner = sb;
     out.states.assign(config.members.size(), MemberState::kInSync);
     out.slots.assign(config.members.size(), kFirstSlot);

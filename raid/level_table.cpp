@@ -2,6 +2,7 @@
 #include "raid/level_table.hpp"
 
 #include <algorithm>
+#include <bit>
 
 #include "raid/levels/levels.hpp"
 
@@ -17,14 +18,24 @@ std::uint32_t one(std::uint32_t /*members*/) {
 std::uint32_t all_but_one(std::uint32_t members) {
     return members - 1;
 }
+/// Which ones does not matter.
+template <std::uint32_t (*kCount)(std::uint32_t)>
+bool any(std::uint32_t lost, std::uint32_t members) {
+    return static_cast<std::uint32_t>(std::popcount(lost)) <= kCount(members);
+}
 }  // namespace
 
-constinit const std::array<LevelRow, 3> kLevelTable{
-    LevelRow{1, "0", "raid0", 1, Layout::kStriped, false, none, levels::striped_read, levels::striped_write, nullptr},
-    LevelRow{2, "1", "raid1", 2, Layout::kMirrored, true, all_but_one, levels::mirrored_read, levels::mirrored_write,
-             levels::mirrored_sync},
-    LevelRow{3, "5", "raid5", 3, Layout::kParity, true, one, levels::parity_read, levels::parity_write,
-             levels::parity_sync},
+constinit const std::array<LevelRow, 5> kLevelTable{
+    LevelRow{7, "single", "single", 1, 1, 1, Layout::kLinear, false, none, any<none>, levels::plain_read,
+             levels::plain_write, nullptr},
+    LevelRow{6, "linear", "linear", 1, kMaxMembers, 1, Layout::kLinear, false, none, any<none>, levels::plain_read,
+             levels::plain_write, nullptr},
+    LevelRow{1, "0", "raid0", 1, kMaxMembers, 1, Layout::kStriped, false, none, any<none>, levels::plain_read,
+             levels::plain_write, nullptr},
+    LevelRow{2, "1", "raid1", 2, kMaxMembers, 1, Layout::kMirrored, true, all_but_one, any<all_but_one>,
+             levels::mirrored_read, levels::mirrored_write, levels::mirrored_sync},
+    LevelRow{3, "5", "raid5", 3, kMaxMembers, 1, Layout::kParity, true, one, any<one>, levels::parity_read,
+             levels::parity_write, levels::parity_sync},
 };
 
 const LevelRow* find_level(std::uint16_t id) {
@@ -36,6 +47,14 @@ const LevelRow* find_level(std::string_view name) {
     const auto* at = std::ranges::find_if(
         kLevelTable, [&](const LevelRow& row) { return row.name == name || row.long_name == name; });
     return at == kLevelTable.end() ? nullptr : at;
+}
+
+std::string member_counts(const LevelRow& level) {
+    if (level.min_members == level.max_members) {
+        return std::to_string(level.min_members);
+    }
+    return std::to_string(level.min_members) + " to " + std::to_string(level.max_members) +
+           (level.step == 2 ? ", an even number" : "");
 }
 
 }  // namespace gemel::raid

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <string>
 #include <string_view>
 
 #include "gemel/block_device.hpp"
@@ -16,28 +17,41 @@ class ArrayBody;
 struct Shard;
 }  // namespace detail
 
+/// Any number of members from min_members on in steps, up to max_members.
 struct LevelRow {
     std::uint16_t id;            ///< on disk: never changed
     std::string_view name;       ///< "5"
     std::string_view long_name;  ///< "raid5"
     std::uint32_t min_members;
+    std::uint32_t max_members;
+    std::uint32_t step;
     Layout layout;
     bool redundant;                                     ///< there is something to resync
-    std::uint32_t (*tolerated)(std::uint32_t members);  ///< failures that lose no data
+    std::uint32_t (*tolerated)(std::uint32_t members);  ///< any so many failures lose no data; some sets of more may
+    /// The members whose bits are set in `lost` may all be gone, and every sector is still known. A part of such a set
+    /// is one, too.
+    bool (*tolerates)(std::uint32_t lost, std::uint32_t members);
 
     /// Reads array data. Runs on the caller's executor, and ends there; sets the status of every block.
     Task<Result<void>> (*read)(detail::ArrayBody&, Lba, Slice, ReadOptions);
-    /// Writes array data inside one group. Runs on the shard; takes the locks.
+    /// Writes array data, inside one group if the level is redundant. Runs on the shard; takes the locks.
     Task<Result<void>> (*write)(detail::ArrayBody&, detail::Shard&, Lba, Slice, WriteOptions);
-    /// Makes the redundancy of one stripe right from its data. Runs on the shard; takes the locks. What cannot be made
-    /// right stays untrusted. Null where there is none.
-    Task<Result<void>> (*sync_stripe)(detail::ArrayBody&, detail::Shard&, StripeIndex);
+    /// Makes the redundancy of one strip's length of columns right from the data, from column index x strip on. Runs on
+    /// the shard; takes the locks. What cannot be made right stays untrusted. Null where there is none.
+    Task<Result<void>> (*sync_stripe)(detail::ArrayBody&, detail::Shard&, StripeIndex index);
+
+    [[nodiscard]] constexpr std::uint32_t parities() const { return parities_of(layout); }
+    [[nodiscard]] constexpr bool fits(std::size_t members) const {
+        return members >= min_members && members <= max_members && (members - min_members) % step == 0;
+    }
 };
 
-extern const std::array<LevelRow, 3> kLevelTable;
+extern const std::array<LevelRow, 5> kLevelTable;
 
 const LevelRow* find_level(std::uint16_t id);
 /// By name or long name; nullptr if there is none.
 const LevelRow* find_level(std::string_view name);
+/// "2 to 32", "4 to 32, an even number", "1": the numbers of members that a level takes, for messages.
+std::string member_counts(const LevelRow& level);
 
 }  // namespace gemel::raid

@@ -22,7 +22,7 @@ Task<bool> ArrayBody::resync_shard(Shard& shard) {
     const std::uint64_t total = shard.untrusted.total();
     std::uint64_t next_checkpoint = total / kCheckpoints;
     std::uint64_t from = 0;
-    while (!stopping() && !read_only() && !(level.layout == Layout::kParity && lost_members() > 0)) {
+    while (!stopping() && !read_only() && !(level.parities() > 0 && lost_members() > 0)) {
         const TimePoint started = env.clock.now();
         const std::uint64_t ios = shard.host_ios;
         MemberFan fan;

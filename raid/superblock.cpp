@@ -16,6 +16,7 @@ namespace {
 constexpr std::uint64_t kMagic = 0x315242534c454d47ULL;  // "GMELSBR1"
 constexpr std::size_t kHeaderBytes = 256;
 constexpr std::size_t kMemberBytes = 40;
+constexpr unsigned kMemberFlagBits = 16;  ///< below the size in blocks
 constexpr std::size_t kAreaBytes = 32;
 constexpr std::size_t kVolumeBytes = 216;
 constexpr std::size_t kExtentBytes = 16;
@@ -134,6 +135,23 @@ std::optional<std::string> why_areas_invalid(const Superblock& sb) {
     return std::nullopt;
 }
 
+std::optional<std::string> why_member_sizes_invalid(const Superblock& sb, const LevelRow& level) {
+    const std::uint64_t strip = sb.strip_bytes / kSectorBytes;
+    std::uint64_t smallest = kMaxSectors;
+    for (const MemberRecord& m : sb.members) {
+        const std::uint64_t sectors = m.sectors.value;
+        const bool linear = level.layout == Layout::kLinear;
+        if (sectors % strip != 0 || sectors > kMaxSectors || (!linear && sectors != sb.member_sectors)) {
+            return "data sizes of the members that the level cannot have";
+        }
+        smallest = std::min(smallest, sectors);
+    }
+    if (sb.member_sectors == 0 || sb.member_sectors != smallest) {
+        return "data size of a member is not whole strips";
+    }
+    return std::nullopt;
+}
+
 std::optional<std::string> why_volumes_invalid(const Superblock& sb, std::uint64_t data_sectors) {
     std::vector<VolumeExtent> all;
     for (const VolumeRecord& v : sb.volumes) {
@@ -181,12 +199,27 @@ const AreaRecord& Superblock::area(AreaKind kind) const {
     return *at;
 }
 
+Geometry geometry_of(const Superblock& sb) {
+    const LevelRow* level = find_level(sb.level);
+    CHECK(level != nullptr && sb.members.size() <= kMaxMembers);
+    Geometry g{level->layout, static_cast<std::uint32_t>(sb.members.size()), sb.strip_bytes / kSectorBytes,
+               sb.member_sectors};
+    if (level->layout == Layout::kLinear) {
+        std::uint64_t end = 0;
+        for (std::size_t m = 0; m < sb.members.size(); ++m) {
+            end += sb.members[m].sectors.value;
+            g.ends[m] = end;
+        }
+    }
+    return g;
+}
+
 std::optional<std::string> why_invalid(const Superblock& sb) {
     const LevelRow* level = find_level(sb.level);
     if (level == nullptr) {
         return "unknown level number " + std::to_string(sb.level);
     }
-    if (sb.members.size() < level->min_members || sb.members.size() > kMaxMembers) {
+    if (!level->fits(sb.members.size())) {
         return std::to_string(sb.members.size()) + " members do not fit level " + std::string(level->name);
     }
     if (sb.member_index >= sb.members.size()) {
@@ -195,11 +228,11 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (!std::has_single_bit(sb.strip_bytes) || sb.strip_bytes < kBlockBytes || sb.strip_bytes > kMiB) {
         return "strip size " + std::to_string(sb.strip_bytes) + " is not a power of two from 4 KiB to 1 MiB";
     }
-    const std::uint64_t strip = sb.strip_bytes / kSectorBytes;
-    if (sb.member_sectors == 0 || sb.member_sectors > kMaxSectors || sb.member_sectors % strip != 0) {
-        return "data size of a member is not whole strips";
+    if (auto why = why_member_sizes_invalid(sb, *level)) {
+        return why;
     }
-    if (sb.resync_cursor > sb.member_sectors) {
+    const Geometry g = geometry_of(sb);
+    if (sb.resync_cursor > g.columns()) {
         return "resync position beyond the end";
     }
     std::uint64_t below = 0;
@@ -218,7 +251,6 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (auto why = why_areas_invalid(sb)) {
         return why;
     }
-    const Geometry g{level->layout, static_cast<std::uint32_t>(sb.members.size()), strip, sb.member_sectors};
     return why_volumes_invalid(sb, g.sectors().value);
 }
 
@@ -231,7 +263,8 @@ void encode(const Superblock& sb, std::span<std::byte, kSuperblockBytes> to) {
         LeWriter w(to.subspan(kMembersAt + i * kMemberBytes, kMemberBytes));
         w.put(ConstBytes(sb.members[i].uuid.bytes));
         w.put(ConstBytes(sb.members[i].last_incarnation.bytes));
-        w.put(std::uint64_t{sb.members[i].failed ? 1U : 0U});
+        const std::uint64_t blocks = sb.members[i].sectors.value / kSectorsPerBlock;
+        w.put(blocks << kMemberFlagBits | (sb.members[i].failed ? 1U : 0U));
     }
     for (std::size_t i = 0; i < sb.areas.size(); ++i) {
         LeWriter w(to.subspan(kAreasAt + i * kAreaBytes, kAreaBytes));
@@ -310,7 +343,9 @@ Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes
         MemberRecord m;
         m.uuid = get_uuid(r);
         m.last_incarnation = get_uuid(r);
-        m.failed = (r.get<std::uint64_t>() & 1U) != 0;
+        const auto word = r.get<std::uint64_t>();
+        m.failed = (word & 1U) != 0;
+        m.sectors = SectorCount((word >> kMemberFlagBits) * kSectorsPerBlock);
         sb.members.push_back(m);
     }
     for (std::size_t i = 0; i < n.areas; ++i) {

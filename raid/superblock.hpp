@@ -54,6 +54,7 @@ struct MemberRecord {
     Uuid uuid;
     bool failed = false;    ///< misses acknowledged writes
     Uuid last_incarnation;  ///< of the array, when it was last in sync
+    SectorCount sectors;    ///< of data on it: member_sectors, or if linear at least that; whole strips
     friend bool operator==(const MemberRecord&, const MemberRecord&) = default;
 };
 
@@ -87,10 +88,10 @@ struct Superblock {
     std::uint16_t member_index = 0;  ///< whose superblock this is
     std::vector<MemberRecord> members;
     std::uint64_t epoch = 0;
-    Uuid incarnation;           ///< random, of this assembly of the array
-    Uuid previous_incarnation;  ///< of the assembly before
-    bool clean = true;          ///< no write of a host can be half done
-    std::uint64_t member_sectors = 0;
+    Uuid incarnation;                    ///< random, of this assembly of the array
+    Uuid previous_incarnation;           ///< of the assembly before
+    bool clean = true;                   ///< no write of a host can be half done
+    std::uint64_t member_sectors = 0;    ///< of data on each member, on the smallest if linear
     std::uint64_t resync_cursor = 0;     ///< if clean: redundancy of columns below it is right, except `untrusted`
     std::vector<ColumnRange> untrusted;  ///< ascending, below the cursor
     std::uint64_t log_generation = 0;
@@ -99,10 +100,18 @@ struct Superblock {
     std::vector<VolumeRecord> volumes;
     friend bool operator==(const Superblock&, const Superblock&) = default;
 
+    /// Its address is that on the smallest member.
     [[nodiscard]] const AreaRecord& area(AreaKind kind) const;
+    /// Areas follow the data of a member: so much farther than on the smallest.
+    [[nodiscard]] std::uint64_t area_shift(std::size_t member) const {
+        return members[member].sectors.value - member_sectors;
+    }
     /// Of the member that holds this superblock.
     [[nodiscard]] const Uuid& member_uuid() const { return members[member_index].uuid; }
 };
+
+/// REQUIRES: the level is known.
+Geometry geometry_of(const Superblock& superblock);
 
 /// REQUIRES: `superblock` is valid (why_invalid gives nothing).
 void encode(const Superblock& superblock, std::span<std::byte, kSuperblockBytes> to);

@@ -55,7 +55,9 @@ DeviceLimits Volume::limits() const {
             out.volatile_cache = out.volatile_cache || member.volatile_cache;
         }
     }
-    out.optimal_transfer_bytes = static_cast<std::uint32_t>(g.row_sectors() * kSectorBytes);
+    if (g.layout != Layout::kLinear) {
+        out.optimal_transfer_bytes = static_cast<std::uint32_t>(g.row_sectors() * kSectorBytes);
+    }
     return out;
 }
 

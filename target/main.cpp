@@ -82,7 +82,7 @@ std::optional<int> read_command_line(int argc, char** argv, CommandLine& to) {
 std::vector<config::LevelRule> level_rules() {
     std::vector<config::LevelRule> rules;
     for (const raid::LevelRow& row : raid::kLevelTable) {
-        rules.push_back({std::string(row.name), row.min_members, raid::kMaxMembers});
+        rules.push_back({std::string(row.name), row.min_members, row.max_members, row.step});
     }
     return rules;
 }

@@ -7,9 +7,9 @@
 
 namespace gemel::raid::levels {
 
-Task<Result<void>> striped_read(detail::ArrayBody& array, Lba lba, Slice to, ReadOptions options);
-Task<Result<void>> striped_write(detail::ArrayBody& array, detail::Shard& shard, Lba lba, Slice from,
-                                 WriteOptions options);
+Task<Result<void>> plain_read(detail::ArrayBody& array, Lba lba, Slice to, ReadOptions options);
+Task<Result<void>> plain_write(detail::ArrayBody& array, detail::Shard& shard, Lba lba, Slice from,
+                               WriteOptions options);
 
 Task<Result<void>> mirrored_read(detail::ArrayBody& array, Lba lba, Slice to, ReadOptions options);
 Task<Result<void>> mirrored_write(detail::ArrayBody& array, detail::Shard& shard, Lba lba, Slice from,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// RAID 0: strips in turn over the members, no redundancy. One member: everything passes through in one I/O.
+// Levels without redundancy: 0, linear, single. Every sector has one copy; where it is, and how far an I/O goes on one
+// member, is geometry's.
 #include <algorithm>
 
 #include "raid/array_body.hpp"
@@ -41,7 +42,7 @@ Task<Result<void>> write_run(ArrayBody& array, Lba lba, Slice part, WriteOptions
 
 }  // namespace
 
-Task<Result<void>> striped_read(ArrayBody& array, Lba lba, Slice to, ReadOptions options) {
+Task<Result<void>> plain_read(ArrayBody& array, Lba lba, Slice to, ReadOptions options) {
     if (array.geometry.run_at(lba) >= to.sectors().value) {
         return read_run(array, lba, to, options);
     }
@@ -50,7 +51,7 @@ Task<Result<void>> striped_read(ArrayBody& array, Lba lba, Slice to, ReadOptions
         [&array, options](Lba here, Slice part) { return read_run(array, here, part, options); });
 }
 
-Task<Result<void>> striped_write(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
+Task<Result<void>> plain_write(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
     const auto guard = co_await shard.lock.acquire(lba.value, lba.value + from.sectors().value - 1);
     if (array.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array.name + " is read-only");

@@ -59,10 +59,14 @@ void check_level(const Array& array, std::span<const LevelRule> levels, Mistakes
                                                      array.level, all)});
         return;
     }
-    if (array.members.size() < rule->min_members || array.members.size() > rule->max_members) {
+    const std::size_t members = array.members.size();
+    if (members < rule->min_members || members > rule->max_members || (members - rule->min_members) % rule->step != 0) {
+        const std::string counts = rule->min_members == rule->max_members
+                                       ? fmt::format("{}", rule->min_members)
+                                       : fmt::format("{} to {}", rule->min_members, rule->max_members);
         mistakes.push_back(
-            {array.place, fmt::format("array '{}' has {} members; level {} takes {} to {}", array.name,
-                                      array.members.size(), array.level, rule->min_members, rule->max_members)});
+            {array.place, fmt::format("array '{}' has {} members; level {} takes {}{}", array.name, members,
+                                      array.level, counts, rule->step == 2 ? ", an even number" : "")});
     }
 }
 

@@ -127,6 +127,7 @@ struct LevelRule {
     std::string name;
     std::uint32_t min_members = 1;
     std::uint32_t max_members = 32;
+    std::uint32_t step = 1;  ///< 2: an even number of members
 };
 
 /// Reads and checks a whole file. Mistakes are in the order of their places.

@@ -106,7 +106,8 @@ void use(World& w, Array& array) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     LeReader r(ConstBytes(reinterpret_cast<const std::byte*>(data), size));
     World w(r.get<std::uint8_t>());
-    Superblock sb = *plan_format(w.config, *find_level(w.config.level), kDiskSectors, w.environment.random());
+    Superblock sb = *plan_format(w.config, *find_level(w.config.level), std::vector(w.disks.size(), kDiskSectors),
+                                 w.environment.random());
     const ConstBytes patches = r.take(std::min<std::size_t>(r.get<std::uint8_t>() % kMostPatches * 3, r.remaining()));
     const AreaRecord area = sb.area(AreaKind::kLog);
     const std::uint64_t slots = area.sectors.value / kSectorsPerBlock;

@@ -11,7 +11,10 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 17> kRaidStates{
+constexpr std::array<std::string_view, 20> kRaidStates{
+    "level single",
+    "level linear",
+    "4Kn members",
     "level 0",
     "level 1",
     "level 5",

@@ -42,10 +42,11 @@ void RaidWorld::choose() {
         std::uint64_t least;
         std::uint64_t most;
     };
-    constexpr std::array shapes{Shape{"0", 1, 4}, Shape{"1", 2, 3}, Shape{"5", 3, 6},
-                                Shape{"5", 3, 5}, Shape{"5", 4, 5}, Shape{"1", 2, 2}};
+    constexpr std::array shapes{Shape{"0", 1, 4}, Shape{"1", 2, 3}, Shape{"5", 3, 6},      Shape{"5", 3, 5},
+                                Shape{"5", 4, 5}, Shape{"1", 2, 2}, Shape{"linear", 1, 4}, Shape{"single", 1, 1}};
     const Shape& shape = shapes[random_.below(shapes.size())];
-    const std::uint64_t members = shape.least + random_.below(shape.most - shape.least + 1);
+    row_ = raid::find_level(shape.level);
+    const std::uint64_t members = shape.least + random_.below((shape.most - shape.least) / row_->step + 1) * row_->step;
     base_.name = "array";
     base_.level = std::string(shape.level);
     base_.strip_bytes = 4096U << random_.below(4);
@@ -56,17 +57,10 @@ void RaidWorld::choose() {
         base_.shards.push_back(executors_.back());
     }
     const std::uint64_t data = (128 + random_.below(512)) * kSectorsPerBlock / 4;
-    const bool cache = !random_.one_in(6);
-    for (std::uint64_t i = 0; i < members; ++i) {
-        SimDiskOptions o{.name = "disk" + std::to_string(i), .sectors = SectorCount(kReservedSectors + data)};
-        o.volatile_cache = cache;
-        disks_.push_back(std::make_unique<SimDisk>(scheduler_, random_.next(), o));
-        base_.members.push_back({disks_.back().get(), o.name});
-    }
-    lost_.assign(members, false);
-    const bool parity = base_.level == "5";
-    stripe_sectors_ = base_.strip_bytes / kSectorBytes * (parity ? members - 1 : base_.level == "0" ? members : 1);
-    const std::uint64_t usable = data * kSectorBytes * (parity ? members - 1 : base_.level == "0" ? members : 1);
+    choose_disks(members, data);
+    const raid::Geometry g{row_->layout, static_cast<std::uint32_t>(members), base_.strip_bytes / kSectorBytes, data};
+    stripe_sectors_ = g.row_sectors();
+    const std::uint64_t usable = data * kSectorBytes * g.data_members();
     base_.volumes.push_back({"v0", random_.one_in(3) && usable > 512 * kKiB ? 128 * kKiB : 0});
     if (base_.volumes[0].bytes != 0) {
         base_.volumes.push_back({"v1", 0});
@@ -75,6 +69,26 @@ void RaidWorld::choose() {
     chronicle_.reached("level " + base_.level);
     chronicle_.reached(std::to_string(shards) + (shards == 1 ? " shard" : " shards"));
     choose_faults();
+}
+
+void RaidWorld::choose_disks(std::uint64_t members, std::uint64_t data_sectors) {
+    const bool cache = !random_.one_in(6);
+    alignment_ = random_.one_in(4) ? kSectorsPerBlock : 1;
+    for (std::uint64_t i = 0; i < members; ++i) {
+        SimDiskOptions o{.name = "disk" + std::to_string(i), .sectors = SectorCount(kReservedSectors + data_sectors)};
+        if (row_->layout == raid::Layout::kLinear) {
+            o.sectors += random_.below(512);
+        }
+        o.sectors = SectorCount(round_up(o.sectors.value, alignment_));
+        o.alignment_sectors = alignment_;
+        o.volatile_cache = cache;
+        disks_.push_back(std::make_unique<SimDisk>(scheduler_, random_.next(), o));
+        base_.members.push_back({disks_.back().get(), o.name});
+    }
+    lost_.assign(members, false);
+    if (alignment_ > 1) {
+        chronicle_.reached("4Kn members");
+    }
 }
 
 /// Classes of faults are switched off at random, so that frequent ones do not hide rare ones.
@@ -232,9 +246,31 @@ void RaidWorld::waited(Duration d) {
     }
 }
 
-bool RaidWorld::redundant() const {
-    return base_.level != "0" && !resyncing() && array_ && array_->status().state == ArrayState::kOptimal &&
-           !any_lost();
+std::uint32_t RaidWorld::lost_set() const {
+    std::uint32_t set = 0;
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        set |= lost_[i] ? 1U << i : 0;
+    }
+    return set;
+}
+
+/// With latent errors, too.
+std::uint32_t RaidWorld::bad_set() const {
+    std::uint32_t set = lost_set();
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        set |= disks_[i]->damaged_sectors() > 0 ? 1U << i : 0;
+    }
+    return set;
+}
+
+bool RaidWorld::tolerates(std::uint32_t set) const {
+    return row_->tolerates(set, static_cast<std::uint32_t>(disks_.size()));
+}
+
+/// The level makes good what happens to `victim` now.
+bool RaidWorld::spares(std::size_t victim) const {
+    return row_->redundant && !resyncing() && array_ && array_->status().state <= ArrayState::kDegraded &&
+           !lost_[victim] && tolerates(bad_set() | 1U << victim);
 }
 
 std::size_t RaidWorld::damaged() const {
@@ -288,16 +324,14 @@ void RaidWorld::one_fault() {
     }
 }
 
-/// Latent errors on one member at a time, where redundancy makes them good.
+/// Latent errors on no more members at a time than redundancy makes good.
 void RaidWorld::damage_a_member() {
-    if (!redundant()) {
-        return;
-    }
     std::size_t victim = random_.below(disks_.size());
-    for (std::size_t i = 0; i < disks_.size(); ++i) {
-        if (disks_[i]->damaged_sectors() > 0) {
-            victim = i;
-        }
+    for (std::size_t i = 0; i < disks_.size() && !spares(victim); ++i) {
+        victim = disks_[i]->damaged_sectors() > 0 ? i : victim;
+    }
+    if (!spares(victim)) {
+        return;
     }
     SimDisk& disk = *disks_[victim];
     if (random_.one_in(4)) {
@@ -313,10 +347,10 @@ void RaidWorld::damage_a_member() {
     chronicle_.reached("latent error");
 }
 
-/// A member dies, or refuses one write or flush: the level tolerates one.
+/// A member dies, or refuses one write or flush, where the level tolerates it.
 void RaidWorld::lose_a_member() {
     const std::size_t victim = random_.below(disks_.size());
-    if (!redundant() || damaged() > disks_[victim]->damaged_sectors()) {
+    if (!spares(victim)) {
         return;
     }
     SimDisk& disk = *disks_[victim];
@@ -344,15 +378,17 @@ void RaidWorld::lose_a_member() {
 
 /// More than the level hides: hosts see errors, never wrong data.
 void RaidWorld::fault_without_redundancy() {
-    if (redundant() || resyncing() || base_.level == "5") {
+    if (resyncing() || row_->parities() > 0) {
         return;
     }
     std::size_t victim = random_.below(disks_.size());
     while (lost_[victim]) {
         victim = (victim + 1) % disks_.size();
     }
+    if (tolerates(lost_set() | 1U << victim)) {
+        return;
+    }
     errors_expected_ = true;
-    lost_[victim] = base_.level == "1" && std::ranges::count(lost_, false) > 1;  // which is spared after all
     SimDisk& disk = *disks_[victim];
     chronicle_.fault(disk.name() + " fails a write that cannot be spared");
     random_.one_in(2) ? disk.fail_next_writes(1) : disk.fail_next_reads(1);
@@ -379,9 +415,7 @@ void RaidWorld::crash(Crash how) {
     }
     if (any_lost()) {
         chronicle_.reached("degraded crash");
-        if (base_.level == "5") {
-            forget_stripes_at_risk(!power);
-        }
+        forget_stripes_at_risk(!power);
     }
     unreadable_ok_ = unreadable_ok_ || damaged() > 0;
     const bool settled = !any_lost() && damaged() == 0;
@@ -448,9 +482,10 @@ void RaidWorld::stop_cleanly() {
     revive_disks();
 }
 
-/// A degraded RAID 5 loses what shares a stripe with a write that a crash cut short: the write hole, until the journal.
+/// A degraded parity level loses what shares a stripe with a write that a crash cut short: the write hole, until the
+/// journal.
 void RaidWorld::forget_stripes_at_risk(bool open_only) {
-    if (base_.level != "5") {
+    if (row_->parities() == 0) {
         return;
     }
     std::vector<std::vector<std::uint64_t>> sectors;  // of all first: what is undefined here is unsettled, too
@@ -515,7 +550,7 @@ void RaidWorld::finish() {
     for (std::size_t i = 0; i < volumes_.size(); ++i) {
         scheduler_.run(home(), volumes_[i].host->verify(&images[i]));
     }
-    const bool redundancy = base_.level != "0" && !any_lost();
+    const bool redundancy = row_->redundant && !any_lost();
     stop_cleanly();
     if (chronicle_.result.violations.empty() && redundancy && damaged() == 0 && !unreadable_ok_) {
         check_views(images);
@@ -527,29 +562,28 @@ void RaidWorld::check_views(const std::vector<std::vector<std::byte>>& images) {
         if (i > 1 && !random_.one_in(3)) {
             continue;
         }
-        std::vector<std::size_t> removed{i};
-        if (base_.level == "1") {  // all but one
-            removed.clear();
-            for (std::size_t j = 0; j < disks_.size(); ++j) {
-                if (j != i) {
-                    removed.push_back(j);
-                }
-            }
+        // As many as the level tolerates, from this one on in some order.
+        const std::size_t stride = 1 + random_.below(disks_.size());
+        std::uint32_t removed = 0;
+        for (std::size_t j = 0; j < disks_.size(); ++j) {
+            const std::uint32_t with = removed | 1U << (i + j * stride) % disks_.size();
+            removed = tolerates(with) ? with : removed;
         }
         check_view(removed, images);
     }
 }
 
-void RaidWorld::check_view(const std::vector<std::size_t>& removed, const std::vector<std::vector<std::byte>>& images) {
+void RaidWorld::check_view(std::uint32_t removed, const std::vector<std::vector<std::byte>>& images) {
     std::vector<std::unique_ptr<SimDisk>> copies;
     raid::ArrayConfig c = base_;
     std::string what = "view without member";
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         SimDiskOptions o{.name = "copy" + std::to_string(i), .sectors = disks_[i]->limits().sectors};
         o.tail_one_in = 0;
+        o.alignment_sectors = alignment_;
         copies.push_back(std::make_unique<SimDisk>(scheduler_, random_.next(), o));
         copies.back()->load(*disks_[i]);
-        c.members[i].device = std::ranges::find(removed, i) != removed.end() ? nullptr : copies.back().get();
+        c.members[i].device = (removed >> i & 1U) != 0 ? nullptr : copies.back().get();
         what += c.members[i].device == nullptr ? " " + std::to_string(i) : "";
     }
     auto view = scheduler_.run(home(), raid::Array::open(environment_.get(), c));

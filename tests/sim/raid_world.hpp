@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "raid/array.hpp"
+#include "raid/level_table.hpp"
 #include "tests/sim/sim_host.hpp"
 #include "tests/support/sim_disk.hpp"
 #include "tests/support/sim_environment.hpp"
@@ -42,6 +43,7 @@ class RaidWorld : public HostWorld {
     enum class Crash : std::uint8_t { kPower, kKill };
 
     void choose();
+    void choose_disks(std::uint64_t members, std::uint64_t data_sectors);
     void choose_faults();
     void create();
     bool open();
@@ -61,14 +63,18 @@ class RaidWorld : public HostWorld {
     void forget_stripes_at_risk(bool open_only);
     void finish();
     void check_views(const std::vector<std::vector<std::byte>>& images);
-    void check_view(const std::vector<std::size_t>& removed, const std::vector<std::vector<std::byte>>& images);
+    void check_view(std::uint32_t removed, const std::vector<std::vector<std::byte>>& images);
     void compare_view(raid::Array& view, const std::string& what, const std::vector<std::vector<std::byte>>& images);
     bool wait_hosts(Duration limit);
     void take_complaints();
     [[nodiscard]] std::uint64_t writes() const;
 
     [[nodiscard]] bool resyncing() const { return array_ && array_->status().resyncing; }
-    [[nodiscard]] bool redundant() const;
+    /// Members, as bits.
+    [[nodiscard]] std::uint32_t lost_set() const;
+    [[nodiscard]] std::uint32_t bad_set() const;
+    [[nodiscard]] bool tolerates(std::uint32_t set) const;
+    [[nodiscard]] bool spares(std::size_t victim) const;
     [[nodiscard]] bool any_lost() const { return std::ranges::find(lost_, true) != lost_.end(); }
     [[nodiscard]] std::size_t damaged() const;
     [[nodiscard]] SimExecutor& home() const { return *executors_.front(); }
@@ -82,6 +88,8 @@ class RaidWorld : public HostWorld {
     std::vector<std::unique_ptr<SimDisk>> disks_;
     std::vector<bool> lost_;  ///< by place: failed for good, or given up by the array
     raid::ArrayConfig base_;
+    const raid::LevelRow* row_ = nullptr;  ///< of the level
+    std::uint32_t alignment_ = 1;          ///< of the members
     std::unique_ptr<raid::Array> array_;
     std::vector<Volume> volumes_;
     std::uint64_t stripe_sectors_ = 0;  ///< of data

@@ -20,6 +20,7 @@ struct FixtureOptions {
     std::uint32_t strip_bytes = 16 * 1024;
     std::uint32_t shards = 1;
     std::uint64_t member_bytes = 2 * kMiB;
+    std::uint64_t more_bytes = 0;  ///< that each member has beyond the one before it
     std::uint32_t alignment_sectors = 1;
     std::vector<VolumeSpec> volumes{{"vol", 0}};
 };
@@ -36,7 +37,7 @@ class ArrayFixture {
         }
         caller = &scheduler.add_executor("caller");
         for (std::uint32_t i = 0; i < options.members; ++i) {
-            add_disk(options.member_bytes);
+            add_disk(options.member_bytes + i * options.more_bytes);
         }
     }
     ~ArrayFixture() {

@@ -2,6 +2,7 @@
 // The pure parts: interval sets, parity, the choice of a write plan, the volume table, the level table.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <set>
 
 #include "raid/assembly.hpp"
@@ -121,8 +122,31 @@ TEST(LevelTable, names_and_numbers_find_their_row) {
         EXPECT_EQ(find_level(row.id), &row);
         EXPECT_LT(row.tolerated(row.min_members), row.min_members);
         EXPECT_EQ(row.redundant, row.sync_stripe != nullptr);
+        EXPECT_TRUE(row.fits(row.min_members));
+        EXPECT_FALSE(row.fits(row.min_members - 1));
+        EXPECT_FALSE(row.fits(row.max_members + 1));
     }
-    EXPECT_EQ(find_level("6"), nullptr);
+    EXPECT_EQ(find_level("7"), nullptr);
+}
+
+TEST(LevelTable, a_level_tolerates_any_set_up_to_its_number_and_every_part_of_a_set_that_it_tolerates) {
+    for (const LevelRow& row : kLevelTable) {
+        for (std::uint32_t members = row.min_members; members <= 9; ++members) {
+            if (!row.fits(members)) {
+                continue;
+            }
+            const std::uint32_t all = (1U << members) - 1;
+            EXPECT_FALSE(row.tolerates(all, members)) << row.name;
+            for (std::uint32_t lost = 0; lost <= all; ++lost) {
+                const bool tolerated = row.tolerates(lost, members);
+                EXPECT_TRUE(tolerated || static_cast<std::uint32_t>(std::popcount(lost)) > row.tolerated(members))
+                    << row.name;
+                for (std::uint32_t m = 0; tolerated && m < members; ++m) {
+                    EXPECT_TRUE(row.tolerates(lost & ~(1U << m), members)) << row.name;
+                }
+            }
+        }
+    }
 }
 
 class VolumeTable : public ::testing::Test {
@@ -132,7 +156,7 @@ class VolumeTable : public ::testing::Test {
         config.name = "a";
         config.level = "0";
         config.members.resize(1);
-        sb = *plan_format(config, *find_level("0"), sectors_of(512 * kMiB).value, random);
+        sb = *plan_format(config, *find_level("0"), std::array{sectors_of(512 * kMiB).value}, random);
         total = SectorCount(sb.member_sectors);
     }
     VolumeRecord& at(std::size_t i) { return sb.volumes[i]; }

@@ -19,7 +19,8 @@ Superblock sample() {
     config.level = "5";
     config.members.resize(5);
     config.volumes = {{"one", kMiB}, {"two", 0}};
-    auto sb = plan_format(config, *find_level("5"), sectors_of(64 * kMiB).value, random);
+    const std::vector sizes(5, sectors_of(64 * kMiB).value);
+    auto sb = plan_format(config, *find_level("5"), sizes, random);
     CHECK(sb.has_value());
     sb->members[3].failed = true;
     sb->previous_incarnation = random.uuid();
@@ -78,6 +79,8 @@ TEST(Superblock, fields_that_contradict_one_another_are_named) {
         {"strip", [](Superblock& s) { s.strip_bytes = 5000; }},
         {"strip of 2 MiB", [](Superblock& s) { s.strip_bytes = 2U << 20U; }},
         {"part of a strip", [](Superblock& s) { s.member_sectors -= 8; }},
+        {"a larger member", [](Superblock& s) { s.members[1].sectors += s.strip_bytes / kSectorBytes; }},
+        {"a smaller member", [](Superblock& s) { s.members[1].sectors = SectorCount(0); }},
         {"untrusted out of order", [](Superblock& s) { std::swap(s.untrusted[0], s.untrusted[1]); }},
         {"untrusted beyond the cursor", [](Superblock& s) { s.untrusted[1].end = 257; }},
         {"cursor", [](Superblock& s) { s.resync_cursor = s.member_sectors + 1; }},
@@ -150,12 +153,38 @@ TEST(PlanFormat, areas_are_there_and_data_comes_first) {
     EXPECT_LE(last.lba.value + last.sectors.value, superblock_slot(sectors_of(64 * kMiB), 0).value);
 }
 
+TEST(PlanFormat, linear_takes_each_member_whole_and_its_areas_follow_its_data) {
+    sim::SeededRandom random(5);
+    ArrayConfig config;
+    config.name = "array";
+    config.level = "linear";
+    config.members.resize(3);
+    config.volumes = {{"all", 0}};
+    const std::vector<std::uint64_t> sizes{sectors_of(4 * kMiB).value + 3, sectors_of(2 * kMiB).value,
+                                           sectors_of(8 * kMiB).value};
+    const auto sb = plan_format(config, *find_level("linear"), sizes, random);
+    ASSERT_TRUE(sb) << sb.error().message;
+    ASSERT_FALSE(why_invalid(*sb));
+    EXPECT_EQ(decode_superblock(encoded(*sb)), *sb);
+    EXPECT_EQ(sb->members[1].sectors.value, sb->member_sectors);
+    EXPECT_EQ(sb->members[2].sectors.value - sb->members[1].sectors.value, sectors_of(6 * kMiB).value);
+    std::uint64_t sum = 0;
+    for (std::size_t m = 0; m < sizes.size(); ++m) {
+        const AreaRecord& last = sb->areas.back();
+        sum += sb->members[m].sectors.value;
+        EXPECT_EQ(sb->areas.front().lba.value + sb->area_shift(m), sb->members[m].sectors.value);
+        EXPECT_LE(last.lba.value + last.sectors.value + sb->area_shift(m),
+                  superblock_slot(SectorCount(sizes[m]), 0).value);
+    }
+    EXPECT_EQ(geometry_of(*sb).sectors().value, sum);
+}
+
 TEST(PlanFormat, members_too_small_are_refused_with_the_sizes) {
     sim::SeededRandom random(5);
     ArrayConfig config;
     config.name = "array";
     config.members.resize(3);
-    const auto r = plan_format(config, *find_level("5"), sectors_of(256 * kKiB).value, random);
+    const auto r = plan_format(config, *find_level("5"), std::vector(3, sectors_of(256 * kKiB).value), random);
     ASSERT_FALSE(r);
     EXPECT_EQ(r.error().code, Errc::kNoSpace);
     EXPECT_NE(r.error().message.find("262144"), std::string::npos) << r.error().message;
