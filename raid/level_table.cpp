@@ -23,9 +23,13 @@ template <std::uint32_t (*kCount)(std::uint32_t)>
 bool any(std::uint32_t lost, std::uint32_t members) {
     return static_cast<std::uint32_t>(std::popcount(lost)) <= kCount(members);
 }
+/// Of members 0 and 1, 2 and 3, ... not both.
+bool no_pair(std::uint32_t lost, std::uint32_t /*members*/) {
+    return (lost & lost >> 1U & 0x55555555U) == 0;
+}
 }  // namespace
 
-constinit const std::array<LevelRow, 5> kLevelTable{
+constinit const std::array<LevelRow, 6> kLevelTable{
     LevelRow{7, "single", "single", 1, 1, 1, Layout::kLinear, false, none, any<none>, levels::plain_read,
              levels::plain_write, nullptr},
     LevelRow{6, "linear", "linear", 1, kMaxMembers, 1, Layout::kLinear, false, none, any<none>, levels::plain_read,
@@ -36,6 +40,8 @@ constinit const std::array<LevelRow, 5> kLevelTable{
              levels::mirrored_read, levels::mirrored_write, levels::mirrored_sync},
     LevelRow{3, "5", "raid5", 3, kMaxMembers, 1, Layout::kParity, true, one, any<one>, levels::parity_read,
              levels::parity_write, levels::parity_sync},
+    LevelRow{5, "10", "raid10", 4, kMaxMembers, 2, Layout::kStripedMirrors, true, one, no_pair, levels::mirrored_read,
+             levels::mirrored_write, levels::mirrored_sync},
 };
 
 const LevelRow* find_level(std::uint16_t id) {

@@ -25,7 +25,7 @@ struct Shard {
     std::uint32_t shards = 1;
     std::uint64_t group_columns = 0;  ///< columns of one group
 
-    IntervalLock lock;  ///< by data sector for levels 0 and 1, by stripe for parity levels
+    IntervalLock lock;  ///< by stripe for parity levels, by data sector for the others
 
     /// Untrusted columns of this shard's groups, as local addresses: its groups side by side.
     IntervalSet untrusted;

@@ -14,7 +14,7 @@ Task<Result<void>> plain_write(detail::ArrayBody& array, detail::Shard& shard, L
 Task<Result<void>> mirrored_read(detail::ArrayBody& array, Lba lba, Slice to, ReadOptions options);
 Task<Result<void>> mirrored_write(detail::ArrayBody& array, detail::Shard& shard, Lba lba, Slice from,
                                   WriteOptions options);
-Task<Result<void>> mirrored_sync(detail::ArrayBody& array, detail::Shard& shard, StripeIndex stripe);
+Task<Result<void>> mirrored_sync(detail::ArrayBody& array, detail::Shard& shard, StripeIndex index);
 
 Task<Result<void>> parity_read(detail::ArrayBody& array, Lba lba, Slice to, ReadOptions options);
 Task<Result<void>> parity_write(detail::ArrayBody& array, detail::Shard& shard, Lba lba, Slice from,

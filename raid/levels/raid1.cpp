@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// RAID 1: the same data on every member.
+// Mirrors. RAID 1: the same data on every member. RAID 10: strips in turn over pairs of members, the same on both.
+// Where a sector's legs are is geometry's; a run is what lies together on them.
 //
 // A read of an untrusted area first makes the legs equal there, from the lowest one in sync: otherwise two reads could
 // return different values of a write that a crash interrupted (F14).
@@ -22,8 +23,9 @@ constexpr std::uint64_t kLegRun = kMiB / kSectorBytes;  ///< sectors read from o
 std::optional<std::uint32_t> choose_leg(const ArrayBody& array, Lba lba) {
     std::array<std::uint32_t, kMaxMembers> legs{};
     std::uint32_t n = 0;
+    const std::uint32_t holders = array.geometry.legs(lba);
     for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
-        if (array.in_sync(m)) {
+        if ((holders >> m & 1U) != 0 && array.in_sync(m)) {
             legs[n++] = m;
         }
     }
@@ -33,12 +35,14 @@ std::optional<std::uint32_t> choose_leg(const ArrayBody& array, Lba lba) {
     return legs[array.all_trusted() && !array.read_only() ? lba.value / kLegRun % n : 0];
 }
 
-/// Writes `block` to the legs of `legs` that are in sync.
-Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32_t legs, WriteOptions options) {
+/// Writes `from`, in one run, to those of its legs that are in `among` and in sync.
+Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32_t among, WriteOptions options) {
+    const std::uint32_t legs = array.geometry.legs(lba) & among;
+    const Lba member_lba = array.geometry.locate(lba).member_lba;
     MemberFan fan;
     for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
         if ((legs >> m & 1U) != 0 && array.in_sync(m)) {
-            fan.start(m, array.members[m].device->write(lba, from, options));
+            fan.start(m, array.members[m].device->write(member_lba, from, options));
         }
     }
     co_await fan.all();
@@ -50,19 +54,21 @@ Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32
     co_return Result<void>{};
 }
 
-/// Reads from the legs in order until every block is known; tells which legs had bad ones. REQUIRES: the lock.
+/// Reads a run from its legs in order until every block is known; tells which legs had bad ones. REQUIRES: the lock.
 Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& bad_legs) {
     CO_TRY(const Buffer buffer, co_await array.allocate(to.size()));
     to.mark_all(BlockStatus::kUnreadable);
     bad_legs = 0;
     Errc failure = Errc::kMediumError;  // another one may be gone the next time: then the blocks are not lost
+    const std::uint32_t legs = array.geometry.legs(lba);
+    const Lba member_lba = array.geometry.locate(lba).member_lba;
     for (std::uint32_t m = 0; m < array.geometry.members && !to.all_readable(); ++m) {
-        if (!array.in_sync(m)) {
+        if ((legs >> m & 1U) == 0 || !array.in_sync(m)) {
             continue;
         }
         const Slice part = buffer.slice(to.size(), lba);
         part.clear_infos();
-        const Result<void> r = co_await detail::read_twice(*array.members[m].device, lba, part);
+        const Result<void> r = co_await detail::read_twice(*array.members[m].device, member_lba, part);
         if (!r) {
             detail::settle_read(part, r.error().code);
             failure = r.error().code == Errc::kMediumError ? failure : r.error().code;
@@ -84,7 +90,7 @@ Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& 
     co_return Result<void>{};
 }
 
-/// Makes the legs equal over [first, end), one lock's range. Blocks that no leg knows stay untrusted.
+/// Makes the legs equal over [first, end) of a run, one lock's range. Blocks that no leg knows stay untrusted.
 /// `options`: a read makes it durable, so that no power cut brings back what a host has seen overwritten.
 Task<Result<void>> equalise(ArrayBody& array, Shard& shard, std::uint64_t first, std::uint64_t end,
                             WriteOptions options) {
@@ -119,7 +125,7 @@ Task<Result<void>> equalise(ArrayBody& array, Shard& shard, std::uint64_t first,
     co_return r;
 }
 
-/// A read that one leg could not answer, or of an area where the legs may differ.
+/// A read in one run that one leg could not answer, or of an area where the legs may differ.
 Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to) {
     Executor& caller = Executor::current();
     Shard& shard = array.shard_of(lba);
@@ -173,12 +179,11 @@ Task<Result<void>> read_carefully_by_group(ArrayBody& array, Lba lba, Slice to) 
     co_return out;
 }
 
-}  // namespace
-
-Task<Result<void>> mirrored_read(ArrayBody& array, Lba lba, Slice to, ReadOptions options) {
+Task<Result<void>> read_run(ArrayBody& array, Lba lba, Slice to, ReadOptions options) {
     const auto leg = choose_leg(array, lba);
     if (leg && (array.all_trusted() || array.read_only())) {
-        const Result<void> r = co_await array.members[*leg].device->read(lba, to, options);
+        const Lba member_lba = array.geometry.locate(lba).member_lba;
+        const Result<void> r = co_await array.members[*leg].device->read(member_lba, to, options);
         if (r) {
             co_return r;
         }
@@ -187,12 +192,8 @@ Task<Result<void>> mirrored_read(ArrayBody& array, Lba lba, Slice to, ReadOption
     co_return co_await read_carefully_by_group(array, lba, to);
 }
 
-Task<Result<void>> mirrored_write(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
+Task<Result<void>> write_run(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
     const std::uint64_t end = lba.value + from.sectors().value;
-    const auto guard = co_await shard.lock.acquire(lba.value, end - 1);
-    if (array.read_only()) {
-        co_return fail(Errc::kReadOnly, "array " + array.name + " is read-only");
-    }
     Result<void> r = co_await write_legs(array, lba, from, ~0U, options);
     if (r) {
         array.trust(shard, lba.value, end);
@@ -202,8 +203,33 @@ Task<Result<void>> mirrored_write(ArrayBody& array, Shard& shard, Lba lba, Slice
     co_return r;
 }
 
-Task<Result<void>> mirrored_sync(ArrayBody& array, Shard& shard, StripeIndex stripe) {
-    const std::uint64_t first = array.geometry.stripe_lba(stripe).value;
+}  // namespace
+
+Task<Result<void>> mirrored_read(ArrayBody& array, Lba lba, Slice to, ReadOptions options) {
+    if (array.geometry.run_at(lba) >= to.sectors().value) {
+        return read_run(array, lba, to, options);
+    }
+    return fan_out(
+        lba, to, AfterFailure::kGoOn, [&array](Lba here) { return array.geometry.run_at(here); },
+        [&array, options](Lba here, Slice part) { return read_run(array, here, part, options); });
+}
+
+Task<Result<void>> mirrored_write(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
+    const std::uint64_t end = lba.value + from.sectors().value;
+    const auto guard = co_await shard.lock.acquire(lba.value, end - 1);
+    if (array.read_only()) {
+        co_return fail(Errc::kReadOnly, "array " + array.name + " is read-only");
+    }
+    if (array.geometry.run_at(lba) >= from.sectors().value) {
+        co_return co_await write_run(array, shard, lba, from, options);
+    }
+    co_return co_await fan_out(
+        lba, from, AfterFailure::kStop, [&array](Lba here) { return array.geometry.run_at(here); },
+        [&array, &shard, options](Lba here, Slice part) { return write_run(array, shard, here, part, options); });
+}
+
+Task<Result<void>> mirrored_sync(ArrayBody& array, Shard& shard, StripeIndex index) {
+    const std::uint64_t first = index.value * array.geometry.strip_sectors;
     co_return co_await equalise(array, shard, first, first + array.geometry.strip_sectors, {.background = true});
 }
 

@@ -140,7 +140,9 @@ TEST_P(LevelProperty, what_is_written_is_read_with_any_tolerated_member_removed)
 
 TEST_P(LevelProperty, writes_of_a_degraded_array_are_read_back) {
     const Case c = GetParam();
-    for (const std::uint32_t gone : removable(c)) {
+    const std::vector<std::uint32_t> sets = removable(c);
+    for (std::size_t i = 0; i < sets.size(); i += 1 + sets.size() / 8) {
+        const std::uint32_t gone = sets[i];
         ArrayFixture f(options_of(c, 20 + gone));
         ASSERT_TRUE(f.create());
         std::vector<std::byte> model(bytes_of(f.volume().limits().sectors));

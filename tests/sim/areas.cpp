@@ -11,9 +11,10 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 20> kRaidStates{
+constexpr std::array<std::string_view, 22> kRaidStates{
     "level single",
     "level linear",
+    "level 10",
     "4Kn members",
     "level 0",
     "level 1",
@@ -23,6 +24,7 @@ constexpr std::array<std::string_view, 20> kRaidStates{
     "two volumes",
     "write overlapping one in flight",
     "member lost",
+    "two members of level 10 lost",
     "degraded crash",
     "degraded crash needs force",
     "stale member refused",

@@ -42,8 +42,9 @@ void RaidWorld::choose() {
         std::uint64_t least;
         std::uint64_t most;
     };
-    constexpr std::array shapes{Shape{"0", 1, 4}, Shape{"1", 2, 3}, Shape{"5", 3, 6},      Shape{"5", 3, 5},
-                                Shape{"5", 4, 5}, Shape{"1", 2, 2}, Shape{"linear", 1, 4}, Shape{"single", 1, 1}};
+    constexpr std::array shapes{Shape{"0", 1, 4},      Shape{"1", 2, 3},      Shape{"5", 3, 6},
+                                Shape{"5", 3, 5},      Shape{"5", 4, 5},      Shape{"1", 2, 2},
+                                Shape{"linear", 1, 4}, Shape{"single", 1, 1}, Shape{"10", 4, 8}};
     const Shape& shape = shapes[random_.below(shapes.size())];
     row_ = raid::find_level(shape.level);
     const std::uint64_t members = shape.least + random_.below((shape.most - shape.least) / row_->step + 1) * row_->step;
@@ -374,6 +375,9 @@ void RaidWorld::lose_a_member() {
     }
     lost_[victim] = true;
     chronicle_.reached("member lost");
+    if (std::ranges::count(lost_, true) > 1) {
+        chronicle_.reached("two members of level " + base_.level + " lost");
+    }
 }
 
 /// More than the level hides: hosts see errors, never wrong data.

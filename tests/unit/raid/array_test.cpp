@@ -389,8 +389,8 @@ TEST(ArrayOpen, a_config_that_differs_is_an_event_and_the_table_holds) {
 }
 
 TEST(ArrayFailure, a_write_error_fails_the_member_and_the_last_one_turns_the_array_read_only) {
-    for (const char* level : {"1", "5"}) {
-        ArrayFixture f({.level = level, .members = level[0] == '1' ? 2U : 4U});
+    for (const std::string level : {"1", "5", "10"}) {
+        ArrayFixture f({.level = level, .members = level == "1" ? 2U : 4U});
         ASSERT_TRUE(f.create());
         f.settle();
         const auto data = f.pattern(256);
@@ -408,6 +408,39 @@ TEST(ArrayFailure, a_write_error_fails_the_member_and_the_last_one_turns_the_arr
         EXPECT_TRUE(f.environment.events().has("array-read-only"));
         EXPECT_FALSE(f.stop());
     }
+}
+
+TEST(ArrayFailure, striped_mirrors_lose_one_of_every_pair_and_not_both_of_one) {
+    ArrayFixture f({.level = "10", .members = 6});
+    ASSERT_TRUE(f.create());
+    f.settle();
+    const auto data = f.pattern(1000);
+    ASSERT_TRUE(f.write(0, data));
+    for (const std::size_t gone : {1U, 2U, 5U}) {
+        f.disks[gone]->die();
+        ASSERT_TRUE(f.write(500, f.pattern(200)));
+        ASSERT_TRUE(f.write(500, {data.begin() + 500 * 512, data.begin() + 700 * 512}));
+        EXPECT_EQ(f.array->status().members[gone].state, MemberState::kFailed);
+    }
+    EXPECT_EQ(f.read(0, 1000).data, data);
+    EXPECT_EQ(f.array->status().state, ArrayState::kDegraded);
+    f.disks[3]->die();
+    EXPECT_FALSE(f.write(0, data));
+    EXPECT_EQ(f.array->status().state, ArrayState::kReadOnly);
+    EXPECT_EQ(f.array->status().members[3].state, MemberState::kInSync) << "nothing is marked failed";
+}
+
+TEST(ArrayOpen, striped_mirrors_take_an_even_number_of_members) {
+    ArrayFixture f({.level = "10", .members = 5});
+    expect_refused(f, creating(f), Errc::kInvalidArgument, "an even number");
+}
+
+TEST(ArrayOpen, single_takes_one_member_and_linear_all_of_each) {
+    ArrayFixture two({.level = "single", .members = 2});
+    expect_refused(two, creating(two), Errc::kInvalidArgument, "needs 1 members");
+    ArrayFixture linear({.level = "linear", .members = 3, .more_bytes = 2 * kMiB});
+    ASSERT_TRUE(linear.create());
+    EXPECT_GT(bytes_of(linear.array->status().sectors), (2 + 4 + 6) * kMiB - 3 * 512 * kKiB);
 }
 
 TEST(ArrayFailure, a_failed_flush_fails_the_member) {
@@ -489,8 +522,8 @@ TEST(ArrayFailure, what_leaves_out_a_failed_member_is_acknowledged_only_when_the
 }
 
 TEST(ArrayFailure, everything_ends_when_all_members_die) {
-    for (const char* level : {"0", "1", "5"}) {
-        ArrayFixture f({.level = level, .members = 3, .shards = 4});
+    for (const char* level : {"0", "linear", "1", "5", "10"}) {
+        ArrayFixture f({.level = level, .members = 4, .shards = 4});
         ASSERT_TRUE(f.create());
         for (auto& disk : f.disks) {
             disk->die();
@@ -512,8 +545,8 @@ class Heard : public DeviceObserver {
 };
 
 TEST(ArrayMedia, a_bad_block_is_made_up_and_written_anew) {
-    for (const char* level : {"1", "5"}) {
-        ArrayFixture f({.level = level, .members = 3});
+    for (const char* level : {"1", "5", "10"}) {
+        ArrayFixture f({.level = level, .members = 4});
         ASSERT_TRUE(f.create());
         f.settle();
         const auto data = f.pattern(96);
@@ -722,8 +755,8 @@ TEST(ArrayVolumes, a_shrink_waits_for_a_write_that_fails_a_member) {
 }
 
 TEST(ArrayVolumes, a_discard_reads_as_zeros) {
-    for (const char* level : {"0", "1", "5"}) {
-        ArrayFixture f({.level = level, .members = 3, .shards = 4, .member_bytes = 4 * kMiB});
+    for (const char* level : {"0", "linear", "1", "5", "10"}) {
+        ArrayFixture f({.level = level, .members = 4, .shards = 4, .member_bytes = 4 * kMiB});
         ASSERT_TRUE(f.create());
         const auto data = f.pattern(2500);
         ASSERT_TRUE(f.write(3, data));

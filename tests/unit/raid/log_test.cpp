@@ -2,6 +2,9 @@
 // The durable log: pages, recovery as a pure function, and the ring on a real array through crashes and failures.
 #include <gtest/gtest.h>
 
+#include <bit>
+
+#include "raid/level_table.hpp"
 #include "raid/log_page.hpp"
 #include "tests/unit/raid/array_fixture.hpp"
 
@@ -181,22 +184,57 @@ TEST_F(LogOnArray, records_survive_power_loss_in_order_and_dropped_ones_go) {
     }
 }
 
-TEST_F(LogOnArray, a_record_is_on_enough_members_to_lose_one_at_once) {
-    for (std::uint32_t gone = 0; gone < 4; ++gone) {
-        ArrayFixture f({.seed = 4 + gone});
-        ASSERT_TRUE(f.create());
-        f.settle();
-        std::vector<std::string> expected;
-        for (int i = 0; i < 8; ++i) {
-            expected.push_back("record " + std::to_string(i));
-            ASSERT_TRUE(append(f, expected.back()));
+TEST_F(LogOnArray, a_record_outlives_any_members_that_the_level_can_lose_at_once) {
+    for (const LevelRow& row : kLevelTable) {
+        const std::uint32_t members = row.min_members + 2;
+        if (!row.redundant || !row.fits(members)) {
+            continue;
         }
-        f.crash(/*power=*/true);
-        ArrayConfig c = f.config();
-        c.members[gone].device = nullptr;
-        ASSERT_TRUE(f.open(c));
-        EXPECT_EQ(recovered(f), expected) << gone;
+        for (std::uint32_t gone = 1; gone < 1U << members; ++gone) {
+            // All at once, or one member before the records are written.
+            for (const bool degraded : {false, true}) {
+                if (!row.tolerates(gone, members)) {
+                    continue;
+                }
+                ArrayFixture f({.seed = 4 + gone, .level = std::string(row.name), .members = members});
+                ASSERT_TRUE(f.create());
+                f.settle();
+                if (degraded) {
+                    f.disks[static_cast<std::size_t>(std::countr_zero(gone))]->die();
+                }
+                std::vector<std::string> expected;
+                for (std::uint32_t i = 0; i < 2 * members; ++i) {
+                    expected.push_back("record " + std::to_string(i));
+                    ASSERT_TRUE(append(f, expected.back()));
+                }
+                f.crash(/*power=*/true);
+                ArrayConfig c = f.config();
+                for (std::uint32_t m = 0; m < members; ++m) {
+                    c.members[m].device = (gone >> m & 1U) != 0 ? nullptr : c.members[m].device;
+                }
+                const auto r = f.open(c);
+                ASSERT_TRUE(r) << row.name << " " << gone << ": " << r.error().message;
+                EXPECT_EQ(recovered(f), expected) << row.name << " " << gone;
+            }
+        }
     }
+}
+
+TEST_F(LogOnArray, a_record_on_striped_mirrors_is_on_one_pair) {
+    ArrayFixture f({.level = "10", .members = 6});
+    ASSERT_TRUE(f.create());
+    f.settle();
+    f.scheduler.run_for(std::chrono::seconds(6));
+    std::uint64_t before = 0;
+    for (const auto& disk : f.disks) {
+        before += disk->counters().writes;
+    }
+    ASSERT_TRUE(append(f, "record"));
+    std::uint64_t after = 0;
+    for (const auto& disk : f.disks) {
+        after += disk->counters().writes;
+    }
+    EXPECT_EQ(after - before, 2U);
 }
 
 TEST_F(LogOnArray, a_member_that_fails_is_replaced_by_another) {
