@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Members that somebody forged, behind right checksums: opening an array over them ends, in an array that can be used
-// and stopped or in an error that says why. An input is a level, patches of the superblock and of its record of the
-// log area, and pieces of 64 bytes that become pages of the log.
+// and stopped or in an error that says why; and gemel-inspect shows them. An input is a level, patches of the
+// superblock and of its record of the log area, and pieces of 64 bytes that become pages of the log.
 #include <algorithm>
 
 #include "gemel/crc32c.hpp"
 #include "raid/assembly.hpp"
 #include "raid/log_page.hpp"
+#include "tests/support/disk_image.hpp"
 #include "tests/support/sim_disk.hpp"
 #include "tests/support/sim_environment.hpp"
+#include "tools/inspect/render.hpp"
 
 namespace {
 
@@ -101,6 +103,23 @@ void use(World& w, Array& array) {
     static_cast<void>(w.scheduler.run(w.home, array.stop()));
 }
 
+void look_at(World& w) {
+    std::vector<sim::DiskImage> images;
+    std::vector<inspect::MemberImage*> pointers;
+    std::vector<std::string> names;
+    for (const MemberSpec& m : w.config.members) {
+        names.push_back(m.name);
+    }
+    for (const auto& disk : w.disks) {
+        images.emplace_back(w.scheduler, w.home, w.environment, *disk);
+    }
+    for (sim::DiskImage& image : images) {
+        pointers.push_back(&image);
+    }
+    const inspect::Report report = inspect::look_at(names, pointers);
+    CHECK(!inspect::as_text(report).empty() && !inspect::as_json(report).empty());
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -120,6 +139,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         sb.member_index = m;
         w.write(m, superblock_slot(SectorCount(kDiskSectors), 0), forged_superblock(sb, patches));
     }
+    look_at(w);
     auto array = w.scheduler.run(w.home, Array::open(w.environment.get(), w.config));
     if (array) {
         use(w, **array);
