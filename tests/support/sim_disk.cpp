@@ -374,6 +374,44 @@ void SimDisk::load(const SimDisk& other) {
     }
 }
 
+std::vector<UncertainSector> SimDisk::uncertain() const {
+    std::map<std::uint64_t, UncertainSector> found;
+    const auto add = [&](std::uint64_t sector, ConstBytes content) {
+        UncertainSector& u = found[sector];
+        if (u.contents.empty()) {
+            u.sector = sector;
+            u.contents.emplace_back(media(sector).begin(), media(sector).end());
+        }
+        if (std::ranges::none_of(u.contents, [&](const auto& known) { return std::ranges::equal(known, content); })) {
+            u.contents.emplace_back(content.begin(), content.end());
+        }
+    };
+    for (const auto& [sector, versions] : cache_) {
+        for (const Version& v : versions) {
+            add(sector, ConstBytes(*v.data).subspan(v.offset, kSectorBytes));
+        }
+    }
+    for (const Pending* p : pending_) {
+        for (std::size_t i = 0; i < p->applied.size(); ++i) {
+            add(p->lba.value + i, ConstBytes(*p->data).subspan(i * kSectorBytes, kSectorBytes));
+        }
+    }
+    std::vector<UncertainSector> out;
+    for (auto& [sector, u] : found) {
+        if (u.contents.size() > 1) {
+            out.push_back(std::move(u));
+        }
+    }
+    return out;
+}
+
+void SimDisk::load(ConstBytes content) {
+    CHECK(cache_.empty() && pending_.empty() && content.size() <= options_.sectors.value * kSectorBytes);
+    for (std::size_t at = 0; at < content.size(); at += kSectorBytes) {
+        to_media(at / kSectorBytes, content.subspan(at, kSectorBytes));
+    }
+}
+
 std::vector<std::byte> SimDisk::durable_snapshot() const {
     std::vector<std::byte> out(options_.sectors.value * kSectorBytes);
     for (std::size_t i = 0; i < pages_.size(); ++i) {

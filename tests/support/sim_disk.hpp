@@ -50,6 +50,12 @@ struct SimDiskOptions {
 /// What a power cut does to sectors that were not flushed.
 enum class CachePolicy : std::uint8_t { kRandom, kDropAll, kKeepAll, kKeepNewestOrDrop };
 
+/// A sector that a power cut at this moment leaves with any one of `contents`: the media's, then newer ones.
+struct UncertainSector {
+    std::uint64_t sector = 0;
+    std::vector<std::vector<std::byte>> contents;
+};
+
 struct SimDiskCounters {
     std::uint64_t reads = 0;
     std::uint64_t writes = 0;
@@ -109,6 +115,10 @@ class SimDisk : public BlockDevice {
     [[nodiscard]] std::vector<std::byte> durable_snapshot() const;
     /// Makes the durable content that of another disk of the same size. REQUIRES: nothing cached or in flight.
     void load(const SimDisk& other);
+    /// Where a power cut now has a choice (SD3), in order of address.
+    [[nodiscard]] std::vector<UncertainSector> uncertain() const;
+    /// Makes `content` the durable content, from sector 0 on. REQUIRES: nothing cached or in flight.
+    void load(ConstBytes content);
     [[nodiscard]] std::size_t unflushed_sectors() const { return cache_.size(); }
     [[nodiscard]] std::size_t in_flight() const { return pending_.size(); }
     [[nodiscard]] const SimDiskCounters& counters() const { return counters_; }

@@ -1,0 +1,520 @@
+// SPDX-License-Identifier: Apache-2.0
+// Power cuts at every point of small workloads: after every submission, completion and flush of a member, with every
+// choice of what the unflushed sectors keep (a sample where there are too many), with all members and without each
+// tolerated one, and again at every point of the recovery.
+//
+// What must hold after each: a sector reads as a value that it may have (allowed()); unreadable only where a member is
+// missing and the stripe had been written; with all members the redundancy is right once the recovery has ended.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "raid/array.hpp"
+#include "raid/level_table.hpp"
+#include "tests/support/sim_disk.hpp"
+#include "tests/support/sim_environment.hpp"
+
+namespace gemel::sim {
+namespace {
+
+constexpr std::uint64_t kDiskSectors = 712;  ///< the configuration area and some sixteen stripes
+constexpr std::size_t kStripBytes = 4096;
+constexpr std::size_t kMostChoices = 256;
+constexpr std::size_t kMostChoicesDegraded = 8;  ///< or a few more
+constexpr Duration kPatience = std::chrono::seconds(60);
+
+using Content = std::vector<std::byte>;
+
+struct Step {
+    enum class Kind : std::uint8_t { kWrite, kWait, kFlush };
+    Kind kind = Kind::kWrite;
+    std::uint64_t lba = 0;
+    std::uint64_t sectors = 0;
+    bool fua = false;
+};
+constexpr Step kWait{Step::Kind::kWait};
+constexpr Step kFlush{Step::Kind::kFlush};
+
+/// `steps`: writes start at once and run side by side; kWait and kFlush wait for those before.
+struct Scenario {
+    std::string name;
+    std::string level;
+    std::size_t members;
+    std::vector<Step> steps;
+};
+
+void PrintTo(const Scenario& s, std::ostream* out) {
+    *out << s.name;
+}
+
+/// What stamp `stamp` wrote to a sector; stamp 0 was there before the workload.
+Content content_of(std::uint64_t sector, unsigned stamp) {
+    Content out(kSectorBytes);
+    std::uint64_t word = (sector + 1) * 0x9e3779b97f4a7c15ULL + stamp * 0xd1b54a32d192ed03ULL;
+    for (std::byte& b : out) {
+        word = word * 6364136223846793005ULL + 1442695040888963407ULL;
+        b = static_cast<std::byte>(word >> 56U);
+    }
+    return out;
+}
+
+/// What the host of the workload knows.
+class Ledger {
+  public:
+    /// Returns the stamp of the write.
+    unsigned begin(std::uint64_t lba, std::uint64_t sectors) {
+        writes_.push_back({lba, lba + sectors, ++clock_});
+        return static_cast<unsigned>(writes_.size());
+    }
+    void end(unsigned stamp, bool durable) {
+        writes_[stamp - 1].ended = ++clock_;
+        writes_[stamp - 1].settled = durable;
+    }
+    /// A flush that began after `mark` of its caller has ended well: what had ended by then is settled.
+    [[nodiscard]] std::uint64_t mark() const { return clock_; }
+    void flushed(std::uint64_t mark) {
+        for (Write& w : writes_) {
+            w.settled = w.settled || (w.ended != 0 && w.ended <= mark);
+        }
+    }
+    [[nodiscard]] bool allowed(std::uint64_t sector, ConstBytes content) const {
+        for (unsigned stamp = 0; stamp <= writes_.size(); ++stamp) {
+            if (may_read(sector, stamp) && std::ranges::equal(content, content_of(sector, stamp))) {
+                return true;
+            }
+        }
+        return false;
+    }
+    /// Some write has touched sectors [first, end).
+    [[nodiscard]] bool written(std::uint64_t first, std::uint64_t end) const {
+        return std::ranges::any_of(writes_, [&](const Write& w) { return w.first < end && first < w.end; });
+    }
+
+  private:
+    struct Write {
+        std::uint64_t first;
+        std::uint64_t end;
+        std::uint64_t began;
+        std::uint64_t ended = 0;
+        bool settled = false;
+    };
+    /// Nothing that is settled began after it had ended.
+    [[nodiscard]] bool may_read(std::uint64_t sector, unsigned stamp) const {
+        if (stamp > 0 && !covers(writes_[stamp - 1], sector)) {
+            return false;
+        }
+        const std::uint64_t ended = stamp == 0 ? 0 : writes_[stamp - 1].ended;
+        if (stamp > 0 && ended == 0) {
+            return true;  // in flight
+        }
+        return std::ranges::none_of(writes_,
+                                    [&](const Write& w) { return w.settled && covers(w, sector) && w.began > ended; });
+    }
+    static bool covers(const Write& w, std::uint64_t sector) { return sector >= w.first && sector < w.end; }
+
+    std::vector<Write> writes_;
+    std::uint64_t clock_ = 0;
+};
+
+/// One life of the node: disks with a given content, and the array on them.
+class World {
+  public:
+    World(const Scenario& scenario, const std::vector<Content>& media, std::uint32_t missing = 0)
+        : network_(scheduler_, 1), environment_(scheduler_, network_, "node", ++lives), home_(executor(scheduler_)) {
+        config_.name = "array";
+        config_.level = scenario.level;
+        config_.strip_bytes = kStripBytes;
+        config_.volumes = {{"v", 0}};
+        config_.shards = {&home_};
+        for (std::size_t i = 0; i < scenario.members; ++i) {
+            SimDiskOptions o{.name = "disk" + std::to_string(i), .sectors = SectorCount(kDiskSectors)};
+            disks_.push_back(std::make_unique<SimDisk>(scheduler_, i + 1, o));
+            if (!media.empty()) {
+                disks_[i]->load(media[i]);
+            }
+            const bool here = (missing >> i & 1U) == 0;
+            config_.members.push_back({here ? disks_[i].get() : nullptr, o.name});
+        }
+        config_.create = media.empty() ? raid::ArrayConfig::Create::kIfBlank : raid::ArrayConfig::Create::kNo;
+    }
+    /// Whatever runs ends, without an effect.
+    ~World() {
+        for (const auto& disk : disks_) {
+            disk->kill_process();
+        }
+        if (opening_) {
+            CHECK(scheduler_.run_until([this] { return opened_.has_value(); }, kPatience));
+            keep();
+        }
+        if (array_) {
+            static_cast<void>(scheduler_.run(home_, array_->stop()));
+        }
+        CHECK(scheduler_.run_until([this] { return running_ == 0; }, kPatience));
+    }
+    World(const World&) = delete;
+    World& operator=(const World&) = delete;
+
+    void start_open() {
+        opening_ = true;
+        scheduler_.start(home_, open(raid::Array::open(environment_.get(), config_), opened_));
+    }
+    /// True when the start has ended; array() and error() then say how.
+    bool is_open() {
+        if (opening_ && opened_) {
+            keep();
+        }
+        return !opening_;
+    }
+    [[nodiscard]] raid::Array* array() const { return array_.get(); }
+    [[nodiscard]] const std::optional<Error>& error() const { return error_; }
+    void open_now() {
+        start_open();
+        CHECK(scheduler_.run_until([this] { return is_open(); }, kPatience));
+    }
+    [[nodiscard]] bool settle() {
+        return scheduler_.run_until([this] { return !array_->status().resyncing; }, kPatience);
+    }
+    [[nodiscard]] std::uint64_t sectors() { return array_->find("v")->limits().sectors.value; }
+
+    /// Runs the workload; `ledger` hears of everything. Background work of this world until it ends.
+    void start(const std::vector<Step>& steps, Ledger& ledger) {
+        ++running_;
+        scheduler_.start(home_, work(steps, &ledger));
+    }
+    [[nodiscard]] bool working() const { return running_ > 0; }
+    /// Overwrites the whole volume with stamp 0, durably.
+    void fill() {
+        const Buffer buffer = *environment_.pool().allocate(sectors() * kSectorBytes);
+        const Slice slice = buffer.slice(sectors() * kSectorBytes, Lba(0));
+        for (std::uint64_t i = 0; i < sectors(); ++i) {
+            std::ranges::copy(content_of(i, 0), slice.data().subspan(i * kSectorBytes).begin());
+        }
+        slice.clear_infos();
+        CHECK(scheduler_.run(home_, array_->find("v")->write(Lba(0), slice, {})));
+    }
+    /// The whole volume, and which blocks could not be read.
+    struct Reading {
+        Content content;
+        std::vector<bool> unreadable;  ///< by block
+    };
+    Reading read_all() {
+        const Buffer buffer = *environment_.pool().allocate(sectors() * kSectorBytes);
+        const Slice slice = buffer.slice(sectors() * kSectorBytes, Lba(0));
+        slice.clear_infos();
+        static_cast<void>(scheduler_.run(home_, array_->find("v")->read(Lba(0), slice, {})));
+        Reading out{{slice.data().begin(), slice.data().end()}, {}};
+        for (const BlockInfo& info : slice.blocks()) {
+            out.unreadable.push_back(info.status == BlockStatus::kUnreadable);
+        }
+        return out;
+    }
+    void stop() {
+        CHECK(scheduler_.run(home_, array_->stop()));
+        array_.reset();
+    }
+    [[nodiscard]] std::vector<Content> durable() const {
+        std::vector<Content> out;
+        for (const auto& disk : disks_) {
+            out.push_back(disk->durable_snapshot());
+        }
+        return out;
+    }
+    [[nodiscard]] const std::vector<std::unique_ptr<SimDisk>>& disks() const { return disks_; }
+    /// Changes whenever a member sees a submission or a completion that a power cut could tell apart.
+    [[nodiscard]] std::uint64_t signature() const {
+        std::uint64_t sum = 0;
+        for (const auto& disk : disks_) {
+            sum = sum * 0x100000001b3ULL + disk->counters().writes;
+            sum = sum * 0x100000001b3ULL + disk->in_flight();
+            sum = sum * 0x100000001b3ULL + disk->unflushed_sectors();
+        }
+        return sum;
+    }
+
+    SimScheduler& scheduler() { return scheduler_; }
+
+  private:
+    static inline std::uint64_t lives = 0;
+    static SimExecutor& executor(SimScheduler& s) { return s.add_executor("home"); }
+    static Task<void> open(Task<Result<std::unique_ptr<raid::Array>>> task,
+                           std::optional<Result<std::unique_ptr<raid::Array>>>& out) {
+        out.emplace(co_await std::move(task));
+    }
+    Task<void> work(std::vector<Step> steps, Ledger* ledger) {
+        for (const Step& step : steps) {
+            if (step.kind == Step::Kind::kWrite) {
+                ++running_;
+                scheduler_.start(home_, write(step, ledger));
+                continue;
+            }
+            while (running_ > 1) {
+                co_await sleep_for(scheduler_, std::chrono::microseconds(10));
+            }
+            if (step.kind == Step::Kind::kFlush) {
+                const std::uint64_t mark = ledger->mark();
+                if (co_await array_->find("v")->flush()) {
+                    ledger->flushed(mark);
+                }
+            }
+        }
+        --running_;
+    }
+    Task<void> write(Step step, Ledger* ledger) {
+        const unsigned stamp = ledger->begin(step.lba, step.sectors);
+        const Buffer buffer = *environment_.pool().allocate(step.sectors * kSectorBytes);
+        const Slice slice = buffer.slice(step.sectors * kSectorBytes, Lba(step.lba));
+        for (std::uint64_t i = 0; i < step.sectors; ++i) {
+            std::ranges::copy(content_of(step.lba + i, stamp), slice.data().subspan(i * kSectorBytes).begin());
+        }
+        slice.clear_infos();
+        if (co_await array_->find("v")->write(Lba(step.lba), slice, {.fua = step.fua})) {
+            ledger->end(stamp, step.fua);
+        }
+        --running_;
+    }
+    void keep() {
+        opening_ = false;
+        if (*opened_) {
+            array_ = **std::move(opened_);
+        } else {
+            error_ = opened_->error();
+        }
+    }
+    SimScheduler scheduler_{1};
+    SimNetwork network_;
+    SimEnvironment environment_;
+    SimExecutor& home_;
+    std::vector<std::unique_ptr<SimDisk>> disks_;
+    raid::ArrayConfig config_;
+    bool opening_ = false;
+    std::optional<Result<std::unique_ptr<raid::Array>>> opened_;
+    std::unique_ptr<raid::Array> array_;
+    std::optional<Error> error_;
+    int running_ = 0;
+};
+
+/// All that a power cut now may leave, one after the other; a sample if there are too many.
+class Choices {
+  public:
+    explicit Choices(const World& world) : media_(world.durable()) {
+        for (std::size_t i = 0; i < world.disks().size(); ++i) {
+            for (UncertainSector& u : world.disks()[i]->uncertain()) {
+                all_ = all_ > kMostChoices ? all_ : all_ * u.contents.size();
+                sectors_.push_back({i, std::move(u)});
+            }
+        }
+    }
+    [[nodiscard]] std::size_t size() const { return std::min(all_, kMostChoices); }
+    [[nodiscard]] bool every() const { return all_ <= kMostChoices; }
+    /// Number 0: nothing unflushed was kept; size() - 1: the newest of everything.
+    [[nodiscard]] std::vector<Content> media(std::size_t number) const {
+        std::vector<Content> out = media_;
+        SeededRandom random(number);
+        std::size_t left = number;
+        for (const auto& [disk, u] : sectors_) {
+            const std::size_t n = u.contents.size();
+            std::size_t take = 0;
+            if (every()) {
+                take = left % n;
+                left /= n;
+            } else {
+                take = number == 0 ? 0 : number == kMostChoices - 1 ? n - 1 : random.below(n);
+            }
+            std::ranges::copy(u.contents[take],
+                              out[disk].begin() + static_cast<std::ptrdiff_t>(u.sector * kSectorBytes));
+        }
+        return out;
+    }
+
+  private:
+    std::vector<Content> media_;
+    std::vector<std::pair<std::size_t, UncertainSector>> sectors_;
+    std::size_t all_ = 1;
+};
+
+class CrashPoints : public testing::TestWithParam<Scenario> {
+  protected:
+    struct Counts {
+        std::uint64_t points = 0;
+        std::uint64_t recoveries = 0;
+        std::uint64_t refused = 0;  ///< degraded starts that asked for force
+        std::uint64_t unreadable = 0;
+    };
+
+    [[nodiscard]] const Scenario& scenario() const { return GetParam(); }
+    [[nodiscard]] const raid::LevelRow& level() const { return *raid::find_level(scenario().level); }
+
+    std::vector<Content> fresh() {
+        World world(scenario(), {});
+        world.open_now();
+        CHECK(world.array() != nullptr && world.settle());
+        world.fill();
+        world.stop();
+        return world.durable();
+    }
+
+    /// The places that a crash may take with it: none, then each that the level tolerates.
+    [[nodiscard]] std::vector<std::uint32_t> losses() const {
+        std::vector<std::uint32_t> out{0};
+        for (std::uint32_t m = 0; level().redundant && m < scenario().members; ++m) {
+            out.push_back(1U << m);
+        }
+        return out;
+    }
+
+    void check_reading(const World::Reading& reading, const Ledger& ledger, std::uint32_t missing) {
+        for (std::size_t b = 0; b < reading.unreadable.size(); ++b) {
+            const std::uint64_t first = b * kSectorsPerBlock;
+            if (reading.unreadable[b]) {
+                ++counts_.unreadable;
+                const std::uint64_t row = stripe_sectors_;
+                ASSERT_TRUE(missing != 0 && ledger.written(first / row * row, first / row * row + row))
+                    << "block " << b << " is unreadable without a reason";
+                continue;
+            }
+            for (std::uint64_t s = first; s < first + kSectorsPerBlock; ++s) {
+                ASSERT_TRUE(ledger.allowed(s, ConstBytes(reading.content).subspan(s * kSectorBytes, kSectorBytes)))
+                    << "sector " << s << " reads as something that it must not";
+            }
+        }
+    }
+
+    /// One start after a power cut that left `media`.
+    void recover(const std::vector<Content>& media, const Ledger& ledger, std::uint32_t missing) {
+        ++counts_.recoveries;
+        World world(scenario(), media, missing);
+        world.open_now();
+        if (world.array() == nullptr) {
+            ASSERT_TRUE(missing != 0 && world.error()->code == Errc::kNeedsForce) << world.error()->message;
+            ++counts_.refused;
+            return;
+        }
+        const World::Reading first = world.read_all();
+        ASSERT_NO_FATAL_FAILURE(check_reading(first, ledger, missing));
+        ASSERT_TRUE(world.settle()) << "the resync does not end";
+        const World::Reading second = world.read_all();
+        ASSERT_TRUE(first.unreadable == second.unreadable && first.content == second.content)
+            << "a second read differs from the first";
+        world.stop();
+        if (missing == 0) {
+            ASSERT_NO_FATAL_FAILURE(check_redundancy(world.durable()));
+        }
+    }
+
+    /// Without any one member the array reads the same.
+    void check_redundancy(const std::vector<Content>& media) {
+        std::optional<Content> whole;
+        for (const std::uint32_t missing : losses()) {
+            World world(scenario(), media, missing);
+            world.open_now();
+            ASSERT_NE(world.array(), nullptr) << world.error()->message;
+            World::Reading reading = world.read_all();
+            ASSERT_EQ(std::ranges::count(reading.unreadable, true), 0) << "without members " << missing;
+            if (!whole) {
+                whole = std::move(reading.content);
+            }
+            ASSERT_TRUE(missing == 0 || reading.content == *whole) << "other bytes without members " << missing;
+        }
+    }
+
+    void recover_all(const World& world, const Ledger& ledger, std::size_t most) {
+        const Choices choices(world);
+        const std::size_t count = std::min(choices.size(), most);
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::size_t number = count == 1 ? 0 : i * (choices.size() - 1) / (count - 1);
+            const std::vector<Content> media = choices.media(number);
+            for (const std::uint32_t missing : losses()) {
+                if (missing == 0 || i % (1 + count / kMostChoicesDegraded) == 0) {
+                    ASSERT_NO_FATAL_FAILURE(recover(media, ledger, missing))
+                        << "choice " << number << ", without members " << missing;
+                }
+            }
+        }
+    }
+
+    /// The recovery from `media`, cut at its points.
+    void cut_recovery(const std::vector<Content>& media, const Ledger& ledger, std::uint64_t stride) {
+        World world(scenario(), media);
+        world.start_open();
+        std::uint64_t before = world.signature();
+        std::uint64_t point = 0;
+        const auto ended = [&] { return world.is_open() && !world.array()->status().resyncing; };
+        while (!ended()) {
+            CHECK(world.scheduler().step());
+            if (world.signature() != before && ++point % stride == 0) {
+                const Choices choices(world);
+                for (const std::size_t n : {std::size_t{0}, choices.size() - 1}) {
+                    ASSERT_NO_FATAL_FAILURE(recover(choices.media(n), ledger, 0))
+                        << "point " << point << " of a recovery";
+                }
+            }
+            before = world.signature();
+        }
+    }
+
+    Counts counts_;
+    std::uint64_t stripe_sectors_ = 0;
+};
+
+TEST_P(CrashPoints, leave_what_was_promised) {
+    const bool long_run = std::getenv("GEMEL_LONG") != nullptr;
+    const std::vector<Content> base = fresh();
+    World world(scenario(), base);
+    world.open_now();
+    ASSERT_NE(world.array(), nullptr);
+    stripe_sectors_ =
+        raid::Geometry{level().layout, static_cast<std::uint32_t>(scenario().members), kStripBytes / kSectorBytes, 0}
+            .row_sectors();
+    Ledger ledger;
+    world.start(scenario().steps, ledger);
+    std::uint64_t before = world.signature();
+    while (world.working()) {
+        CHECK(world.scheduler().step());
+        if (world.signature() == before) {
+            continue;
+        }
+        before = world.signature();
+        ++counts_.points;
+        ASSERT_NO_FATAL_FAILURE(recover_all(world, ledger, long_run ? kMostChoices : kMostChoices / 4))
+            << "at point " << counts_.points;
+        if (long_run || counts_.points % 4 == 1) {
+            const Choices choices(world);
+            for (const std::size_t n : {std::size_t{0}, choices.size() - 1}) {
+                ASSERT_NO_FATAL_FAILURE(cut_recovery(choices.media(n), ledger, long_run ? 1 : 7))
+                    << "at point " << counts_.points << ", choice " << n;
+            }
+        }
+    }
+    std::printf("%s: %llu points, %llu recoveries, %llu asked for force, %llu blocks unreadable\n",
+                scenario().name.c_str(), static_cast<unsigned long long>(counts_.points),
+                static_cast<unsigned long long>(counts_.recoveries), static_cast<unsigned long long>(counts_.refused),
+                static_cast<unsigned long long>(counts_.unreadable));
+    EXPECT_GE(counts_.points, 3U);
+}
+
+constexpr Step write_at(std::uint64_t lba, std::uint64_t sectors, bool fua = false) {
+    return {Step::Kind::kWrite, lba, sectors, fua};
+}
+
+const std::vector<Scenario> kScenarios{
+    {"single_one_write", "single", 1, {write_at(3, 2), kWait, kFlush}},
+    {"raid0_two_strips", "0", 2, {write_at(6, 4), kWait, kFlush}},
+    {"raid1_one_sector", "1", 2, {write_at(9, 1), kWait, kFlush}},
+    {"raid1_overlapping", "1", 3, {write_at(8, 3), write_at(9, 4), kWait}},
+    {"raid5_one_sector", "5", 3, {write_at(9, 1)}},
+    {"raid5_one_block_flushed", "5", 3, {write_at(16, 8), kWait, kFlush}},
+    {"raid5_fua", "5", 4, {write_at(24, 2, true)}},
+    {"raid5_full_stripe", "5", 3, {write_at(16, 16)}},
+    {"raid5_same_stripe_twice", "5", 3, {write_at(16, 2), write_at(26, 2), kWait, kFlush}},
+    {"raid5_overlapping", "5", 4, {write_at(0, 4), write_at(2, 4), kWait}},
+    {"raid5_two_stripes_in_turn", "5", 3, {write_at(0, 2), kWait, write_at(40, 2, true)}},
+    {"raid5_across_stripes", "5", 3, {write_at(14, 4), kWait, kFlush}},
+    {"raid10_two_pairs", "10", 4, {write_at(6, 4), kWait, kFlush}},
+};
+
+INSTANTIATE_TEST_SUITE_P(All, CrashPoints, testing::ValuesIn(kScenarios),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace gemel::sim
