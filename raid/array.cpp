@@ -81,12 +81,14 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     next.previous_incarnation = superblock_.incarnation;
     next.incarnation = env.random.uuid();
     next.log_generation = generation;
-    next.resync_cursor = !level.redundant || assembly.forced ? geometry.columns()
-                         : assembly.unclean                  ? 0
-                                                             : next.resync_cursor;
+    const bool accept = lost_set() != 0 && lost_members() < level.parities() && (assembly.forced || next.accepted);
+    // By force parity that nothing can be compared with any more is right; legs that are left are made equal as always.
+    const bool taken = assembly.forced && level.parities() > 0 && !accept;
+    next.resync_cursor = !level.redundant || taken ? geometry.columns() : assembly.unclean ? 0 : next.resync_cursor;
     if (assembly.unclean) {
         next.untrusted.clear();  // all of it is, or by force nothing
     }
+    next.accepted = accept && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
     next.clean = true;  // no write of this assembly is under way; what older ones left is above the cursor
     CO_TRY_VOID(co_await commit(next));
     if (assembly.forced) {
@@ -101,6 +103,7 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     for (const ColumnRange& r : superblock_.untrusted) {
         distrust_columns(r.first, r.end);
     }
+    accepts_.store(superblock_.accepted);
     publish_status();
     start_resync(assembly.formatted);
     co_return Result<void>{};
@@ -108,7 +111,7 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
 
 void ArrayBody::start_resync(bool formatted) {
     walking_ = superblock_.resync_cursor < geometry.columns();
-    const bool possible = level.parities() == 0 || lost_members() == 0;
+    const bool possible = level.parities() == 0 || lost_members() < level.parities();
     for (const auto& shard : shards) {
         if (possible && !shard->untrusted.empty()) {
             ++walkers_;

@@ -7,6 +7,9 @@
 //       is durable on the others (A1).
 //   B3  When the level can spare no further member the array turns read-only and nothing is marked failed.
 //   B4  The superblock says unclean, durably, before any write of a host reaches a member.
+//   B5  Started by force without one member of level 6 after an unclean stop, P and Q may disagree: until the resync
+//   has
+//       made Q right, P tells what lay on that member. That ends when anything else becomes untrusted.
 // Threads: states of members and of the array are read anywhere; functions say where they run.
 #pragma once
 
@@ -67,6 +70,8 @@ class ArrayBody {
     [[nodiscard]] bool all_trusted() const { return untrusted_shards_.load(std::memory_order_acquire) == 0; }
     /// The members that are not in sync, as bits.
     [[nodiscard]] std::uint32_t lost_set() const { return lost_set_.load(std::memory_order_acquire); }
+    /// B5.
+    [[nodiscard]] bool accepts() const { return accepts_.load(std::memory_order_acquire); }
     [[nodiscard]] std::uint32_t lost_members() const { return static_cast<std::uint32_t>(std::popcount(lost_set())); }
     [[nodiscard]] bool one_group(Lba lba, Slice slice) const {
         const std::uint64_t group = geometry.group_sectors();
@@ -197,6 +202,7 @@ class ArrayBody {
     std::atomic<std::uint32_t> untrusted_shards_{0};
     std::atomic<std::uint64_t> untrusted_total_{0};
     std::atomic<std::uint32_t> lost_set_{0};
+    std::atomic<bool> accepts_{false};
     std::atomic<bool> unrecorded_{false};  ///< a member is failed in memory, not yet in the superblock
     std::atomic<bool> resyncing_{false};
     std::uint32_t walkers_ = 0;  ///< of the resync; home only

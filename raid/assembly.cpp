@@ -184,7 +184,8 @@ Result<void> admit(Assembly& out, const ArrayConfig& config, const LevelRow& lev
     out.resync_unfinished = level.redundant && out.winner.resync_cursor < geometry_of(out.winner).columns();
     // A mirror leg that knows of every failure holds every acknowledged write; parity may be half written.
     const bool hole = level.parities() > 0 || unknown;
-    if (gone != 0 && hole && (out.unclean || out.resync_unfinished)) {
+    const bool accepted = out.winner.accepted && static_cast<std::uint32_t>(std::popcount(gone)) < level.parities();
+    if (gone != 0 && hole && (out.unclean || (out.resync_unfinished && !accepted))) {
         if (!config.force) {
             return fail(Errc::kNeedsForce, "array " + config.name +
                                                (out.unclean ? " was not stopped cleanly" : " was not fully resynced") +

@@ -7,7 +7,8 @@
 //   R3  A member that the winner calls failed is stale: not used. If that member was assembled elsewhere since, and
 //       calls a member of the winner failed, the two diverged: refused without force.
 //   R4  Blank, damaged and absent members count as missing. Together more than the level tolerates: error.
-//   R5  Missing or stale members after an unclean stop or during a resync: kNeedsForce.
+//   R5  Missing or stale members after an unclean stop or during a resync: kNeedsForce. Given once for level 6 without
+//       one member it holds until that resync ends or the next unclean stop.
 //   R6  A slot that can be read but does not hold a superblock was torn by a crash: the other one counts. A slot that
 //       cannot be read may be the newest one: the member counts as missing. If the others may have missed what it
 //       says (epoch of its other slot above the winner's, or the same and the others few): kNeedsForce.

@@ -15,6 +15,9 @@ std::uint32_t none(std::uint32_t /*members*/) {
 std::uint32_t one(std::uint32_t /*members*/) {
     return 1;
 }
+std::uint32_t two(std::uint32_t /*members*/) {
+    return 2;
+}
 std::uint32_t all_but_one(std::uint32_t members) {
     return members - 1;
 }
@@ -29,7 +32,7 @@ bool no_pair(std::uint32_t lost, std::uint32_t /*members*/) {
 }
 }  // namespace
 
-constinit const std::array<LevelRow, 6> kLevelTable{
+constinit const std::array<LevelRow, 7> kLevelTable{
     LevelRow{7, "single", "single", 1, 1, 1, Layout::kLinear, false, none, any<none>, levels::plain_read,
              levels::plain_write, nullptr},
     LevelRow{6, "linear", "linear", 1, kMaxMembers, 1, Layout::kLinear, false, none, any<none>, levels::plain_read,
@@ -39,6 +42,8 @@ constinit const std::array<LevelRow, 6> kLevelTable{
     LevelRow{2, "1", "raid1", 2, kMaxMembers, 1, Layout::kMirrored, true, all_but_one, any<all_but_one>,
              levels::mirrored_read, levels::mirrored_write, levels::mirrored_sync},
     LevelRow{3, "5", "raid5", 3, kMaxMembers, 1, Layout::kParity, true, one, any<one>, levels::parity_read,
+             levels::parity_write, levels::parity_sync},
+    LevelRow{4, "6", "raid6", 4, kMaxMembers, 1, Layout::kDoubleParity, true, two, any<two>, levels::parity_read,
              levels::parity_write, levels::parity_sync},
     LevelRow{5, "10", "raid10", 4, kMaxMembers, 2, Layout::kStripedMirrors, true, one, no_pair, levels::mirrored_read,
              levels::mirrored_write, levels::mirrored_sync},

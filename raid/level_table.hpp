@@ -46,7 +46,7 @@ struct LevelRow {
     }
 };
 
-extern const std::array<LevelRow, 6> kLevelTable;
+extern const std::array<LevelRow, 7> kLevelTable;
 
 const LevelRow* find_level(std::uint16_t id);
 /// By name or long name; nullptr if there is none.

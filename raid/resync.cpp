@@ -22,7 +22,7 @@ Task<bool> ArrayBody::resync_shard(Shard& shard) {
     const std::uint64_t total = shard.untrusted.total();
     std::uint64_t next_checkpoint = total / kCheckpoints;
     std::uint64_t from = 0;
-    while (!stopping() && !read_only() && !(level.parities() > 0 && lost_members() > 0)) {
+    while (!stopping() && !read_only() && !(level.parities() > 0 && lost_members() >= level.parities())) {
         const TimePoint started = env.clock.now();
         const std::uint64_t ios = shard.host_ios;
         MemberFan fan;
@@ -65,6 +65,9 @@ Task<void> ArrayBody::run_resync(Shard& shard) {
     walk_seen_ = walk_seen_ && seen;
     if (--walkers_ > 0) {
         co_return;
+    }
+    if (walk_seen_) {
+        accepts_.store(false);  // what could not be made right stays unknown
     }
     walking_ = walking_ && !walk_seen_;
     const Result<void> r = co_await checkpoint_resync();

@@ -2,6 +2,7 @@
 #include "raid/stripe.hpp"
 
 #include <algorithm>
+#include <bit>
 
 #include "raid/parity.hpp"
 
@@ -18,8 +19,11 @@ StripeImage::StripeImage(ArrayBody& array, StripeIndex stripe, std::uint64_t beg
       stripe_(stripe),
       begin_(round_down(begin, kSectorsPerBlock)),
       lba_(array.geometry.stripe_lba(stripe) + begin_),
-      bytes_((round_up(end, kSectorsPerBlock) - begin_) * kSectorBytes),
-      parity_(array.geometry.parity_member(stripe)) {}
+      bytes_((round_up(end, kSectorsPerBlock) - begin_) * kSectorBytes) {
+    for (std::uint32_t i = 0; i < array.geometry.parities(); ++i) {
+        parity_set_ |= 1U << array.geometry.parity_member(stripe, i);
+    }
+}
 
 Task<Result<void>> read_twice(BlockDevice& device, Lba lba, Slice to) {
     Result<void> r = co_await device.read(lba, to, {});
@@ -64,28 +68,73 @@ std::uint32_t StripeImage::unknown(std::size_t block) const {
     return out;
 }
 
-void StripeImage::derive(std::uint32_t member, std::size_t block) {
-    std::array<const std::byte*, kMaxMembers> sources{};
-    std::size_t n = 0;
-    for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
-        if (m != member) {
-            sources[n++] = slices_[m].block_data(block).data();
-        }
-    }
-    xor_into(slices_[member].block_data(block), std::span(sources).first(n));
-    slices_[member].blocks()[block] = BlockInfo{};
+std::uint32_t StripeImage::accepted(std::size_t block) const {
+    const std::uint32_t p = 1U << array_.geometry.parity_member(stripe_, 0);
+    const std::uint32_t gone = unknown(block) & ~parity_set_;
+    const bool missing = std::has_single_bit(gone) && (gone & array_.lost_set()) != 0;
+    return array_.accepts() && missing && (unknown(block) & p) == 0 ? gone | (parity_set_ & ~p) : 0;
 }
 
-void StripeImage::make_parity() {
-    std::array<const std::byte*, kMaxMembers> sources{};
-    std::size_t n = 0;
-    for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
-        if (m != parity_) {
-            sources[n++] = slices_[m].data().data();
+std::uint32_t StripeImage::member_of(std::uint32_t slot) const {
+    const Geometry& g = array_.geometry;
+    return slot < g.data_members() ? g.data_member(stripe_, slot) : g.parity_member(stripe_, slot - g.data_members());
+}
+
+StripeImage::Strips StripeImage::strips_at(std::size_t at) const {
+    Strips out{};
+    for (std::uint32_t slot = 0; slot < array_.geometry.members; ++slot) {
+        out[slot] = slices_[member_of(slot)].data().data() + at;
+    }
+    return out;
+}
+
+void StripeImage::make_up(std::uint32_t unknown, std::size_t block) {
+    const std::uint32_t data = array_.geometry.data_members();
+    std::uint32_t slots = 0;
+    for (std::uint32_t slot = 0; slot < array_.geometry.members; ++slot) {
+        slots |= (unknown >> member_of(slot) & 1U) << slot;
+    }
+    const Strips strips = strips_at(block * kBlockBytes);
+    for (std::uint32_t slot = 0; slot < data; ++slot) {
+        if ((slots >> slot & 1U) == 0) {
+            continue;
+        }
+        const SlotFactors factors = recovery_factors(data, slot, slots);
+        Strips sources{};
+        SlotFactors weights{};
+        std::size_t n = 0;
+        for (std::uint32_t from = 0; from < array_.geometry.members; ++from) {
+            if (factors[from] != 0) {
+                sources[n] = strips[from];
+                weights[n++] = factors[from];
+            }
+        }
+        const std::uint32_t m = member_of(slot);
+        const MutableBytes to = slices_[m].block_data(block);
+        if (std::ranges::all_of(std::span(weights).first(n), [](std::uint8_t w) { return w == 1; })) {
+            xor_into(to, std::span(sources).first(n));
+        } else {
+            weighted_sum_into(to, std::span(sources).first(n), std::span(weights).first(n));
+        }
+        slices_[m].blocks()[block] = BlockInfo{};
+    }
+    if ((unknown & parity_set_) != 0) {
+        make_parity(block * kBlockBytes, kBlockBytes);
+    }
+}
+
+void StripeImage::make_parity(std::size_t at, std::size_t bytes) {
+    const Geometry& g = array_.geometry;
+    const Strips strips = strips_at(at);
+    std::array<MutableBytes, 2> to;
+    for (std::uint32_t i = 0; i < g.parities(); ++i) {
+        const Slice& slice = slices_[g.parity_member(stripe_, i)];
+        to[i] = slice.data().subspan(at, bytes);
+        for (std::size_t b = at / kBlockBytes; b * kBlockBytes < at + bytes; ++b) {
+            slice.blocks()[b] = BlockInfo{};
         }
     }
-    xor_into(slices_[parity_].data(), std::span(sources).first(n));
-    slices_[parity_].clear_infos();
+    parity_into(to[0], to[1], std::span(strips).first(g.data_members()));
 }
 
 Task<void> StripeImage::repair(std::uint32_t member, std::size_t first_block, std::size_t count) {
@@ -135,15 +184,19 @@ Task<Result<void>> fill_from(ArrayBody& array, Shard& shard, StripeImage& image,
         const std::uint32_t unknown = image.unknown(b);
         const bool whole = shard.trusted(image.column(b), image.column(b) + kSectorsPerBlock);
         const bool usable = whole || shard.trusted(column, column + part.size() / kSectorBytes);
-        if (!image.known(member, b) && (unknown != 1U << member || !usable)) {
+        const bool enough = static_cast<std::uint32_t>(std::popcount(unknown)) <= array.geometry.parities();
+        const std::uint32_t accepted = usable ? 0 : image.accepted(b);
+        if (!image.known(member, b) && (!enough || !usable) && accepted == 0) {
             to.mark(b, BlockStatus::kUnreadable);
             lost = true;
             continue;
         }
         if (!image.known(member, b)) {
-            image.derive(member, b);
-            if (whole) {
-                co_await image.repair(member, b, 1);
+            image.make_up(accepted != 0 ? accepted : unknown, b);
+            for (std::uint32_t m = 0; whole && m < array.geometry.members; ++m) {
+                if ((unknown >> m & 1U) != 0) {
+                    co_await image.repair(m, b, 1);
+                }
             }
         }
         const MutableBytes block = image.of(member).block_data(b);

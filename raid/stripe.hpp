@@ -4,7 +4,7 @@
 // Invariants:
 //   ST1 The stripe's lock is held from the first read to the last write (J11).
 //   ST2 Parity of an untrusted column is never used to make up data that anyone sees (A3). It may be carried along: a
-//       write that leaves a lost strip alone keeps the sum of the stripe as it was.
+//       write that leaves a lost strip alone keeps the sums of the stripe, P's and Q's, as they were.
 //   ST3 A write changes members only when all that it needs was read and all memory was had.
 // Threads: the stripe's shard.
 #pragma once
@@ -34,23 +34,33 @@ class StripeImage {
     }
     /// The members whose block is unreadable, as bits.
     [[nodiscard]] std::uint32_t unknown(std::size_t block) const;
-    /// Makes block `block` of `member` from those of all others. REQUIRES: all others are known.
-    void derive(std::uint32_t member, std::size_t block);
-    /// Parity of the whole image from its data.
-    void make_parity();
+    /// B5: the members to make up, as bits, when P tells the block of a missing member although it is untrusted; or 0.
+    [[nodiscard]] std::uint32_t accepted(std::size_t block) const;
+    /// Makes up the blocks of the members in `unknown`, as bits, from those of all others.
+    /// REQUIRES: all others are known; as many are unknown as the stripe has parity strips, at most.
+    void make_up(std::uint32_t unknown, std::size_t block);
+    /// Parity from data over `bytes` bytes of the image from `at` on.
+    void make_parity(std::size_t at, std::size_t bytes);
     /// Writes blocks of a member that were derived back to it; fails the member if that fails.
     Task<void> repair(std::uint32_t member, std::size_t first_block, std::size_t count);
     /// A member in sync failed to read for another reason than bad blocks: it may know them another time.
     [[nodiscard]] bool failed_otherwise() const { return failed_otherwise_; }
-    [[nodiscard]] std::uint32_t parity() const { return parity_; }
+    /// The members that hold parity, as bits.
+    [[nodiscard]] std::uint32_t parity_set() const { return parity_set_; }
 
   private:
+    using Strips = std::array<const std::byte*, kMaxMembers>;
+    /// What is `at` bytes into the image's strips: data in their order, then parity.
+    [[nodiscard]] Strips strips_at(std::size_t at) const;
+    /// The member of a slot: a data strip, or behind them a parity strip.
+    [[nodiscard]] std::uint32_t member_of(std::uint32_t slot) const;
+
     ArrayBody& array_;
     StripeIndex stripe_;
     std::uint64_t begin_;
     Lba lba_;
     std::size_t bytes_;
-    std::uint32_t parity_;
+    std::uint32_t parity_set_ = 0;
     bool failed_otherwise_ = false;
     std::array<Buffer, kMaxMembers> buffers_;
     std::array<Slice, kMaxMembers> slices_;

@@ -19,7 +19,6 @@ class StripeWriter {
           stripe_(g_.stripe_of(lba)),
           w_(StripeWrite::at(g_, lba.value - stripe_.value * g_.row_sectors(), from.sectors().value)),
           base_(g_.stripe_lba(stripe_)),
-          parity_(g_.parity_member(stripe_)),
           from_(from),
           options_(options) {}
 
@@ -35,33 +34,51 @@ class StripeWriter {
     /// How the whole way makes the parity of a block.
     enum class Way : std::uint8_t {
         kSum,         ///< from all data, which is known
-        kDerived,     ///< one block was lost: made up, given back to its member
-        kCarried,     ///< the same from untrusted parity: only the sum of the stripe is kept (ST2)
-        kDelta,       ///< more is lost, but not of what is written: the sum is kept by the difference
+        kDerived,     ///< some blocks were lost: made up, given back to their members
+        kAccepted,    ///< the one of a missing member, as P tells it (B5)
+        kDelta,       ///< what is lost cannot be made up, but is not written: the sums are kept by the difference
+        kCarried,     ///< a part of the one block lost is written: the same, and from all data where it is (ST2)
         kAbandoned,   ///< what is lost stays lost: parity is not written and not trusted
         kImpossible,  ///< a part of a lost block is written
     };
     static constexpr std::size_t kMaxBlocks = kMiB / kBlockBytes;
+    static constexpr std::uint32_t kMaxParities = 2;
+    using ParitySlices = std::array<Slice, kMaxParities>;
 
     [[nodiscard]] std::uint32_t member(std::uint32_t strip) const { return g_.data_member(stripe_, strip); }
+    [[nodiscard]] std::uint32_t parity_member(std::uint32_t which) const { return g_.parity_member(stripe_, which); }
+    /// Slots: the data strips, behind them the parity strips.
+    [[nodiscard]] std::uint32_t member_of(std::uint32_t slot) const {
+        return slot < w_.data_members ? member(slot) : parity_member(slot - w_.data_members);
+    }
     [[nodiscard]] std::uint64_t hull_sectors() const { return w_.hull_end() - w_.hull_begin(); }
     [[nodiscard]] std::uint64_t column(std::uint64_t offset) const { return base_.value + offset; }
     [[nodiscard]] Slice part_of(std::uint32_t strip) const;
-    [[nodiscard]] WritePlan plan() const;
-    void read_old(MemberFan& fan, std::uint32_t strip, std::uint64_t begin, std::uint64_t end);
+    [[nodiscard]] WritePlan plan();
+    /// The columns of a data strip whose old data the plan needs.
+    [[nodiscard]] ColumnRange needed(std::uint32_t strip, WriteKind kind) const;
+    Task<Result<void>> prepare_all(WriteKind kind);
     Task<Result<bool>> gather(WriteKind kind);
     Task<Result<void>> prepare(std::uint32_t slot, std::uint64_t begin, std::uint64_t end);
     void make_parity(WriteKind kind);
+    void modify_parity(std::uint64_t from, std::uint64_t to, std::span<const MutableBytes> parity) const;
     [[nodiscard]] const std::byte* old_at(std::uint32_t slot, std::uint64_t column) const {
         return old_[slot].data().data() + (column - old_begin_[slot]) * kSectorBytes;
     }
     [[nodiscard]] const std::byte* new_at(std::uint32_t strip, std::uint64_t column) const;
-    Task<Result<void>> submit(Slice parity, std::uint64_t parity_begin);
+    /// Columns [begin, end) of the stripe are those of `parity`, or what is written.
+    Task<Result<void>> submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
     [[nodiscard]] bool covered(std::uint32_t strip, std::uint64_t begin) const;
     [[nodiscard]] Way way_of(StripeImage& image, std::size_t block);
     void overlay(StripeImage& image);
-    void fold_written(StripeImage& image, std::size_t block);
+    [[nodiscard]] bool overlaps(std::uint32_t strip, std::uint64_t begin) const;
+    void fold_written(StripeImage& image, std::size_t block) const;
+    /// What is written of the one lost strip in a carried block.
+    [[nodiscard]] ColumnRange written_of_lost(std::size_t block, std::uint64_t begin) const;
+    Task<void> make_up_lost(StripeImage& image);
+    void make_image_parity(StripeImage& image);
     Task<Result<void>> write_image(StripeImage& image);
+    Task<Result<void>> write_kept_blocks(StripeImage& image);
     void trust_written(const StripeImage& image);
 
     ArrayBody& array_;
@@ -70,18 +87,18 @@ class StripeWriter {
     StripeIndex stripe_;
     StripeWrite w_;
     Lba base_;
-    std::uint32_t parity_;
     Slice from_;
     WriteOptions options_;
-    // Old data by data strip; old parity in slot data_members.
+    std::uint32_t parities_used_ = 0;  ///< by the plan, as bits: 1 is P, 2 is Q
+    // Old data and parity by slot.
     std::array<Buffer, kMaxMembers> buffers_;
     std::array<Slice, kMaxMembers> old_;
     std::array<std::uint64_t, kMaxMembers> old_begin_{};
-    Buffer parity_buffer_;
-    Slice new_parity_;
+    std::array<Buffer, kMaxParities> parity_buffers_;
+    ParitySlices new_parity_;
     bool repair_ = false;
     std::array<Way, kMaxBlocks> ways_{};
-    std::array<std::uint32_t, kMaxBlocks> lost_{};  ///< members whose data of the block is unknown, as bits
+    std::array<std::uint32_t, kMaxBlocks> unknown_{};  ///< members whose block is unknown, as bits
 };
 
 Slice StripeWriter::part_of(std::uint32_t strip) const {
@@ -93,15 +110,28 @@ const std::byte* StripeWriter::new_at(std::uint32_t strip, std::uint64_t column)
     return part_of(strip).data().data() + (column - w_.begin_of(strip)) * kSectorBytes;
 }
 
-WritePlan StripeWriter::plan() const {
-    std::optional<std::uint32_t> missing;
+WritePlan StripeWriter::plan() {
+    std::uint32_t missing = 0;
     for (std::uint32_t s = 0; s < w_.data_members; ++s) {
-        if (!array_.in_sync(member(s))) {
-            missing = s;
-        }
+        missing |= array_.in_sync(member(s)) ? 0 : 1U << s;
+    }
+    for (std::uint32_t i = 0; i < g_.parities(); ++i) {
+        parities_used_ |= array_.in_sync(parity_member(i)) ? 1U << i : 0;
     }
     const bool trusted = shard_.trusted(column(w_.hull_begin()), column(w_.hull_end()));
-    return plan_write(w_, missing, !array_.in_sync(parity_), trusted);
+    return plan_write(w_, missing, static_cast<std::uint32_t>(std::popcount(parities_used_)), trusted);
+}
+
+ColumnRange StripeWriter::needed(std::uint32_t strip, WriteKind kind) const {
+    const ColumnRange hull{w_.hull_begin(), w_.hull_end()};
+    if (kind == WriteKind::kModify) {
+        return w_.touches(strip) ? ColumnRange{w_.begin_of(strip), w_.end_of(strip)} : ColumnRange{};
+    }
+    if (!w_.touches(strip)) {
+        return hull;
+    }
+    return w_.begin_of(strip) > hull.first ? ColumnRange{hull.first, w_.begin_of(strip)}
+                                           : ColumnRange{w_.end_of(strip), hull.end};
 }
 
 Task<Result<void>> StripeWriter::prepare(std::uint32_t slot, std::uint64_t begin, std::uint64_t end) {
@@ -112,48 +142,47 @@ Task<Result<void>> StripeWriter::prepare(std::uint32_t slot, std::uint64_t begin
     co_return Result<void>{};
 }
 
-/// Reads what the plan needs. False when some of it could not be read.
-Task<Result<bool>> StripeWriter::gather(WriteKind kind) {
-    const std::uint32_t parity_slot = w_.data_members;
+/// Memory for what the plan reads, and for the new parity.
+Task<Result<void>> StripeWriter::prepare_all(WriteKind kind) {
     for (std::uint32_t s = 0; s < w_.data_members; ++s) {
-        std::uint64_t begin = w_.hull_begin();
-        std::uint64_t end = w_.hull_end();
-        if (w_.touches(s) && kind == WriteKind::kModify) {
-            begin = w_.begin_of(s);
-            end = w_.end_of(s);
-        } else if (w_.touches(s) && w_.begin_of(s) > begin) {
-            end = w_.begin_of(s);
-        } else if (w_.touches(s)) {
-            begin = w_.end_of(s);
-        } else if (kind == WriteKind::kModify) {
+        const ColumnRange range = needed(s, kind);
+        if (range.first < range.end) {
+            CO_TRY_VOID(co_await prepare(s, range.first, range.end));
+        }
+    }
+    for (std::uint32_t i = 0; i < g_.parities(); ++i) {
+        if ((parities_used_ >> i & 1U) == 0) {
             continue;
         }
-        if (begin < end) {
-            CO_TRY_VOID(co_await prepare(s, begin, end));
+        if (kind == WriteKind::kModify) {
+            CO_TRY_VOID(co_await prepare(w_.data_members + i, w_.hull_begin(), w_.hull_end()));
         }
+        CO_TRY(parity_buffers_[i], co_await array_.allocate(hull_sectors() * kSectorBytes));
+        new_parity_[i] = parity_buffers_[i].slice(hull_sectors() * kSectorBytes, base_ + w_.hull_begin());
+        new_parity_[i].clear_infos();
     }
-    if (kind == WriteKind::kModify) {
-        CO_TRY_VOID(co_await prepare(parity_slot, w_.hull_begin(), w_.hull_end()));
-    }
-    CO_TRY(parity_buffer_, co_await array_.allocate(hull_sectors() * kSectorBytes));
-    new_parity_ = parity_buffer_.slice(hull_sectors() * kSectorBytes, base_ + w_.hull_begin());
-    new_parity_.clear_infos();
+    co_return Result<void>{};
+}
+
+/// Reads what the plan needs. False when some of it could not be read.
+Task<Result<bool>> StripeWriter::gather(WriteKind kind) {
+    CO_TRY_VOID(co_await prepare_all(kind));
     MemberFan fan;
-    for (std::uint32_t s = 0; s <= parity_slot; ++s) {
-        if (!old_[s].empty()) {
-            const std::uint32_t m = s == parity_slot ? parity_ : member(s);
-            fan.start(m, array_.members[m].device->read(base_ + old_begin_[s], old_[s], {}));
+    for (std::uint32_t slot = 0; slot < g_.members; ++slot) {
+        if (!old_[slot].empty()) {
+            const std::uint32_t m = member_of(slot);
+            fan.start(m, array_.members[m].device->read(base_ + old_begin_[slot], old_[slot], {}));
         }
     }
     co_await fan.all();
     bool all = true;
-    for (std::uint32_t s = 0; s <= parity_slot; ++s) {
-        const std::uint32_t m = s == parity_slot ? parity_ : member(s);
+    for (std::uint32_t slot = 0; slot < g_.members; ++slot) {
+        const std::uint32_t m = member_of(slot);
         const auto code = fan.failure(m);
         if (code) {
             co_await array_.note_read_error(m, *code);
         }
-        all = all && !code && old_[s].all_readable();
+        all = all && !code && old_[slot].all_readable();
     }
     co_return all;
 }
@@ -162,34 +191,56 @@ Task<Result<bool>> StripeWriter::gather(WriteKind kind) {
 void StripeWriter::make_parity(WriteKind kind) {
     std::array<std::uint64_t, 4> edges{w_.hull_begin(), w_.begin, w_.end, w_.hull_end()};
     std::ranges::sort(edges);
-    for (std::size_t i = 0; i + 1 < edges.size(); ++i) {
-        const std::uint64_t from = edges[i];
-        const std::uint64_t to = edges[i + 1];
+    for (std::size_t piece = 0; piece + 1 < edges.size(); ++piece) {
+        const std::uint64_t from = edges[piece];
+        const std::uint64_t to = edges[piece + 1];
         if (from == to) {
             continue;
         }
-        std::array<const std::byte*, 2 * kMaxMembers> sources{};
-        std::size_t n = 0;
-        if (kind == WriteKind::kModify) {
-            sources[n++] = old_at(w_.data_members, from);
+        std::array<MutableBytes, kMaxParities> parity;
+        for (std::uint32_t i = 0; i < g_.parities(); ++i) {
+            const std::size_t at = (from - w_.hull_begin()) * kSectorBytes;
+            if (!new_parity_[i].empty()) {
+                parity[i] = new_parity_[i].data().subspan(at, (to - from) * kSectorBytes);
+            }
         }
+        if (kind == WriteKind::kModify) {
+            modify_parity(from, to, parity);
+            continue;
+        }
+        std::array<const std::byte*, kMaxMembers> data{};
         for (std::uint32_t s = 0; s < w_.data_members; ++s) {
             const bool written = w_.touches(s) && w_.begin_of(s) <= from && to <= w_.end_of(s);
-            if (written) {
-                sources[n++] = new_at(s, from);
-            }
-            // To modify takes the old data of what is written; to reconstruct, that of what is not.
-            if (written == (kind == WriteKind::kModify)) {
-                sources[n++] = old_at(s, from);
-            }
+            data[s] = written ? new_at(s, from) : old_at(s, from);
         }
-        const std::size_t at = (from - w_.hull_begin()) * kSectorBytes;
-        xor_into(new_parity_.data().subspan(at, (to - from) * kSectorBytes), std::span(sources).first(n));
+        parity_into(parity[0], parity[1], std::span(data).first(w_.data_members));
+    }
+}
+
+/// Old parity, old data and new data are the new parity.
+void StripeWriter::modify_parity(std::uint64_t from, std::uint64_t to, std::span<const MutableBytes> parity) const {
+    std::array<const std::byte*, 2 * kMaxMembers> sources{};
+    std::array<std::uint8_t, 2 * kMaxMembers> factors{1};
+    std::size_t n = 1;
+    for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
+        if (w_.begin_of(s) <= from && to <= w_.end_of(s)) {
+            factors[n] = factors[n + 1] = kGfPowers[s];
+            sources[n++] = new_at(s, from);
+            sources[n++] = old_at(s, from);
+        }
+    }
+    if (!parity[0].empty()) {
+        sources[0] = old_at(w_.data_members, from);
+        xor_into(parity[0], std::span(sources).first(n));
+    }
+    if (!parity[1].empty()) {
+        sources[0] = old_at(w_.data_members + 1, from);
+        weighted_sum_into(parity[1], std::span(sources).first(n), std::span(factors).first(n));
     }
 }
 
 /// Writes the host's data, and parity, to every member that is in sync.
-Task<Result<void>> StripeWriter::submit(Slice parity, std::uint64_t parity_begin) {
+Task<Result<void>> StripeWriter::submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
     MemberFan fan;
     for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
         const std::uint32_t m = member(s);
@@ -197,13 +248,14 @@ Task<Result<void>> StripeWriter::submit(Slice parity, std::uint64_t parity_begin
             fan.start(m, array_.members[m].device->write(base_ + w_.begin_of(s), part_of(s), options_));
         }
     }
-    if (!parity.empty() && array_.in_sync(parity_)) {
-        fan.start(parity_, array_.members[parity_].device->write(base_ + parity_begin, parity, options_));
+    for (std::uint32_t i = 0; i < g_.parities(); ++i) {
+        const std::uint32_t m = parity_member(i);
+        if (!parity[i].empty() && array_.in_sync(m)) {
+            fan.start(m, array_.members[m].device->write(base_ + begin, parity[i], options_));
+        }
     }
     co_await fan.all();
-    const std::uint64_t first = parity.empty() ? w_.hull_begin() : parity_begin;
-    const std::uint64_t end = parity.empty() ? w_.hull_end() : parity_begin + parity.sectors().value;
-    co_return co_await settle_writes(array_, shard_, fan, column(first), column(end));
+    co_return co_await settle_writes(array_, shard_, fan, column(begin), column(end));
 }
 
 Task<Result<void>> StripeWriter::run() {
@@ -212,7 +264,7 @@ Task<Result<void>> StripeWriter::run() {
     }
     const WritePlan chosen = plan();
     if (chosen.kind == WriteKind::kDataOnly) {
-        co_return co_await submit({}, 0);
+        co_return co_await submit({}, w_.hull_begin(), w_.hull_end());
     }
     if (chosen.kind == WriteKind::kWhole) {
         co_return co_await whole(array_.lost_members() == 0);
@@ -222,7 +274,7 @@ Task<Result<void>> StripeWriter::run() {
         co_return co_await whole(/*widen=*/false);
     }
     make_parity(chosen.kind);
-    CO_TRY_VOID(co_await submit(new_parity_, w_.hull_begin()));
+    CO_TRY_VOID(co_await submit(new_parity_, w_.hull_begin(), w_.hull_end()));
     if (chosen.kind == WriteKind::kFullStripe) {
         array_.trust(shard_, column(w_.hull_begin()), column(w_.hull_end()));
     }
@@ -234,36 +286,44 @@ bool StripeWriter::covered(std::uint32_t strip, std::uint64_t begin) const {
     return w_.touches(strip) && w_.begin_of(strip) <= begin && w_.end_of(strip) >= begin + kSectorsPerBlock;
 }
 
+/// A part of it is.
+bool StripeWriter::overlaps(std::uint32_t strip, std::uint64_t begin) const {
+    return w_.touches(strip) && w_.begin_of(strip) < begin + kSectorsPerBlock && w_.end_of(strip) > begin;
+}
+
 /// How the parity of a block can be made, by what is unknown in it.
 StripeWriter::Way StripeWriter::way_of(StripeImage& image, std::size_t block) {
-    const std::uint32_t unknown = image.unknown(block);
+    const std::uint32_t unknown = unknown_[block];
+    const std::uint32_t data = unknown & ~image.parity_set();
     const std::uint64_t begin = image.column(block) - base_.value;
-    std::uint32_t open = unknown & ~(1U << parity_);  // data that the write does not make known
+    std::uint32_t open = data;  // that the write does not make known
+    std::uint32_t written = 0;
     bool all_covered = true;
-    bool old_known = (unknown >> parity_ & 1U) == 0;
     for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
-        if (w_.begin_of(s) >= begin + kSectorsPerBlock || w_.end_of(s) <= begin) {
-            continue;
-        }
-        const std::uint32_t bit = 1U << member(s);
-        old_known = old_known && (unknown & bit) == 0;
-        if (covered(s, begin)) {
-            open &= ~bit;
-        } else {
-            all_covered = false;
+        if (overlaps(s, begin)) {
+            written |= 1U << member(s);
+            all_covered = all_covered && covered(s, begin);
+            open &= covered(s, begin) ? ~(1U << member(s)) : ~0U;
         }
     }
     if (open == 0) {
         return Way::kSum;
     }
-    if (std::popcount(open) == 1 && open == unknown) {
-        const bool trusted = shard_.trusted(image.column(block), image.column(block) + kSectorsPerBlock);
-        return trusted ? Way::kDerived : Way::kCarried;
+    const bool trusted = shard_.trusted(image.column(block), image.column(block) + kSectorsPerBlock);
+    if (trusted && static_cast<std::uint32_t>(std::popcount(unknown)) <= g_.parities()) {
+        return Way::kDerived;
     }
-    if (old_known) {
+    if (!trusted && image.accepted(block) != 0) {
+        return Way::kAccepted;
+    }
+    const bool sums_known = (unknown & image.parity_set() & ~array_.lost_set()) == 0;
+    if (sums_known && (data & written) == 0) {
         return Way::kDelta;
     }
-    // Two members have lost this block, and not only for the moment: what is written is known, the rest is not.
+    if (sums_known && std::has_single_bit(data)) {
+        return Way::kCarried;
+    }
+    // More is lost than parity makes up, and not only for the moment: what is written is known, the rest is not.
     const bool for_good = !image.failed_otherwise() && (repair_ || array_.lost_members() == 0);
     return all_covered && for_good ? Way::kAbandoned : Way::kImpossible;
 }
@@ -276,28 +336,84 @@ void StripeWriter::overlay(StripeImage& image) {
     }
 }
 
-/// parity ^= the blocks of the strips written: once with the old data and once with the new is the difference.
-void StripeWriter::fold_written(StripeImage& image, std::size_t block) {
-    alignas(32) std::array<std::byte, kBlockBytes> sum;
-    std::array<const std::byte*, kMaxMembers> sources{image.of(parity_).block_data(block).data()};
+/// Adds the blocks of the strips written that are known to parity: once with the old data and once with the new is the
+/// difference.
+void StripeWriter::fold_written(StripeImage& image, std::size_t block) const {
+    std::array<const std::byte*, kMaxMembers> sources{};
+    std::array<std::uint8_t, kMaxMembers> factors{1};
     std::size_t n = 1;
     const std::uint64_t begin = image.column(block) - base_.value;
     for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
-        if (w_.begin_of(s) < begin + kSectorsPerBlock && w_.end_of(s) > begin) {
+        if (overlaps(s, begin) && (unknown_[block] >> member(s) & 1U) == 0) {
+            factors[n] = kGfPowers[s];
             sources[n++] = image.of(member(s)).block_data(block).data();
         }
     }
-    xor_into(sum, std::span(sources).first(n));
-    std::ranges::copy(sum, image.of(parity_).block_data(block).begin());
+    alignas(32) std::array<std::byte, kBlockBytes> sum;
+    for (std::uint32_t i = 0; i < g_.parities(); ++i) {
+        const MutableBytes parity = image.of(parity_member(i)).block_data(block);
+        sources[0] = parity.data();
+        if (i == 0) {
+            xor_into(sum, std::span(sources).first(n));
+        } else {
+            weighted_sum_into(sum, std::span(sources).first(n), std::span(factors).first(n));
+        }
+        std::ranges::copy(sum, parity.begin());
+    }
+}
+
+ColumnRange StripeWriter::written_of_lost(std::size_t block, std::uint64_t begin) const {
+    for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
+        if ((unknown_[block] >> member(s) & 1U) != 0) {
+            return {std::max(begin, w_.begin_of(s)), std::min(begin + kSectorsPerBlock, w_.end_of(s))};
+        }
+    }
+    return {begin, begin};
+}
+
+/// Before the new data is laid over the old.
+Task<void> StripeWriter::make_up_lost(StripeImage& image) {
+    for (std::size_t b = 0; b < image.blocks(); ++b) {
+        if (ways_[b] == Way::kDelta || ways_[b] == Way::kCarried) {
+            fold_written(image, b);
+        }
+        if (ways_[b] == Way::kAccepted) {
+            image.make_up(image.accepted(b), b);
+        }
+        if (ways_[b] != Way::kDerived) {
+            continue;
+        }
+        image.make_up(unknown_[b], b);
+        for (std::uint32_t m = 0; m < g_.members; ++m) {
+            if ((unknown_[b] & ~image.parity_set()) >> m & 1U) {
+                co_await image.repair(m, b, 1);
+            }
+        }
+    }
+}
+
+/// After that.
+void StripeWriter::make_image_parity(StripeImage& image) {
+    for (std::size_t b = 0; b < image.blocks(); ++b) {
+        if (ways_[b] == Way::kSum || ways_[b] == Way::kDerived || ways_[b] == Way::kAccepted) {
+            image.make_parity(b * kBlockBytes, kBlockBytes);
+        }
+        if (ways_[b] == Way::kDelta || ways_[b] == Way::kCarried) {
+            fold_written(image, b);
+        }
+        if (ways_[b] == Way::kCarried) {
+            const ColumnRange lost = written_of_lost(b, image.column(b) - base_.value);
+            image.make_parity((lost.first - image.begin()) * kSectorBytes, (lost.end - lost.first) * kSectorBytes);
+        }
+    }
 }
 
 Task<Result<void>> StripeWriter::whole(bool widen) {
     StripeImage image(array_, stripe_, widen ? 0 : w_.hull_begin(), widen ? w_.strip_sectors : w_.hull_end());
     CO_TRY_VOID(co_await image.load());
-    const std::size_t blocks = image.blocks();
     bool possible = true;
-    for (std::size_t b = 0; b < blocks; ++b) {
-        lost_[b] = image.unknown(b) & ~(1U << parity_);
+    for (std::size_t b = 0; b < image.blocks(); ++b) {
+        unknown_[b] = image.unknown(b);
         ways_[b] = way_of(image, b);
         possible = possible && ways_[b] != Way::kImpossible;
     }
@@ -306,37 +422,27 @@ Task<Result<void>> StripeWriter::whole(bool widen) {
     }
     if (!possible) {
         co_return fail(Errc::kMediumError, "array " + array_.name + ": stripe " + std::to_string(stripe_.value) +
-                                               " cannot be written in part: blocks of more than one member "
-                                               "cannot be read");
+                                               " cannot be written in part: blocks of more members cannot be read "
+                                               "than parity makes up for");
     }
     if (array_.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array_.name + " is read-only");
     }
-    for (std::size_t b = 0; b < blocks; ++b) {
-        if (ways_[b] == Way::kDerived || ways_[b] == Way::kCarried) {
-            image.derive(static_cast<std::uint32_t>(std::countr_zero(lost_[b])), b);
-        }
-        if (ways_[b] == Way::kDerived) {
-            co_await image.repair(static_cast<std::uint32_t>(std::countr_zero(lost_[b])), b, 1);
-        } else if (ways_[b] == Way::kDelta) {
-            fold_written(image, b);
-        }
-    }
+    co_await make_up_lost(image);
     overlay(image);
-    for (std::size_t b = 0; b < blocks; ++b) {
-        if (ways_[b] == Way::kDelta) {
-            fold_written(image, b);
-        } else if (ways_[b] != Way::kAbandoned) {
-            image.derive(parity_, b);
-        }
-    }
+    make_image_parity(image);
     co_return co_await write_image(image);
 }
 
 Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
     const auto ways = std::span(ways_).first(image.blocks());
+    const std::uint64_t end = image.begin() + image.blocks() * kSectorsPerBlock;
     if (std::ranges::count(ways, Way::kAbandoned) == 0) {
-        CO_TRY_VOID(co_await submit(image.of(parity_), image.begin()));
+        ParitySlices parity;
+        for (std::uint32_t i = 0; i < g_.parities(); ++i) {
+            parity[i] = image.of(parity_member(i));
+        }
+        CO_TRY_VOID(co_await submit(parity, image.begin(), end));
         trust_written(image);
         co_return Result<void>{};
     }
@@ -345,36 +451,41 @@ Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
             array_.distrust(shard_, image.column(b), image.column(b) + kSectorsPerBlock);
         }
     }
-    CO_TRY_VOID(co_await submit({}, 0));
-    for (std::size_t b = 0; b < ways.size(); ++b) {
-        if (ways[b] != Way::kAbandoned && array_.in_sync(parity_)) {
-            MemberFan fan;
-            const Slice block = image.of(parity_).sub(b * kBlockBytes, kBlockBytes);
-            fan.start(parity_, array_.members[parity_].device->write(Lba(image.column(b)), block, options_));
-            co_await fan.all();
-            CO_TRY_VOID(
-                co_await settle_writes(array_, shard_, fan, image.column(b), image.column(b) + kSectorsPerBlock));
-        }
-    }
+    CO_TRY_VOID(co_await submit({}, w_.hull_begin(), w_.hull_end()));
+    CO_TRY_VOID(co_await write_kept_blocks(image));
     trust_written(image);
     co_return Result<void>{};
 }
 
-/// Columns whose sum is now known to be right. Of a carried block that is what was overwritten of the lost strip.
-void StripeWriter::trust_written(const StripeImage& image) {
+/// The parity of the blocks that were not abandoned.
+Task<Result<void>> StripeWriter::write_kept_blocks(StripeImage& image) {
     for (std::size_t b = 0; b < image.blocks(); ++b) {
-        const std::uint64_t begin = image.column(b);
-        const std::uint64_t end = begin + kSectorsPerBlock;
-        if (ways_[b] == Way::kSum) {
-            array_.trust(shard_, begin, end);
-        }
-        if (ways_[b] != Way::kCarried) {
+        if (ways_[b] == Way::kAbandoned) {
             continue;
         }
-        const auto strip = g_.data_index(stripe_, static_cast<std::uint32_t>(std::countr_zero(lost_[b])));
-        if (strip && w_.touches(*strip)) {
-            array_.trust(shard_, std::max(begin, column(w_.begin_of(*strip))),
-                         std::min(end, column(w_.end_of(*strip))));
+        MemberFan fan;
+        for (std::uint32_t i = 0; i < g_.parities(); ++i) {
+            const std::uint32_t m = parity_member(i);
+            if (array_.in_sync(m)) {
+                const Slice block = image.of(m).sub(b * kBlockBytes, kBlockBytes);
+                fan.start(m, array_.members[m].device->write(Lba(image.column(b)), block, options_));
+            }
+        }
+        co_await fan.all();
+        CO_TRY_VOID(co_await settle_writes(array_, shard_, fan, image.column(b), image.column(b) + kSectorsPerBlock));
+    }
+    co_return Result<void>{};
+}
+
+/// Columns whose sums are now known to be right. Of a carried block that is what was overwritten of the lost strip.
+void StripeWriter::trust_written(const StripeImage& image) {
+    for (std::size_t b = 0; b < image.blocks(); ++b) {
+        if (ways_[b] == Way::kSum || ways_[b] == Way::kAccepted) {
+            array_.trust(shard_, image.column(b), image.column(b) + kSectorsPerBlock);
+        }
+        if (ways_[b] == Way::kCarried) {
+            const ColumnRange lost = written_of_lost(b, image.column(b) - base_.value);
+            array_.trust(shard_, column(lost.first), column(lost.end));
         }
     }
 }

@@ -51,7 +51,7 @@ void put_header(LeWriter& w, const Superblock& sb) {
     w.put(sb.epoch);
     w.put(ConstBytes(sb.incarnation.bytes));
     w.put(ConstBytes(sb.previous_incarnation.bytes));
-    w.put(std::uint64_t{sb.clean ? 1U : 0U});
+    w.put(std::uint64_t{(sb.clean ? 1U : 0U) | (sb.accepted ? 2U : 0U)});
     w.put(sb.member_sectors);
     w.put(sb.resync_cursor);
     w.put(sb.log_generation);
@@ -86,7 +86,9 @@ Counts get_header(LeReader& r, Superblock& sb) {
     sb.epoch = r.get<std::uint64_t>();
     sb.incarnation = get_uuid(r);
     sb.previous_incarnation = get_uuid(r);
-    sb.clean = (r.get<std::uint64_t>() & 1U) != 0;
+    const auto flags = r.get<std::uint64_t>();
+    sb.clean = (flags & 1U) != 0;
+    sb.accepted = (flags & 2U) != 0;
     sb.member_sectors = r.get<std::uint64_t>();
     sb.resync_cursor = r.get<std::uint64_t>();
     sb.log_generation = r.get<std::uint64_t>();
@@ -234,6 +236,9 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     const Geometry g = geometry_of(sb);
     if (sb.resync_cursor > g.columns()) {
         return "resync position beyond the end";
+    }
+    if (sb.accepted && level->parities() < 2) {
+        return "parity accepted by force at a level that cannot have that";
     }
     std::uint64_t below = 0;
     for (const ColumnRange& r : sb.untrusted) {

@@ -91,6 +91,7 @@ struct Superblock {
     Uuid incarnation;                    ///< random, of this assembly of the array
     Uuid previous_incarnation;           ///< of the assembly before
     bool clean = true;                   ///< no write of a host can be half done
+    bool accepted = false;               ///< by force: where not resynced P tells what lay on the missing member
     std::uint64_t member_sectors = 0;    ///< of data on each member, on the smallest if linear
     std::uint64_t resync_cursor = 0;     ///< if clean: redundancy of columns below it is right, except `untrusted`
     std::vector<ColumnRange> untrusted;  ///< ascending, below the cursor

@@ -3,8 +3,8 @@
 // Threads: any.
 #pragma once
 
+#include <bit>
 #include <cstdint>
-#include <optional>
 
 #include "raid/geometry.hpp"
 
@@ -48,7 +48,7 @@ enum class WriteKind : std::uint8_t {
     kFullStripe,   ///< every data strip is covered over the hull: no reads
     kReconstruct,  ///< read what is not written, parity from all data
     kModify,       ///< read old data and old parity, parity from the differences
-    kDataOnly,     ///< the parity member is missing
+    kDataOnly,     ///< the parity members are missing
     kWhole,        ///< read everything over the hull, make up what is missing, write anew
 };
 
@@ -59,37 +59,37 @@ struct WritePlan {
     friend constexpr bool operator==(const WritePlan&, const WritePlan&) = default;
 };
 
-/// `missing`: data strip whose member is missing. `parity_missing`: the parity member is. At most one of them.
-/// `trusted`: the parity over the hull may be used.
-constexpr WritePlan plan_write(const StripeWrite& w, std::optional<std::uint32_t> missing, bool parity_missing,
-                               bool trusted) {
-    const std::uint32_t touched = w.strips();
-    const bool lost_is_touched = missing && w.touches(*missing);
-    const std::uint32_t data_writes = touched - (lost_is_touched ? 1 : 0);
-    if (parity_missing) {
+/// `missing`: the data strips whose members are missing, as bits. `parities`: parity strips whose members are not.
+/// `trusted`: the parity over the hull may be used. REQUIRES: no more is missing than the stripe has parity strips.
+constexpr WritePlan plan_write(const StripeWrite& w, std::uint32_t missing, std::uint32_t parities, bool trusted) {
+    std::uint32_t data_writes = w.strips();
+    std::uint32_t partial = 0;     // touched strips that do not cover the hull: one read each
+    bool all_new_or_there = true;  // what is not written anew can be read
+    bool old_there = true;         // what is overwritten can be read
+    for (std::uint32_t s = 0; s < w.data_members; ++s) {
+        partial += w.touches(s) && !w.covers_hull(s) ? 1 : 0;
+        if ((missing >> s & 1U) != 0) {
+            data_writes -= w.touches(s) ? 1 : 0;
+            old_there = old_there && !w.touches(s);
+            all_new_or_there = all_new_or_there && w.covers_hull(s);
+        }
+    }
+    if (parities == 0) {
         return {WriteKind::kDataOnly, 0, data_writes};
     }
-    std::uint32_t partial = 0;  // touched strips that do not cover the hull: one read each
-    for (std::uint32_t s = w.first; s <= w.last; ++s) {
-        partial += w.covers_hull(s) ? 0 : 1;
-    }
-    const std::uint32_t reconstruct = w.data_members - touched + partial;
+    const std::uint32_t reconstruct = w.data_members - w.strips() + partial;
+    const std::uint32_t modify = w.strips() + parities;
     if (reconstruct == 0) {
-        return {WriteKind::kFullStripe, 0, data_writes + 1};
+        return {WriteKind::kFullStripe, 0, data_writes + parities};
     }
-    const WritePlan whole{WriteKind::kWhole, w.data_members + 1 - (missing ? 1 : 0), data_writes + 1};
-    if (!trusted) {
-        return whole;
+    if (trusted && old_there && (modify < reconstruct || !all_new_or_there)) {
+        return {WriteKind::kModify, modify, data_writes + parities};
     }
-    const std::uint32_t modify = touched + 1;
-    if (lost_is_touched) {
-        // Its old data cannot be read: only parity from all data works, if nothing of it is needed.
-        return w.covers_hull(*missing) ? WritePlan{WriteKind::kReconstruct, reconstruct, data_writes + 1} : whole;
+    if (trusted && all_new_or_there) {
+        return {WriteKind::kReconstruct, reconstruct, data_writes + parities};
     }
-    if (missing || modify < reconstruct) {
-        return {WriteKind::kModify, modify, data_writes + 1};
-    }
-    return {WriteKind::kReconstruct, reconstruct, data_writes + 1};
+    const auto gone = static_cast<std::uint32_t>(std::popcount(missing));
+    return {WriteKind::kWhole, w.data_members + parities - gone, data_writes + parities};
 }
 
 }  // namespace gemel::raid

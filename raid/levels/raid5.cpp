@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// RAID 5: strips over all members but one, whose strip is the parity of the stripe; it rotates (left-symmetric).
+// Parity. RAID 5: strips over all members but one, whose strip is the parity of the stripe, P; it rotates
+// (left-symmetric). RAID 6: the same with P and Q (parity.hpp).
 #include <algorithm>
 
 #include "raid/levels/levels.hpp"
@@ -63,28 +64,85 @@ void report_lost(ArrayBody& array, Shard& shard, std::uint64_t column, std::uint
     }
 }
 
-enum class Verdict : std::uint8_t { kRight, kWrong, kLost };
+/// Of one block: parity strips that are wrong, as bits, or that nothing can be said.
+struct Verdict {
+    std::uint32_t wrong = 0;
+    bool lost = false;
+    friend bool operator==(const Verdict&, const Verdict&) = default;
+};
+using Verdicts = std::span<const Verdict>;
+
+/// Where the run of equal verdicts from `b` on ends.
+std::size_t run_end(Verdicts verdicts, std::size_t b) {
+    const auto other = std::ranges::find_if(verdicts.subspan(b), [&](const Verdict& v) { return v != verdicts[b]; });
+    return static_cast<std::size_t>(other - verdicts.begin());
+}
 
 /// Writes the runs of parity blocks that are wrong, and trusts what is right then.
-Task<Result<void>> write_parity(ArrayBody& array, Shard& shard, const detail::StripeImage& image,
-                                std::span<const Verdict> verdicts) {
+Task<Result<void>> write_parity(ArrayBody& array, Shard& shard, const detail::StripeImage& image, StripeIndex stripe,
+                                Verdicts verdicts) {
     for (std::size_t b = 0; b < verdicts.size();) {
-        std::size_t end = b + 1;
-        while (end < verdicts.size() && verdicts[end] == verdicts[b]) {
-            ++end;
-        }
-        if (verdicts[b] == Verdict::kWrong) {
-            const Slice run = image.of(image.parity()).sub(b * kBlockBytes, (end - b) * kBlockBytes);
-            const Result<void> r =
-                co_await array.members[image.parity()].device->write(Lba(image.column(b)), run, {.background = true});
-            if (!r) {
-                co_return co_await array.fail_member(image.parity(), r.error());
+        const std::size_t end = run_end(verdicts, b);
+        const std::uint64_t end_column = image.column(b) + (end - b) * kSectorsPerBlock;
+        MemberFan fan;
+        for (std::uint32_t i = 0; i < array.geometry.parities(); ++i) {
+            const std::uint32_t m = array.geometry.parity_member(stripe, i);
+            if ((verdicts[b].wrong >> i & 1U) != 0 && array.in_sync(m)) {
+                const Slice run = image.of(m).sub(b * kBlockBytes, (end - b) * kBlockBytes);
+                fan.start(m, array.members[m].device->write(Lba(image.column(b)), run, {.background = true}));
             }
         }
-        if (verdicts[b] != Verdict::kLost) {
-            array.trust(shard, image.column(b), image.column(b) + (end - b) * kSectorsPerBlock);
+        co_await fan.all();
+        CO_TRY_VOID(co_await detail::settle_writes(array, shard, fan, image.column(b), end_column));
+        if (!verdicts[b].lost) {
+            array.trust(shard, image.column(b), end_column);
         }
         b = end;
+    }
+    co_return Result<void>{};
+}
+
+/// The members of data strips that are missing.
+std::uint32_t missing_data(const ArrayBody& array, StripeIndex stripe) {
+    std::uint32_t out = array.lost_set();
+    for (std::uint32_t i = 0; i < array.geometry.parities(); ++i) {
+        out &= ~(1U << array.geometry.parity_member(stripe, i));
+    }
+    return out;
+}
+
+/// Makes parity anew in the image and tells what was wrong with it.
+Task<Result<void>> judge(ArrayBody& array, Shard& shard, detail::StripeImage& image, StripeIndex stripe,
+                         std::span<Verdict> verdicts) {
+    const std::uint32_t parities = array.geometry.parities();
+    const std::size_t bytes = image.blocks() * kBlockBytes;
+    std::array<Buffer, 2> old_parity;
+    for (std::uint32_t i = 0; i < parities; ++i) {
+        CO_TRY(old_parity[i], co_await array.allocate(bytes));
+        std::ranges::copy(image.of(array.geometry.parity_member(stripe, i)).data(), old_parity[i].memory().begin());
+    }
+    std::array<std::uint32_t, kMiB / kBlockBytes> unknown{};
+    for (std::size_t b = 0; b < image.blocks(); ++b) {
+        if (const std::uint32_t accepted = image.accepted(b); accepted != 0) {
+            image.make_up(accepted, b);
+        }
+        unknown[b] = image.unknown(b);
+    }
+    image.make_parity(0, bytes);
+    for (std::size_t b = 0; b < image.blocks(); ++b) {
+        if ((unknown[b] & ~image.parity_set()) != 0) {
+            verdicts[b].lost = true;
+            if (!image.failed_otherwise()) {
+                report_lost(array, shard, image.column(b), unknown[b]);
+            }
+            continue;
+        }
+        for (std::uint32_t i = 0; i < parities; ++i) {
+            const std::uint32_t m = array.geometry.parity_member(stripe, i);
+            const ConstBytes old = old_parity[i].memory().subspan(b * kBlockBytes, kBlockBytes);
+            const bool same = (unknown[b] >> m & 1U) == 0 && std::ranges::equal(image.of(m).block_data(b), old);
+            verdicts[b].wrong |= same ? 0 : 1U << i;
+        }
     }
     co_return Result<void>{};
 }
@@ -94,37 +152,21 @@ Task<Result<void>> write_parity(ArrayBody& array, Shard& shard, const detail::St
 /// Parity from data, never data from parity. A column with an unreadable block stays untrusted.
 Task<Result<void>> parity_sync(ArrayBody& array, Shard& shard, StripeIndex stripe) {
     const auto guard = co_await shard.lock.acquire(stripe.value, stripe.value);
-    if (array.read_only() || array.lost_members() > 0) {
-        co_return fail(Errc::kReadOnly, "array " + array.name + " cannot be resynced without all its members");
+    const std::uint32_t lost = array.lost_set();
+    if (array.read_only() || array.lost_members() >= array.geometry.parities()) {
+        co_return fail(Errc::kReadOnly, "array " + array.name + " cannot be resynced without so many of its members");
+    }
+    if (missing_data(array, stripe) != 0 && !array.accepts()) {
+        co_return Result<void>{};  // what lay there cannot be known: untrusted as long as nobody writes it
     }
     detail::StripeImage image(array, stripe, 0, array.geometry.strip_sectors);
     CO_TRY_VOID(co_await image.load());
-    const std::uint32_t parity = image.parity();
-    const std::size_t blocks = image.blocks();
-    CO_TRY(const Buffer old_parity, co_await array.allocate(blocks * kBlockBytes));
-    std::ranges::copy(image.of(parity).data(), old_parity.memory().begin());
-    std::array<std::uint32_t, kMiB / kBlockBytes> unknown{};
-    for (std::size_t b = 0; b < blocks; ++b) {
-        unknown[b] = image.unknown(b);
-    }
-    if (array.lost_members() > 0) {
+    if (array.lost_set() != lost) {
         co_return fail(Errc::kReadOnly, "array " + array.name + " lost a member during the resync");
     }
-    image.make_parity();
     std::array<Verdict, kMiB / kBlockBytes> verdicts{};
-    for (std::size_t b = 0; b < blocks; ++b) {
-        if ((unknown[b] & ~(1U << parity)) != 0) {
-            verdicts[b] = Verdict::kLost;
-            if (!image.failed_otherwise()) {
-                report_lost(array, shard, image.column(b), unknown[b]);
-            }
-        } else {
-            const ConstBytes old = old_parity.memory().subspan(b * kBlockBytes, kBlockBytes);
-            const bool same = unknown[b] == 0 && std::ranges::equal(image.of(parity).block_data(b), old);
-            verdicts[b] = same ? Verdict::kRight : Verdict::kWrong;
-        }
-    }
-    co_return co_await write_parity(array, shard, image, std::span(verdicts).first(blocks));
+    CO_TRY_VOID(co_await judge(array, shard, image, stripe, std::span(verdicts).first(image.blocks())));
+    co_return co_await write_parity(array, shard, image, stripe, std::span(verdicts).first(image.blocks()));
 }
 
 }  // namespace gemel::raid::levels

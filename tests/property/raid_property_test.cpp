@@ -283,5 +283,19 @@ TEST(Geometry, raid5_is_left_symmetric) {
     }
 }
 
+TEST(Geometry, raid6_is_left_symmetric_with_q_after_p) {
+    // The table of md's default layout for five members, P as -1 and Q as -2.
+    constexpr Geometry g{Layout::kDoubleParity, 5, 1, 10};
+    constexpr std::array<std::array<int, 5>, 5> expected{
+        {{-2, 0, 1, 2, -1}, {3, 4, 5, -1, -2}, {7, 8, -1, -2, 6}, {11, -1, -2, 9, 10}, {-1, -2, 12, 13, 14}}};
+    for (std::uint64_t row = 0; row < 5; ++row) {
+        for (std::uint32_t m = 0; m < 5; ++m) {
+            const auto lba = g.lba_of(m, Lba(row));
+            const int parity = g.parity_member(StripeIndex(row)) == m ? -1 : -2;
+            EXPECT_EQ(lba ? static_cast<int>(lba->value) : parity, expected[row][m]) << row << " " << m;
+        }
+    }
+}
+
 }  // namespace
 }  // namespace gemel::raid

@@ -11,9 +11,10 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 22> kRaidStates{
+constexpr std::array<std::string_view, 27> kRaidStates{
     "level single",
     "level linear",
+    "level 6",
     "level 10",
     "4Kn members",
     "level 0",
@@ -25,6 +26,9 @@ constexpr std::array<std::string_view, 22> kRaidStates{
     "write overlapping one in flight",
     "member lost",
     "two members of level 10 lost",
+    "two members of level 6 lost",
+    "reads and writes without two members of level 6",
+    "crash without two members of level 6",
     "degraded crash",
     "degraded crash needs force",
     "stale member refused",
@@ -34,6 +38,7 @@ constexpr std::array<std::string_view, 22> kRaidStates{
     "crash while opening",
     "clean restart",
     "views compared",
+    "views without two members compared",
 };
 
 constexpr std::array<std::string_view, 33> kReplicationStates{

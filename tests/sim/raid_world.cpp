@@ -42,9 +42,9 @@ void RaidWorld::choose() {
         std::uint64_t least;
         std::uint64_t most;
     };
-    constexpr std::array shapes{Shape{"0", 1, 4},      Shape{"1", 2, 3},      Shape{"5", 3, 6},
-                                Shape{"5", 3, 5},      Shape{"5", 4, 5},      Shape{"1", 2, 2},
-                                Shape{"linear", 1, 4}, Shape{"single", 1, 1}, Shape{"10", 4, 8}};
+    constexpr std::array shapes{Shape{"0", 1, 4},  Shape{"1", 2, 3}, Shape{"5", 3, 6},      Shape{"5", 3, 5},
+                                Shape{"5", 4, 5},  Shape{"1", 2, 2}, Shape{"linear", 1, 4}, Shape{"single", 1, 1},
+                                Shape{"10", 4, 8}, Shape{"6", 4, 7}, Shape{"6", 4, 6}};
     const Shape& shape = shapes[random_.below(shapes.size())];
     row_ = raid::find_level(shape.level);
     const std::uint64_t members = shape.least + random_.below((shape.most - shape.least) / row_->step + 1) * row_->step;
@@ -233,8 +233,11 @@ void RaidWorld::revive_disks() {
 
 // ---- what the hosts may see
 
-bool RaidWorld::error_expected(const Error& /*error*/) {
-    return errors_expected_ || crashing_;
+bool RaidWorld::error_expected(const Error& error) {
+    // Blocks that were lost for good in an unresynced stripe may keep it from being written in part when another member
+    // is lost or bad there, which only level 6 has spare for.
+    const bool stuck = unreadable_ok_ && row_->parities() > 1 && error.code == Errc::kMediumError;
+    return errors_expected_ || crashing_ || stuck;
 }
 
 bool RaidWorld::unreadable_expected(Lba /*lba*/) {
@@ -245,6 +248,11 @@ void RaidWorld::waited(Duration d) {
     if (d > 30s) {
         chronicle_.violation("a host waited " + std::to_string(d.count() / 1'000'000) + " ms");
     }
+}
+
+bool RaidWorld::without_two() const {
+    return std::ranges::count_if(array_->status().members,
+                                 [](const raid::MemberStatus& m) { return m.state != MemberState::kInSync; }) > 1;
 }
 
 std::uint32_t RaidWorld::lost_set() const {
@@ -294,7 +302,13 @@ void RaidWorld::round() {
         scheduler_.run_for(Duration(random_.below(6'000'000)));
         one_fault();
     }
+    const bool two_missing = without_two();
+    const std::uint64_t writes_before = writes();
+    const std::uint64_t reads_before = chronicle_.result.reads;
     scheduler_.run_for(Duration(random_.below(8'000'000)));
+    if (two_missing && writes() > writes_before && chronicle_.result.reads > reads_before) {
+        chronicle_.reached("reads and writes without two members of level " + base_.level);
+    }
     const std::uint64_t end = random_.below(10);
     if (end < 4 && power_cuts_) {
         crash(Crash::kPower);
@@ -419,6 +433,9 @@ void RaidWorld::crash(Crash how) {
     }
     if (any_lost()) {
         chronicle_.reached("degraded crash");
+        if (without_two()) {
+            chronicle_.reached("crash without two members of level " + base_.level);
+        }
         forget_stripes_at_risk(!power);
     }
     unreadable_ok_ = unreadable_ok_ || damaged() > 0;
@@ -598,6 +615,9 @@ void RaidWorld::check_view(std::uint32_t removed, const std::vector<std::vector<
     compare_view(**view, what, images);
     const Result<void> ignored = scheduler_.run(home(), (*view)->stop());
     chronicle_.reached("views compared");
+    if (std::popcount(removed) > 1 && row_->parities() > 1) {
+        chronicle_.reached("views without two members compared");
+    }
 }
 
 void RaidWorld::compare_view(raid::Array& view, const std::string& what,

@@ -70,6 +70,8 @@ class RaidWorld : public HostWorld {
     [[nodiscard]] std::uint64_t writes() const;
 
     [[nodiscard]] bool resyncing() const { return array_ && array_->status().resyncing; }
+    /// Two members or more are not in sync. REQUIRES: the array is open.
+    [[nodiscard]] bool without_two() const;
     /// Members, as bits.
     [[nodiscard]] std::uint32_t lost_set() const;
     [[nodiscard]] std::uint32_t bad_set() const;

@@ -77,8 +77,8 @@ struct PlanCase {
     const char* what;
     std::uint64_t offset;
     std::uint64_t sectors;
-    std::optional<std::uint32_t> missing;
-    bool parity_missing;
+    std::uint32_t missing;   ///< data strips, as bits
+    std::uint32_t parities;  ///< that are there
     bool trusted;
     WritePlan expected;
 };
@@ -87,31 +87,145 @@ TEST(WritePlan, takes_the_fewest_member_ios) {
     // Five members: four data strips of 8 sectors.
     constexpr Geometry g{Layout::kParity, 5, 8, 80};
     const std::vector<PlanCase> cases{
-        {"one sector", 3, 1, {}, false, true, {WriteKind::kModify, 2, 2}},
-        {"a whole strip", 8, 8, {}, false, true, {WriteKind::kModify, 2, 2}},
-        {"two strips: a tie goes to modify only when it is less",
-         0,
-         16,
-         {},
-         false,
-         true,
-         {WriteKind::kReconstruct, 2, 3}},
-        {"three strips", 0, 24, {}, false, true, {WriteKind::kReconstruct, 1, 4}},
-        {"the stripe", 0, 32, {}, false, true, {WriteKind::kFullStripe, 0, 5}},
-        {"the stripe but a sector", 1, 31, {}, false, true, {WriteKind::kReconstruct, 1, 5}},
-        {"the stripe, nothing trusted", 0, 32, {}, false, false, {WriteKind::kFullStripe, 0, 5}},
-        {"a part, nothing trusted", 3, 1, {}, false, false, {WriteKind::kWhole, 5, 2}},
-        {"another strip is missing", 0, 24, 3U, false, true, {WriteKind::kModify, 4, 4}},
-        {"the strip written is missing", 8, 8, 1U, false, true, {WriteKind::kReconstruct, 3, 1}},
-        {"a part of two, one of them missing", 4, 8, 0U, false, true, {WriteKind::kWhole, 4, 2}},
-        {"parity is missing", 4, 8, {}, true, true, {WriteKind::kDataOnly, 0, 2}},
-        {"the stripe without one member", 0, 32, 2U, false, true, {WriteKind::kFullStripe, 0, 4}},
+        {"one sector", 3, 1, 0, 1, true, {WriteKind::kModify, 2, 2}},
+        {"a whole strip", 8, 8, 0, 1, true, {WriteKind::kModify, 2, 2}},
+        {"two strips: a tie goes to reconstruct", 0, 16, 0, 1, true, {WriteKind::kReconstruct, 2, 3}},
+        {"three strips", 0, 24, 0, 1, true, {WriteKind::kReconstruct, 1, 4}},
+        {"the stripe", 0, 32, 0, 1, true, {WriteKind::kFullStripe, 0, 5}},
+        {"the stripe but a sector", 1, 31, 0, 1, true, {WriteKind::kReconstruct, 1, 5}},
+        {"the stripe, nothing trusted", 0, 32, 0, 1, false, {WriteKind::kFullStripe, 0, 5}},
+        {"a part, nothing trusted", 3, 1, 0, 1, false, {WriteKind::kWhole, 5, 2}},
+        {"another strip is missing", 0, 24, 8, 1, true, {WriteKind::kModify, 4, 4}},
+        {"the strip written is missing", 8, 8, 2, 1, true, {WriteKind::kReconstruct, 3, 1}},
+        {"a part of two, one of them missing", 4, 8, 1, 1, true, {WriteKind::kWhole, 4, 2}},
+        {"parity is missing", 4, 8, 0, 0, true, {WriteKind::kDataOnly, 0, 2}},
+        {"the stripe without one member", 0, 32, 4, 1, true, {WriteKind::kFullStripe, 0, 4}},
     };
     for (const PlanCase& c : cases) {
         const StripeWrite w = StripeWrite::at(g, c.offset, c.sectors);
-        const WritePlan plan = plan_write(w, c.missing, c.parity_missing, c.trusted);
+        const WritePlan plan = plan_write(w, c.missing, c.parities, c.trusted);
         EXPECT_EQ(plan, c.expected) << c.what << ": kind " << static_cast<int>(plan.kind) << " reads " << plan.reads
                                     << " writes " << plan.writes;
+    }
+}
+
+TEST(WritePlan, counts_both_parity_strips) {
+    // Eight members: six data strips of 8 sectors, P and Q.
+    constexpr Geometry g{Layout::kDoubleParity, 8, 8, 80};
+    const std::vector<PlanCase> cases{
+        {"one sector", 3, 1, 0, 2, true, {WriteKind::kModify, 3, 3}},
+        {"two strips: a tie goes to reconstruct", 0, 16, 0, 2, true, {WriteKind::kReconstruct, 4, 4}},
+        {"three strips", 0, 24, 0, 2, true, {WriteKind::kReconstruct, 3, 5}},
+        {"the stripe", 0, 48, 0, 2, true, {WriteKind::kFullStripe, 0, 8}},
+        {"one sector without Q", 3, 1, 0, 1, true, {WriteKind::kModify, 2, 2}},
+        {"three strips without Q: modify costs more", 0, 24, 0, 1, true, {WriteKind::kReconstruct, 3, 4}},
+        {"without parity", 3, 1, 0, 0, true, {WriteKind::kDataOnly, 0, 1}},
+        {"two other strips are missing", 0, 24, 48, 2, true, {WriteKind::kModify, 5, 5}},
+        {"two strips written are missing", 0, 16, 3, 2, true, {WriteKind::kReconstruct, 4, 2}},
+        {"one written, one other missing", 0, 16, 9, 2, true, {WriteKind::kWhole, 6, 3}},
+        {"one written in part is missing", 1, 7, 1, 2, true, {WriteKind::kReconstruct, 5, 2}},
+        {"another and P are missing", 0, 8, 2, 1, true, {WriteKind::kModify, 2, 2}},
+        {"nothing is trusted", 0, 8, 2, 1, false, {WriteKind::kWhole, 6, 2}},
+        {"the stripe without two", 0, 48, 3, 2, true, {WriteKind::kFullStripe, 0, 6}},
+    };
+    for (const PlanCase& c : cases) {
+        const StripeWrite w = StripeWrite::at(g, c.offset, c.sectors);
+        const WritePlan plan = plan_write(w, c.missing, c.parities, c.trusted);
+        EXPECT_EQ(plan, c.expected) << c.what << ": kind " << static_cast<int>(plan.kind) << " reads " << plan.reads
+                                    << " writes " << plan.writes;
+    }
+}
+
+/// Multiplication as school teaches it: shift, add, reduce by 0x11d.
+std::uint8_t slow_product(std::uint8_t a, std::uint8_t b) {
+    std::uint32_t product = 0;
+    for (unsigned bit = 0; bit < 8; ++bit) {
+        product ^= (b >> bit & 1U) != 0 ? static_cast<std::uint32_t>(a) << bit : 0;
+    }
+    for (unsigned bit = 15; bit >= 8; --bit) {
+        product ^= (product >> bit & 1U) != 0 ? 0x11dU << (bit - 8) : 0;
+    }
+    return static_cast<std::uint8_t>(product);
+}
+
+TEST(Parity, the_field_is_the_field) {
+    for (std::uint32_t a = 0; a < 256; ++a) {
+        for (std::uint32_t b = 0; b < 256; ++b) {
+            const auto x = static_cast<std::uint8_t>(a);
+            const auto y = static_cast<std::uint8_t>(b);
+            ASSERT_EQ(gf_multiply(x, y), slow_product(x, y)) << a << " " << b;
+        }
+        if (a != 0) {
+            const auto x = static_cast<std::uint8_t>(a);
+            ASSERT_EQ(slow_product(x, gf_inverse(x)), 1) << a;
+        }
+    }
+}
+
+/// Strips of a stripe with P and Q as a plain loop makes them.
+std::vector<std::vector<std::byte>> stripe_by_loop(sim::SeededRandom& random, std::size_t data, std::size_t bytes) {
+    std::vector<std::vector<std::byte>> strips(data + 2, std::vector<std::byte>(bytes));
+    for (std::size_t d = 0; d < data; ++d) {
+        random.fill(strips[d]);
+        for (std::size_t i = 0; i < bytes; ++i) {
+            std::uint8_t weight = 1;
+            for (std::size_t n = 0; n < d; ++n) {
+                weight = slow_product(weight, 2);
+            }
+            strips[data][i] ^= strips[d][i];
+            strips[data + 1][i] ^= std::byte{slow_product(weight, static_cast<std::uint8_t>(strips[d][i]))};
+        }
+    }
+    return strips;
+}
+
+TEST(Parity, p_and_q_equal_a_plain_loop_for_any_alignment_and_length) {
+    sim::SeededRandom random(5);
+    sim::HeapPool pool;
+    for (int round = 0; round < 120; ++round) {
+        const std::size_t data = 1 + random.below(30);
+        const std::size_t bytes = random.one_in(2) ? 512 * (1 + random.below(4)) : 1 + random.below(700);
+        const auto strips = stripe_by_loop(random, data, bytes);
+        std::vector<Buffer> buffers;
+        std::vector<const std::byte*> sources;
+        for (std::size_t d = 0; d < data; ++d) {
+            buffers.push_back(*pool.allocate(8192));
+            std::byte* at = buffers.back().memory().data() + (random.one_in(8) ? random.below(64) : 0);
+            std::ranges::copy(strips[d], at);
+            sources.push_back(at);
+        }
+        const Buffer p = *pool.allocate(8192);
+        const Buffer q = *pool.allocate(8192);
+        const std::size_t skip = random.one_in(4) ? random.below(64) : 0;
+        const bool with_p = !random.one_in(4);
+        const bool with_q = !with_p || !random.one_in(4);
+        const std::byte behind = q.memory()[skip + bytes];
+        parity_into(with_p ? p.memory().subspan(skip, bytes) : MutableBytes{},
+                    with_q ? q.memory().subspan(skip, bytes) : MutableBytes{}, sources);
+        ASSERT_TRUE(!with_p || std::ranges::equal(p.memory().subspan(skip, bytes), strips[data]));
+        ASSERT_TRUE(!with_q || std::ranges::equal(q.memory().subspan(skip, bytes), strips[data + 1]));
+        ASSERT_EQ(q.memory()[skip + bytes], behind);
+    }
+}
+
+TEST(Parity, any_two_strips_are_made_up_from_the_others) {
+    sim::SeededRandom random(6);
+    for (const std::size_t data : {2U, 3U, 9U, 30U}) {
+        const auto strips = stripe_by_loop(random, data, 96);
+        for (std::uint32_t a = 0; a < data; ++a) {
+            for (std::uint32_t b = 0; b < data + 2; ++b) {
+                const SlotFactors factors = recovery_factors(static_cast<std::uint32_t>(data), a, 1U << a | 1U << b);
+                EXPECT_EQ(factors[a], 0);
+                EXPECT_EQ(factors[b], 0);
+                std::vector<const std::byte*> sources;
+                for (const auto& strip : strips) {
+                    sources.push_back(strip.data());
+                }
+                std::vector<std::byte> made(96);
+                weighted_sum_into(made, sources, std::span(factors).first(sources.size()));
+                ASSERT_EQ(made, strips[a]) << "strips " << a << " and " << b << " of " << data;
+            }
+        }
     }
 }
 

@@ -43,6 +43,11 @@ TEST(Superblock, comes_back_as_it_was_written) {
     const auto out = decode_superblock(encoded(sb));
     ASSERT_TRUE(out) << out.error().message;
     EXPECT_EQ(*out, sb);
+    Superblock six = sb;
+    six.level = find_level("6")->id;
+    six.volumes.clear();
+    six.accepted = true;
+    EXPECT_EQ(decode_superblock(encoded(six)), six);
 }
 
 TEST(Superblock, every_flipped_bit_is_noticed) {
@@ -76,6 +81,7 @@ TEST(Superblock, fields_that_contradict_one_another_are_named) {
         {"level", [](Superblock& s) { s.level = 99; }},
         {"too few members", [](Superblock& s) { s.members.resize(2); }},
         {"index", [](Superblock& s) { s.member_index = 5; }},
+        {"accepted parity of level 5", [](Superblock& s) { s.accepted = true; }},
         {"strip", [](Superblock& s) { s.strip_bytes = 5000; }},
         {"strip of 2 MiB", [](Superblock& s) { s.strip_bytes = 2U << 20U; }},
         {"part of a strip", [](Superblock& s) { s.member_sectors -= 8; }},
