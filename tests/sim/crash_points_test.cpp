@@ -510,6 +510,9 @@ const std::vector<Scenario> kScenarios{
     {"raid5_overlapping", "5", 4, {write_at(0, 4), write_at(2, 4), kWait}},
     {"raid5_two_stripes_in_turn", "5", 3, {write_at(0, 2), kWait, write_at(40, 2, true)}},
     {"raid5_across_stripes", "5", 3, {write_at(14, 4), kWait, kFlush}},
+    {"raid6_one_sector", "6", 4, {write_at(9, 1)}},
+    {"raid6_full_stripe", "6", 4, {write_at(16, 16)}},
+    {"raid6_across_stripes", "6", 5, {write_at(22, 4), kWait, kFlush}},
     {"raid10_two_pairs", "10", 4, {write_at(6, 4), kWait, kFlush}},
 };
 

@@ -49,7 +49,8 @@ SimNodeOptions ReplicationWorld::choose_node(const char* name, const char* peer,
         const char* level;
         std::uint32_t members;
     };
-    constexpr std::array shapes{Shape{"0", 1}, Shape{"0", 1}, Shape{"1", 2}, Shape{"5", 3}, Shape{"5", 5}};
+    constexpr std::array shapes{Shape{"0", 1}, Shape{"0", 1}, Shape{"1", 2}, Shape{"5", 3},
+                                Shape{"5", 5}, Shape{"6", 4}, Shape{"10", 4}};
     const Shape& shape = shapes[random_.below(shapes.size())];
     SimNodeOptions o{.name = name, .level = shape.level, .members = shape.members};
     o.volume_bytes = volume_bytes;

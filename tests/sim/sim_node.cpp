@@ -28,9 +28,9 @@ SimNode::SimNode(SimScheduler& scheduler, SimNetwork& network, Chronicle& chroni
     for (std::uint32_t i = 0; i < options_.shards; ++i) {
         executors_.push_back(&scheduler.add_executor(options_.name + std::to_string(i)));
     }
-    const std::uint64_t data_members = options_.level == "0"   ? options_.members
-                                       : options_.level == "1" ? 1
-                                                               : options_.members - 1;
+    const raid::LevelRow& row = *raid::find_level(options_.level);
+    const std::uint64_t data_members =
+        raid::Geometry{row.layout, options_.members, options_.strip_bytes / kSectorBytes, 0}.data_members();
     const std::uint64_t sectors = kReservedSectors + round_up(options_.data_bytes / data_members, 65536) / kSectorBytes;
     for (std::uint32_t i = 0; i < options_.members; ++i) {
         SimDiskOptions o{.name = options_.name + ".disk" + std::to_string(i), .sectors = SectorCount(sectors)};
@@ -115,7 +115,7 @@ void SimNode::plant(SeededRandom& dice) {
     SimDisk& disk = *disks_[dice.below(disks_.size())];
     const auto times = static_cast<std::uint32_t>(1 + dice.below(3));
     // With parity that is not resynced a lost member is lost data; a read that fails loses none.
-    const std::uint64_t kind = dice.below(options_.level == "5" && (unclean_ || degraded()) ? 3 : 5);
+    const std::uint64_t kind = dice.below(parity() && (unclean_ || degraded()) ? 3 : 5);
     chronicle_.fault(disk.name() + " refuses a " +
                      (kind < 3   ? "read"
                       : kind < 4 ? "write"

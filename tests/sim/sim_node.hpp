@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "raid/array.hpp"
+#include "raid/level_table.hpp"
 #include "replication/replicator.hpp"
 #include "tests/sim/history.hpp"
 #include "tests/support/sim_disk.hpp"
@@ -51,7 +52,7 @@ class SimNode {
     /// A member is, or may be, lost to the array.
     [[nodiscard]] bool degraded() const { return std::ranges::find(lost_, true) != lost_.end(); }
     /// After a crash its array would want force: parity may be half written where no member can say.
-    [[nodiscard]] bool must_not_crash() const { return options_.level == "5" && degraded(); }
+    [[nodiscard]] bool must_not_crash() const { return parity() && degraded(); }
     /// The machine loses power, or the daemon is killed. `host_drained`: the commands in flight have ended.
     void crash(Crash how, CachePolicy policy, const std::function<bool()>& host_drained);
     /// Stops in the ordinary way.
@@ -77,6 +78,7 @@ class SimNode {
     static constexpr const char* kVolume = "vol";
 
   private:
+    [[nodiscard]] bool parity() const { return raid::find_level(options_.level)->parities() > 0; }
     bool start_once(SeededRandom* trouble);
     [[nodiscard]] Result<void> open_array();
     Result<void> start_replicator();

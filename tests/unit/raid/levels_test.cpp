@@ -44,6 +44,20 @@ TEST(LevelLinear, single_takes_one_member_and_linear_all_of_each) {
     EXPECT_GT(bytes_of(linear.array->status().sectors), (2 + 4 + 6) * kMiB - 3 * 512 * kKiB);
 }
 
+TEST(LevelTable, an_array_wants_what_the_strictest_of_its_members_wants) {
+    for (const char* level : {"linear", "0", "1", "5", "6", "10"}) {
+        ArrayFixture f({.level = level, .members = 4});
+        f.options.alignment_sectors = 8;
+        f.add_disk(f.options.member_bytes);
+        std::swap(f.disks[2], f.disks[4]);
+        ASSERT_TRUE(f.create());
+        EXPECT_EQ(f.volume().limits().alignment_sectors, 8U) << level;
+        const auto data = f.pattern(200);
+        ASSERT_TRUE(f.write(8, data));
+        EXPECT_EQ(f.read(8, 200).data, data) << level;
+    }
+}
+
 TEST(Level6, two_bad_blocks_of_a_stripe_are_made_up_from_p_and_q) {
     // Of five members two hold parity; which ones differs from stripe to stripe.
     for (std::uint32_t a = 0; a < 5; ++a) {
