@@ -103,7 +103,7 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     for (const ColumnRange& r : superblock_.untrusted) {
         distrust_columns(r.first, r.end);
     }
-    accepts_.store(superblock_.accepted);
+    accepted_member_.store(superblock_.accepted ? lost_set() : 0);
     publish_status();
     start_resync(assembly.formatted);
     co_return Result<void>{};

@@ -70,8 +70,10 @@ class ArrayBody {
     [[nodiscard]] bool all_trusted() const { return untrusted_shards_.load(std::memory_order_acquire) == 0; }
     /// The members that are not in sync, as bits.
     [[nodiscard]] std::uint32_t lost_set() const { return lost_set_.load(std::memory_order_acquire); }
-    /// B5.
-    [[nodiscard]] bool accepts() const { return accepts_.load(std::memory_order_acquire); }
+    /// B5: that member as a bit, while it is missing, or 0.
+    [[nodiscard]] std::uint32_t accepted_member() const {
+        return accepted_member_.load(std::memory_order_acquire) & lost_set();
+    }
     [[nodiscard]] std::uint32_t lost_members() const { return static_cast<std::uint32_t>(std::popcount(lost_set())); }
     [[nodiscard]] bool one_group(Lba lba, Slice slice) const {
         const std::uint64_t group = geometry.group_sectors();
@@ -202,7 +204,7 @@ class ArrayBody {
     std::atomic<std::uint32_t> untrusted_shards_{0};
     std::atomic<std::uint64_t> untrusted_total_{0};
     std::atomic<std::uint32_t> lost_set_{0};
-    std::atomic<bool> accepts_{false};
+    std::atomic<std::uint32_t> accepted_member_{0};
     std::atomic<bool> unrecorded_{false};  ///< a member is failed in memory, not yet in the superblock
     std::atomic<bool> resyncing_{false};
     std::uint32_t walkers_ = 0;  ///< of the resync; home only

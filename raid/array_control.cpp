@@ -255,7 +255,7 @@ Task<Result<void>> ArrayBody::commit_seen(Superblock seen, bool clean) {
     next.clean = next.clean || clean;
     next.resync_cursor = seen.resync_cursor;
     next.untrusted = std::move(seen.untrusted);
-    next.accepted = accepts() && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
+    next.accepted = accepted_member() != 0 && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
     if (!next.clean || next == superblock_) {
         co_return Result<void>{};  // after a crash of an unclean array everything is resynced anyway
     }

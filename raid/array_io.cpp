@@ -105,7 +105,7 @@ void ArrayBody::distrust(Shard& shard, std::uint64_t first_column, std::uint64_t
     if (first_column >= end_column) {
         return;
     }
-    accepts_.store(false, std::memory_order_release);  // B5
+    accepted_member_.store(0, std::memory_order_release);  // B5
     const bool was_empty = shard.untrusted.empty();
     const std::uint64_t before = shard.untrusted.total();
     const std::uint64_t from = shard.local(first_column);

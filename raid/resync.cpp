@@ -67,7 +67,7 @@ Task<void> ArrayBody::run_resync(Shard& shard) {
         co_return;
     }
     if (walk_seen_) {
-        accepts_.store(false);  // what could not be made right stays unknown
+        accepted_member_.store(0);  // what could not be made right stays unknown
     }
     walking_ = walking_ && !walk_seen_;
     const Result<void> r = co_await checkpoint_resync();

@@ -71,8 +71,8 @@ std::uint32_t StripeImage::unknown(std::size_t block) const {
 std::uint32_t StripeImage::accepted(std::size_t block) const {
     const std::uint32_t p = 1U << array_.geometry.parity_member(stripe_, 0);
     const std::uint32_t gone = unknown(block) & ~parity_set_;
-    const bool missing = std::has_single_bit(gone) && (gone & array_.lost_set()) != 0;
-    return array_.accepts() && missing && (unknown(block) & p) == 0 ? gone | (parity_set_ & ~p) : 0;
+    const bool told = gone != 0 && gone == array_.accepted_member() && (unknown(block) & p) == 0;
+    return told ? gone | (parity_set_ & ~p) : 0;
 }
 
 std::uint32_t StripeImage::member_of(std::uint32_t slot) const {

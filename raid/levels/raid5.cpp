@@ -156,7 +156,7 @@ Task<Result<void>> parity_sync(ArrayBody& array, Shard& shard, StripeIndex strip
     if (array.read_only() || array.lost_members() >= array.geometry.parities()) {
         co_return fail(Errc::kReadOnly, "array " + array.name + " cannot be resynced without so many of its members");
     }
-    if (missing_data(array, stripe) != 0 && !array.accepts()) {
+    if (missing_data(array, stripe) != 0 && array.accepted_member() == 0) {
         co_return Result<void>{};  // what lay there cannot be known: untrusted as long as nobody writes it
     }
     detail::StripeImage image(array, stripe, 0, array.geometry.strip_sectors);
