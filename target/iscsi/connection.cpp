@@ -28,7 +28,7 @@ Connection::Connection(Environment& env, SessionHost& host, Session& session, co
       stream_(stream),
       receiver_(receiver),
       sender_(stream, *this, gate_, session.parameters, numbers.stat_sn),
-      window_(numbers.cmd_sn, limits.command_window),
+      window_(numbers.cmd_sn, numbers.window, limits.command_window),
       share_(host.memory()),
       text_(host, session,
             OwnLimits{limits.max_recv_data_segment_length, limits.max_burst_length, limits.first_burst_length,

@@ -8,6 +8,8 @@
 //   C2  Every command ends exactly once: answered, aborted, or dropped with the connection.
 //   C3  A task management response follows the end of every task that it affects; run() ends after every task.
 //   C4  A peer that breaks the protocol costs itself the connection, and nothing else.
+//   C5  While commands wait for memory, something else of the session holds some and its end serves them, or a turn of
+//       serve_waiting() is posted (task_memory.cpp).
 // Threads: the session's processor.
 #pragma once
 
@@ -24,6 +26,7 @@ namespace gemel::iscsi {
 struct FirstNumbers {
     std::uint32_t cmd_sn = 0;
     std::uint32_t stat_sn = 0;
+    std::uint32_t window = 1;  ///< commands that may come before the first answer: what the login promised
 };
 
 class Connection final : private SendSource {
@@ -115,7 +118,8 @@ class Connection final : private SendSource {
     // task_memory.cpp
     bool give_buffer(ScsiTask& task, std::size_t bytes);
     void give_first_buffer(ScsiTask& task);
-    [[nodiscard]] std::size_t unasked_bytes() const;
+    /// Whether nothing but `task` and those that wait holds memory of the session.
+    [[nodiscard]] bool only_waiting_hold(const ScsiTask& task) const;
     [[nodiscard]] bool may_take(const ScsiTask& task, std::size_t bytes) const;
     [[nodiscard]] std::size_t missing_memory(const ScsiTask& task) const;
     bool give_missing_memory(ScsiTask& task);

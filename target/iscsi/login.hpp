@@ -4,8 +4,7 @@
 //
 // Invariants:
 //   L1  A reply never carries more than 8192 bytes of text, or the initiator's declared MaxRecvDataSegmentLength if
-//   that
-//       is less; longer texts are continued with the C bit.
+//       that is less; longer texts are continued with the C bit.
 //   L2  Everything that identifies the login (ISID, TSIH, CID, initiator task tag) is fixed by the first request.
 //   L3  After a reply with a status other than success, or with full_feature, no further request is accepted.
 // Threads: one login at a time.

@@ -60,7 +60,7 @@ class Server::Impl final : public LoginPolicy, public SessionHost {
           memory_(config_.limits.data_memory) {
         ServerLimits& limits = config_.limits;
         CHECK(!processors_.empty() && limits.command_window >= 1 && limits.command_window <= TaskSet::kMostWindow);
-        // The first window, which is promised before anything is known of the session, fits into its share.
+        // However much room there is at times: the unasked data of a full window fits into half of the largest share.
         const std::size_t places = memory_.room(0) / 2 / pool_bytes(limits.first_burst_length);
         limits.command_window =
             std::max(1U, static_cast<std::uint32_t>(std::min<std::size_t>(places, limits.command_window)));
@@ -218,7 +218,11 @@ Task<Server::Impl::LoggedIn> Server::Impl::log_in(Stream& stream, Receiver& rece
         if (reply.full_feature) {
             in.session = co_await admit_session(machine, stream, reply);
         }
-        reply.header.numbers = {in.numbers.stat_sn++, in.numbers.cmd_sn, in.numbers.cmd_sn + limits.command_window - 1};
+        if (in.session) {
+            const std::uint32_t places = places_in(memory_.room(0), in.session->parameters);
+            in.numbers.window = std::clamp(places, 1U, limits.command_window);
+        }
+        reply.header.numbers = {in.numbers.stat_sn++, in.numbers.cmd_sn, in.numbers.cmd_sn + in.numbers.window - 1};
         const bool sent = (co_await send_reply(stream, reply)).has_value();
         if (reply.status() != LoginStatus::kSuccess) {
             note_login_failure(stream, reply);

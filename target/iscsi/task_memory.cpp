@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The part of a connection that gives commands their memory out of the session's share (memory_share.hpp).
 //
-// A command whose data must wait for memory waits only while something else of its session holds memory, whose end then
-// serves it: sessions never wait for one another. Otherwise it is answered BUSY. Data that comes unasked has to be put
-// somewhere: the window admits no more commands than half of the share's room holds data of, that room is kept for
-// them, and a command gets at least a buffer for its unasked data; the buffer of the whole follows before the first
-// R2T.
+// A command whose data must wait for memory waits only while something of its session that does not wait itself holds
+// memory, whose end then serves it. So neither sessions nor the commands of one wait for one another: where those that
+// wait hold all that the session has, the first takes what it wants, or is answered BUSY and leaves its own to the
+// next. Data that comes unasked has to be put somewhere: the window admits no more commands than half of the share's
+// room holds data of, that room is kept for them while others hold memory, and a command gets at least a buffer for its
+// unasked data; the buffer of the whole follows before the first R2T.
 #include "target/iscsi/connection.hpp"
 
 namespace gemel::iscsi {
@@ -40,25 +41,26 @@ void Connection::give_first_buffer(ScsiTask& task) {
         return;
     }
     const bool comes_unasked = inbound_.head.data_length > 0 || task.unsolicited_open;
-    if (!comes_unasked && share_.held() > 0) {
-        return;  // the whole follows
-    }
-    if (!comes_unasked || !give_buffer(task, std::min(task.out_wanted, parameters_.first_burst_length))) {
+    // Without any, the whole follows when it is its turn.
+    if (comes_unasked && !give_buffer(task, std::min(task.out_wanted, parameters_.first_burst_length))) {
         refuse_full(task);
     }
 }
 
-std::size_t Connection::unasked_bytes() const {
-    const bool unasked = parameters_.immediate_data || !parameters_.initial_r2t;
-    return unasked ? pool_bytes(parameters_.first_burst_length) : 0;
+bool Connection::only_waiting_hold(const ScsiTask& task) const {
+    std::size_t held = std::ranges::find(waiting_, &task) == waiting_.end() ? task.memory.bytes() : 0;
+    for (const ScsiTask* waiting : waiting_) {
+        held += waiting->memory.bytes();
+    }
+    return share_.held() == held;
 }
 
 bool Connection::may_take(const ScsiTask& task, std::size_t bytes) const {
-    if (share_.held() == task.memory.bytes()) {
-        return true;  // alone: whatever it wants
+    if (only_waiting_hold(task)) {
+        return true;  // nothing to wait for: whatever it wants
     }
     const std::size_t promised = window_.max_cmd_sn() - window_.exp_cmd_sn() + 1;
-    return pool_bytes(bytes) + promised * unasked_bytes() <= share_.room();
+    return pool_bytes(bytes) + promised * unasked_bytes(parameters_) <= share_.room();
 }
 
 std::size_t Connection::missing_memory(const ScsiTask& task) const {
@@ -94,11 +96,9 @@ bool Connection::has_memory(ScsiTask& task) {
         return true;
     }
     // Nothing overtakes one that waits, or large commands would never have their turn.
-    if (share_.held() == task.memory.bytes()) {
-        refuse_full(task);
-        finish(task);
-    } else {
-        waiting_.push_back(&task);
+    waiting_.push_back(&task);
+    if (only_waiting_hold(task)) {
+        memory_is_back();  // nothing else will say so
     }
     return false;
 }
@@ -115,7 +115,7 @@ void Connection::serve_waiting() {
     while (!waiting_.empty() && !closing_) {
         ScsiTask& task = *waiting_.front();
         const bool served = give_missing_memory(task);
-        if (!served && share_.held() > task.memory.bytes()) {
+        if (!served && !only_waiting_hold(task)) {
             break;
         }
         waiting_.erase(waiting_.begin());
@@ -133,9 +133,7 @@ void Connection::serve_waiting() {
 }
 
 void Connection::widen_window() {
-    const std::size_t bytes = unasked_bytes();
-    const std::size_t most = bytes == 0 ? TaskSet::kMostWindow : share_.room() / 2 / bytes;
-    window_.widen(static_cast<std::uint32_t>(std::min<std::size_t>(most, TaskSet::kMostWindow)));
+    window_.widen(places_in(share_.room(), parameters_));
 }
 
 }  // namespace gemel::iscsi

@@ -3,6 +3,17 @@
 
 namespace gemel::iscsi {
 
+std::size_t unasked_bytes(const SessionParameters& parameters) {
+    const bool unasked = parameters.immediate_data || !parameters.initial_r2t;
+    return unasked ? pool_bytes(parameters.first_burst_length) : 0;
+}
+
+std::uint32_t places_in(std::size_t room, const SessionParameters& parameters) {
+    const std::size_t bytes = unasked_bytes(parameters);
+    const std::size_t places = bytes == 0 ? TaskSet::kMostWindow : room / 2 / bytes;
+    return static_cast<std::uint32_t>(std::min<std::size_t>(places, TaskSet::kMostWindow));
+}
+
 CmdSnPosition CommandWindow::position(std::uint32_t cmd_sn) const {
     const bool before = serial_before(cmd_sn, exp_cmd_sn_);
     const bool after = serial_before(max_cmd_sn(), cmd_sn);

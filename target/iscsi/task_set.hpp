@@ -26,8 +26,11 @@ enum class CmdSnPosition : std::uint8_t {
 
 class CommandWindow {
   public:
-    CommandWindow(std::uint32_t first_cmd_sn, std::uint32_t size)
-        : exp_cmd_sn_(first_cmd_sn), max_cmd_sn_(first_cmd_sn + size - 1), size_(size) {}
+    /// REQUIRES: `first` of `size` commands, at least 1, may come before widen().
+    CommandWindow(std::uint32_t first_cmd_sn, std::uint32_t first, std::uint32_t size)
+        : exp_cmd_sn_(first_cmd_sn), max_cmd_sn_(first_cmd_sn + first - 1), size_(size) {
+        CHECK(first >= 1 && first <= size);
+    }
     [[nodiscard]] std::uint32_t exp_cmd_sn() const { return exp_cmd_sn_; }
     [[nodiscard]] std::uint32_t max_cmd_sn() const { return max_cmd_sn_; }
     [[nodiscard]] CmdSnPosition position(std::uint32_t cmd_sn) const;
@@ -106,5 +109,11 @@ class TaskSet {
     std::vector<HeldRequest> held_;  ///< by cmd_sn modulo kMostWindow; empty until something is early
     std::uint32_t immediate_ = 0;
 };
+
+/// What the data takes of the pool that a command may bring without being asked for it.
+std::size_t unasked_bytes(const SessionParameters& parameters);
+/// How many commands may be let come while a share has `room`: half of it is for their unasked data. At most
+/// TaskSet::kMostWindow.
+std::uint32_t places_in(std::size_t room, const SessionParameters& parameters);
 
 }  // namespace gemel::iscsi

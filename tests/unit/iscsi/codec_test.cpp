@@ -139,7 +139,7 @@ TEST(Digest, is_that_of_the_standards_examples) {
 
 TEST(CommandWindow, takes_numbers_inside_it_only_also_where_they_wrap) {
     for (const std::uint32_t first : {0U, 1U, 0x7fffffffU, 0x80000000U, 0xfffffff0U, 0xffffffffU}) {
-        CommandWindow w(first, 32);
+        CommandWindow w(first, 32, 32);
         EXPECT_EQ(w.position(first), CmdSnPosition::kNext);
         EXPECT_EQ(w.position(first + 1), CmdSnPosition::kEarly);
         EXPECT_EQ(w.position(first + 31), CmdSnPosition::kEarly);
@@ -150,7 +150,7 @@ TEST(CommandWindow, takes_numbers_inside_it_only_also_where_they_wrap) {
 }
 
 TEST(CommandWindow, closes_as_commands_are_taken_and_never_goes_back) {
-    CommandWindow w(0xfffffffe, 4);
+    CommandWindow w(0xfffffffe, 4, 4);
     std::uint32_t last = w.max_cmd_sn();
     for (int i = 0; i < 4; ++i) {
         w.advance();
