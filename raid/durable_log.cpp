@@ -357,7 +357,7 @@ Task<void> RingLog::write_batches() {
     }
 }
 
-/// Takes from the front what fits; a checkpoint's records may pass those that wait for space.
+/// Takes from the front what fits; a checkpoint's records may pass those of others that wait for space.
 bool RingLog::choose(Batch& batch) {
     std::uint64_t bytes = 0;
     bool blocked = false;
@@ -367,8 +367,14 @@ bool RingLog::choose(Batch& batch) {
         if (pages_for(with) > kMaxBatchPages) {
             break;
         }
-        blocked = blocked || !fits(p->client, pages_for(with));
-        if (blocked && (privileged_ != p->client || !fits(p->client, pages_for(with)))) {
+        const bool privileged = privileged_ == p->client;
+        if (!fits(p->client, pages_for(with))) {
+            if (privileged) {
+                break;  // its own later records must not pass it
+            }
+            blocked = true;
+        }
+        if (blocked && !privileged) {
             ++at;
             continue;
         }

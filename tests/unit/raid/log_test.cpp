@@ -4,6 +4,8 @@
 
 #include <bit>
 
+#include "gemel/sync.hpp"
+#include "raid/durable_log.hpp"
 #include "raid/level_table.hpp"
 #include "raid/log_page.hpp"
 #include "tests/unit/raid/array_fixture.hpp"
@@ -284,6 +286,49 @@ TEST_F(LogOnArray, a_full_log_asks_for_checkpoints_and_goes_on) {
     EXPECT_EQ(recovered(f).back(), std::string(3000, 'a'));
 }
 
+/// Fills the log up to one page, appends a record of two pages and then one of one, and only then makes room.
+Task<Result<void>> checkpoint_with_two_records(ArrayFixture* f, std::vector<std::uint64_t>* positions) {
+    if (!positions->empty()) {
+        co_return Result<void>{};
+    }
+    positions->resize(2);
+    auto& log = dynamic_cast<RingLog&>(f->array->log());
+    std::uint64_t last = 0;
+    while (log.used_pages() + 5 < log.pages()) {  // RL3: kSparePages and one more
+        CO_TRY(last, co_await log.append(kClient, std::vector<std::byte>(3000)));
+    }
+    const auto put = [](RingLog& to, std::size_t bytes, std::uint64_t& position) -> Task<Result<void>> {
+        CO_TRY(position, co_await to.append(kClient, std::vector<std::byte>(bytes)));
+        co_return Result<void>{};
+    };
+    Gate gate;
+    const auto start = [](Task<Result<void>> task) -> Task<void> { static_cast<void>(co_await std::move(task)); };
+    gate.spawn(start(put(log, 6000, (*positions)[0])));
+    co_await sleep_for(f->scheduler, std::chrono::milliseconds(1));
+    gate.spawn(start(put(log, 100, (*positions)[1])));
+    co_await sleep_for(f->scheduler, std::chrono::milliseconds(100));
+    log.drop_before(kClient, last);
+    co_await gate.close();
+    co_return Result<void>{};
+}
+
+TEST_F(LogOnArray, records_of_the_client_whose_checkpoint_runs_stay_in_their_order) {
+    ArrayFixture f;
+    ASSERT_TRUE(f.create());
+    std::vector<std::uint64_t> positions;
+    f.array->log().set_checkpoint(kClient, *f.caller,
+                                  [&f, &positions] { return checkpoint_with_two_records(&f, &positions); });
+    ASSERT_TRUE(append(f, "keeps the others in the log"));
+    for (int i = 0; i < 300 && (positions.empty() || std::ranges::count(positions, 0U) > 0); ++i) {
+        const auto position = append(f, std::string(3000, 'a'), kOther);
+        ASSERT_TRUE(position);
+        f.array->log().drop_before(kOther, *position + 1);
+    }
+    ASSERT_EQ(positions.size(), 2U);
+    EXPECT_GT(positions[0], 0U);
+    EXPECT_GT(positions[1], positions[0]) << "a smaller record passed one that did not fit";
+}
+
 TEST_F(LogOnArray, a_full_log_without_checkpoints_says_so_in_bounded_time) {
     ArrayFixture f;
     ASSERT_TRUE(f.create());
@@ -360,6 +405,7 @@ TEST_F(LogOnArray, a_page_that_may_be_behind_unreadable_sectors_is_not_taken_as_
 }
 
 TEST_F(LogOnArray, a_record_that_was_found_on_one_member_outlives_it) {
+    int found_two = 0;
     for (std::uint32_t gone = 0; gone < 3; ++gone) {
         ArrayFixture f({.seed = 11 + gone, .level = "5", .members = 3});
         ASSERT_TRUE(f.create());
@@ -368,21 +414,26 @@ TEST_F(LogOnArray, a_record_that_was_found_on_one_member_outlives_it) {
         ASSERT_TRUE(append(f, "two"));
         f.crash(/*power=*/true);
         // The batch of "two" as if it had been in flight: only member `gone` has it, if it took part.
+        bool held = false;
         for (std::uint32_t m = 0; m < 3; ++m) {
             const auto image = f.disks[m]->snapshot();
             const auto at = as_text(image).find("two");
+            held = held || (m == gone && at != std::string_view::npos);
             if (m != gone && at != std::string_view::npos) {
                 f.disks[m]->rot(Lba(at / kSectorBytes));
             }
         }
         ASSERT_TRUE(f.reopen());
         const auto found = recovered(f);
+        EXPECT_EQ(found, held ? (std::vector<std::string>{"one", "two"}) : std::vector<std::string>{"one"});
+        found_two += held ? 1 : 0;
         ASSERT_TRUE(f.stop());
         ArrayConfig c = f.config();
         c.members[gone].device = nullptr;
         ASSERT_TRUE(f.open(c));
-        EXPECT_EQ(recovered(f), found);
+        EXPECT_EQ(recovered(f), found) << "it was on member " << gone << " only";
     }
+    EXPECT_EQ(found_two, 2) << "a batch is on two members of three";
 }
 
 TEST_F(LogOnArray, the_other_copy_serves_for_pages_that_cannot_be_read) {
