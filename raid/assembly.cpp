@@ -73,16 +73,31 @@ bool held_older(const MemberReading& r) {
     return (r.kind == Kind::kUnread || r.kind == Kind::kDamaged) && r.superblock.epoch > 0;
 }
 
-/// R6: the others must not have missed what a member did of which only one slot can be read. At its epoch they have
-/// not, if they are more than the level could have done without since.
-Result<void> refuse_behind(const Superblock& winner, const std::vector<MemberReading>& readings,
-                           const ArrayConfig& config) {
+/// The members that were found are more than the level could have done without: what took effect is on one of them.
+bool found_have_all(const Superblock& winner, const std::vector<MemberReading>& readings) {
     std::uint32_t gone = 0;  // if all that were found had failed since
     for (std::size_t i = 0; i < readings.size(); ++i) {
         gone |= readings[i].kind == Kind::kFound || winner.members[i].failed ? 1U << i : 0;
     }
-    const auto members = static_cast<std::uint32_t>(winner.members.size());
-    const std::uint64_t known = winner.epoch + (find_level(winner.level)->tolerates(gone, members) ? 0 : 1);
+    return !find_level(winner.level)->tolerates(gone, static_cast<std::uint32_t>(winner.members.size()));
+}
+
+/// R6: a member of which one slot can be read is in sync, whatever the other one says.
+bool in_sync_by_other_slot(const Superblock& winner, const std::vector<MemberReading>& readings, std::size_t place) {
+    const MemberReading& r = readings[place];
+    const Superblock& mine = r.superblock;
+    const MemberRecord& record = winner.members[place];
+    return r.kind == Kind::kDamaged && held_older(r) && mine.array_uuid == winner.array_uuid &&
+           mine.member_index == place && mine.members.size() == winner.members.size() &&
+           mine.member_uuid() == record.uuid && !record.failed && mine.epoch <= winner.epoch &&
+           found_have_all(winner, readings);
+}
+
+/// R6: the others must not have missed what a member did of which only one slot can be read. At its epoch they have
+/// not, if they are more than the level could have done without since.
+Result<void> refuse_behind(const Superblock& winner, const std::vector<MemberReading>& readings,
+                           const ArrayConfig& config) {
+    const std::uint64_t known = winner.epoch + (found_have_all(winner, readings) ? 1 : 0);
     for (std::size_t i = 0; i < readings.size() && !config.force; ++i) {
         const Superblock& other = readings[i].superblock;
         if (held_older(readings[i]) && other.array_uuid == winner.array_uuid && other.epoch >= known) {
@@ -165,8 +180,10 @@ Result<MemberState> judge(std::size_t place, const MemberReading& reading, const
 }
 
 /// R4 and R5 for all.
-Result<void> admit(Assembly& out, const ArrayConfig& config, const LevelRow& level) {
+Result<void> admit(Assembly& out, const std::vector<MemberReading>& readings, const ArrayConfig& config,
+                   const LevelRow& level) {
     std::string lost;
+    std::string causes;
     std::uint32_t gone = 0;
     bool unknown = false;
     for (std::size_t i = 0; i < out.states.size(); ++i) {
@@ -175,10 +192,12 @@ Result<void> admit(Assembly& out, const ArrayConfig& config, const LevelRow& lev
             unknown = unknown || !out.winner.members[i].failed;
             lost += (lost.empty() ? "" : ", ") + std::to_string(i) + " (" + config.members[i].name + ", " +
                     std::string(member_state_name(out.states[i])) + ")";
+            causes += readings[i].why.empty() ? "" : "; member " + std::to_string(i) + ": " + readings[i].why;
         }
     }
     if (!level.tolerates(gone, static_cast<std::uint32_t>(out.states.size()))) {
-        return fail(Errc::kDeviceGone, "array " + config.name + " cannot start: too many members are missing: " + lost);
+        return fail(Errc::kDeviceGone, "array " + config.name + " cannot start: too many members are missing: " + lost +
+                                           causes + ". Bring the devices back, or repair them, and start again");
     }
     out.unclean = !out.winner.clean;
     out.resync_unfinished = level.redundant && out.winner.resync_cursor < geometry_of(out.winner).columns();
@@ -293,7 +312,14 @@ Result<Assembly> assemble(const std::vector<MemberReading>& readings, const Arra
         }
     }
     for (std::size_t i = 0; i < readings.size(); ++i) {
-        TRY(const MemberState state, judge(i, readings[i], config, out));
+        MemberState state = MemberState::kInSync;
+        if (in_sync_by_other_slot(*winner, readings, i)) {
+            out.findings.push_back({Severity::kWarning, "member-superblock-damaged", subject_of(config, i),
+                                    readings[i].why + "; the other members have missed nothing, so it is used",
+                                    "check the device: it has bad sectors"});
+        } else {
+            TRY(state, judge(i, readings[i], config, out));
+        }
         out.states.push_back(state);
         out.slots.push_back(readings[i].slot);
         const AreaRecord& last = out.winner.areas.back();
@@ -302,7 +328,7 @@ Result<Assembly> assemble(const std::vector<MemberReading>& readings, const Arra
             return fail(Errc::kCorrupt, subject_of(config, i) + " is smaller than its superblock says");
         }
     }
-    TRY_VOID(admit(out, config, *find_level(out.winner.level)));
+    TRY_VOID(admit(out, readings, config, *find_level(out.winner.level)));
     compare_with_config(out, config);
     return out;
 }

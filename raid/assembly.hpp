@@ -11,7 +11,8 @@
 //       one member it holds until that resync ends or the next unclean stop.
 //   R6  A slot that can be read but does not hold a superblock was torn by a crash: the other one counts. A slot that
 //       cannot be read may be the newest one: the member counts as missing. If the others may have missed what it
-//       says (epoch of its other slot above the winner's, or the same and the others few): kNeedsForce.
+//       says (epoch of its other slot above the winner's, or the same and the others few): kNeedsForce. A bad sector
+//       in a slot does no harm where they can have missed nothing, as the level could not have gone on without them.
 // Threads: any executor.
 #pragma once
 

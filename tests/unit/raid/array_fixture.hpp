@@ -3,6 +3,8 @@
 // Threads: the simulator's one.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <memory>
 #include <string>
 #include <vector>
@@ -156,5 +158,24 @@ class ArrayFixture {
     std::vector<std::unique_ptr<sim::SimDisk>> disks;
     std::unique_ptr<Array> array;
 };
+
+/// All that lies on the members.
+inline std::vector<std::vector<std::byte>> contents(const ArrayFixture& f) {
+    std::vector<std::vector<std::byte>> out;
+    for (const auto& disk : f.disks) {
+        out.push_back(disk->snapshot());
+    }
+    return out;
+}
+
+/// Opening fails with `code`, says `text`, and changes nothing.
+inline void expect_refused(ArrayFixture& f, ArrayConfig config, Errc code, const std::string& text) {
+    const auto before = contents(f);
+    const auto r = f.open(std::move(config));
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, code) << r.error().message;
+    EXPECT_NE(r.error().message.find(text), std::string::npos) << r.error().message;
+    EXPECT_EQ(contents(f), before) << "a refused start changed a member";
+}
 
 }  // namespace gemel::raid::testing

@@ -11,25 +11,9 @@ namespace gemel::raid {
 namespace {
 
 using testing::ArrayFixture;
+using testing::contents;
+using testing::expect_refused;
 using testing::FixtureOptions;
-
-std::vector<std::vector<std::byte>> contents(const ArrayFixture& f) {
-    std::vector<std::vector<std::byte>> out;
-    for (const auto& disk : f.disks) {
-        out.push_back(disk->snapshot());
-    }
-    return out;
-}
-
-/// Opening fails with `code`, says `text`, and changes nothing.
-void expect_refused(ArrayFixture& f, ArrayConfig config, Errc code, const std::string& text) {
-    const auto before = contents(f);
-    const auto r = f.open(std::move(config));
-    ASSERT_FALSE(r);
-    EXPECT_EQ(r.error().code, code) << r.error().message;
-    EXPECT_NE(r.error().message.find(text), std::string::npos) << r.error().message;
-    EXPECT_EQ(contents(f), before) << "a refused start changed a member";
-}
 
 ArrayConfig creating(ArrayFixture& f) {
     ArrayConfig c = f.config();
@@ -110,136 +94,6 @@ TEST(ArrayOpen, foreign_swapped_and_doubled_members_are_refused) {
     c = f.config();
     c.members.pop_back();
     expect_refused(f, c, Errc::kInvalidArgument, "names 3");
-}
-
-void damage_superblock(sim::SimDisk& disk, bool both) {
-    const auto sectors = disk.limits().sectors;
-    const auto image = disk.snapshot();
-    for (const std::uint64_t slot : {0U, 1U}) {
-        const Lba lba = superblock_slot(sectors, slot);
-        const auto sb = decode_superblock(std::span(image).subspan(byte_offset(lba)).first<kSuperblockBytes>());
-        if (both || (sb && sb->epoch % 2 == slot)) {
-            disk.rot(lba + 3);
-        }
-        if (!both) {
-            break;
-        }
-    }
-}
-
-TEST(ArrayOpen, one_damaged_slot_does_no_harm_and_two_make_a_missing_member) {
-    ArrayFixture f;
-    ASSERT_TRUE(f.create());
-    f.settle();
-    ASSERT_TRUE(f.stop());
-    damage_superblock(*f.disks[1], /*both=*/false);
-    ASSERT_TRUE(f.reopen());
-    EXPECT_EQ(f.array->status().state, ArrayState::kOptimal);
-    ASSERT_TRUE(f.stop());
-    damage_superblock(*f.disks[1], /*both=*/true);
-    ASSERT_TRUE(f.reopen());
-    EXPECT_EQ(f.array->status().state, ArrayState::kDegraded);
-    EXPECT_EQ(f.array->status().members[1].state, MemberState::kMissing);
-    EXPECT_TRUE(f.environment.events().has("member-superblock-damaged"));
-}
-
-/// The slot of the newest superblock on the disk, and its epoch.
-std::pair<std::uint64_t, std::uint64_t> newest_slot(const sim::SimDisk& disk) {
-    std::pair<std::uint64_t, std::uint64_t> out{0, 0};
-    const auto image = disk.snapshot();
-    for (std::uint64_t slot = 0; slot < 2; ++slot) {
-        const Lba lba = superblock_slot(disk.limits().sectors, slot);
-        const auto sb = decode_superblock(std::span(image).subspan(byte_offset(lba)).first<kSuperblockBytes>());
-        out = sb && sb->epoch > out.second ? std::pair(slot, sb->epoch) : out;
-    }
-    return out;
-}
-
-enum class SlotFault : std::uint8_t { kIo, kMedium };
-
-void hide_newest_slot(sim::SimDisk& disk, SlotFault fault) {
-    const std::uint64_t slot = newest_slot(disk).first;
-    if (fault == SlotFault::kIo) {
-        disk.fail_next_reads(2, static_cast<std::uint32_t>(slot));
-    } else {
-        disk.damage(superblock_slot(disk.limits().sectors, slot), SectorCount(1));
-    }
-}
-
-TEST(ArrayOpen, a_read_of_a_superblock_that_fails_once_is_tried_again) {
-    ArrayFixture f;
-    ASSERT_TRUE(f.create());
-    f.settle();
-    ASSERT_TRUE(f.stop());
-    f.disks[0]->fail_next_reads(1);
-    f.disks[1]->fail_next_reads(1, 1);
-    ASSERT_TRUE(f.reopen());
-    EXPECT_EQ(f.array->status().state, ArrayState::kOptimal);
-}
-
-TEST(ArrayOpen, a_member_whose_newest_superblock_cannot_be_read_is_missing_until_it_can) {
-    for (const SlotFault fault : {SlotFault::kIo, SlotFault::kMedium}) {
-        ArrayFixture f;
-        ASSERT_TRUE(f.create());
-        f.settle();
-        ASSERT_TRUE(f.stop());
-        hide_newest_slot(*f.disks[1], fault);
-        ASSERT_TRUE(f.reopen());
-        EXPECT_EQ(f.array->status().members[1].state, MemberState::kMissing);
-        ASSERT_TRUE(f.stop());
-        ASSERT_TRUE(f.reopen());
-        EXPECT_EQ(f.array->status().state, fault == SlotFault::kIo ? ArrayState::kOptimal : ArrayState::kDegraded);
-    }
-}
-
-TEST(ArrayOpen, a_leg_that_missed_writes_does_not_win_while_the_other_superblock_cannot_be_read) {
-    for (const SlotFault fault : {SlotFault::kIo, SlotFault::kMedium}) {
-        for (const bool clean : {false, true}) {
-            ArrayFixture f({.level = "1", .members = 2});
-            ASSERT_TRUE(f.create());
-            f.settle();
-            ASSERT_TRUE(clean || f.write(0, f.pattern(8)));
-            f.disks[0]->die();
-            if (clean) {
-                ASSERT_TRUE(f.scheduler.run(*f.caller, f.array->log().append(kLogClientPair | 1U, f.pattern(1))));
-            } else {
-                ASSERT_TRUE(f.write(0, f.pattern(8)));
-            }
-            f.crash(/*power=*/false);
-            hide_newest_slot(*f.disks[1], fault);
-            expect_refused(f, f.config(), Errc::kNeedsForce, "disk1");
-        }
-    }
-}
-
-TEST(ArrayOpen, the_only_member_is_not_taken_as_it_was_before) {
-    for (const SlotFault fault : {SlotFault::kIo, SlotFault::kMedium}) {
-        ArrayFixture f({.level = "0", .members = 1, .volumes = {{"vol", 256 * kKiB}}});
-        ASSERT_TRUE(f.create());
-        ASSERT_TRUE(f.scheduler.run(*f.caller, f.array->resize("vol", sectors_of(512 * kKiB))));
-        ASSERT_TRUE(f.stop());
-        hide_newest_slot(*f.disks[0], fault);
-        expect_refused(f, f.config(), Errc::kIo, "newest superblock");
-        if (fault == SlotFault::kIo) {
-            ASSERT_TRUE(f.reopen());
-            EXPECT_EQ(f.volume().limits().sectors, sectors_of(512 * kKiB));
-        }
-    }
-}
-
-TEST(ArrayOpen, a_superblock_of_a_newer_program_does_not_yield_to_the_one_before) {
-    ArrayFixture f({.level = "0", .members = 1});
-    ASSERT_TRUE(f.create());
-    ASSERT_TRUE(f.stop());
-    sim::SimDisk& disk = *f.disks[0];
-    const Lba lba = superblock_slot(disk.limits().sectors, newest_slot(disk).first);
-    const Buffer buffer = *f.environment.pool().allocate(kSuperblockBytes);
-    const Slice slice = buffer.slice(kSuperblockBytes, lba);
-    ASSERT_TRUE(f.scheduler.run(*f.caller, disk.read(lba, slice)));
-    store_le<std::uint32_t>(slice.data().data() + 8, kSuperblockVersion + 1);
-    store_le(slice.data().data() + kSuperblockBytes - 4, crc32c(slice.data().first(kSuperblockBytes - 4)));
-    ASSERT_TRUE(f.scheduler.run(*f.caller, disk.write(lba, slice, {.fua = true})));
-    expect_refused(f, f.config(), Errc::kUnsupported, "version 2");
 }
 
 TEST(ArrayOpen, a_member_that_was_away_unwritten_comes_back_and_a_stale_one_does_not) {
