@@ -521,17 +521,18 @@ Task<Result<void>> Mirror::complete_resize(const std::string& body) {
 
 /// The secondary's second phase, asked for until it is answered.
 Task<Result<void>> Mirror::commit_resize(SectorCount sectors) {
+    bool taken = false;  // the handshake was first
     {
         const Mutex::Guard guard = co_await transition_.lock();
         const Superblock& s = meta_.superblock();
-        if (s.sectors == sectors.value && s.pending_sectors == 0 && !meta_.uncertain()) {
-            co_return Result<void>{};  // the handshake was first
-        }
-        if (s.pending_sectors != sectors.value) {
+        taken = s.sectors == sectors.value && s.pending_sectors == 0 && !meta_.uncertain();
+        if (!taken && s.pending_sectors != sectors.value) {
             co_return fail(Errc::kRefused, "this size was not prepared");
         }
     }
-    CO_TRY_VOID(co_await take_size(sectors));
+    if (!taken) {
+        CO_TRY_VOID(co_await take_size(sectors));
+    }
     if (sectors < device_.limits().sectors) {
         CO_TRY_VOID(co_await store_.resize(info_.name, sectors));
     }

@@ -376,6 +376,25 @@ TEST(Pair, AResizeIsASuccessOnlyWhenTheSecondaryHasItDurably) {
     }
 }
 
+TEST(Pair, AShrinkThatTheHandshakeCompletesGivesTheSpaceBackOnBothSides) {
+    PairWorld w;
+    w.pair_up();
+    w.run_for(3s);
+    std::optional<Result<void>> result;
+    const auto resize = [](PairWorld& world, std::optional<Result<void>>& out) -> Task<void> {
+        out = co_await world.alpha.node->resize("vol", SectorCount(4096), true);
+    };
+    w.scheduler.start(w.alpha.home, resize(w, result));
+    ASSERT_TRUE(w.scheduler.run_until([&] { return w.status(w.alpha).sectors == 4096; }));
+    w.network.reset_connections("alpha", "beta");  // the commit is lost
+    ASSERT_TRUE(w.until([&] { return result.has_value(); }));
+    EXPECT_TRUE(*result);
+    ASSERT_TRUE(w.until_mirrored());
+    EXPECT_EQ(w.status(w.beta).sectors, 4096U);
+    EXPECT_EQ(w.alpha.store.find("vol")->limits().sectors.value, 4096U);
+    EXPECT_EQ(w.beta.store.find("vol")->limits().sectors.value, 4096U);
+}
+
 TEST(Pair, ADamagedPayloadIsSentAgainAndADamagedHeaderEndsOnlyTheConnection) {
     for (const std::uint64_t at : {std::uint64_t{40}, std::uint64_t{5000}}) {
         PairWorld w;
