@@ -8,8 +8,7 @@
 //   LK3 One session at a time: a new connection of the same peer ends the old one first.
 //   LK4 Before the handshake a connection costs at most one header and kMaxHelloBody bytes, and kHandshakeTimeout.
 //   LK5 A peer is read only while fewer than kMaxControlQueued frames of the link's own wait for it to read them, and
-//   is
-//       given up when it reads none of those for `dead_after`.
+//       is given up when it reads none of those for `dead_after`.
 // Threads: the executor `home` of its node.
 #pragma once
 
