@@ -7,8 +7,8 @@
 //   LK2 Pings go ahead of data between frames and do not depend on data being sent or read (NS-6).
 //   LK3 One session at a time: a new connection of the same peer ends the old one first.
 //   LK4 Before the handshake a connection costs at most one header and kMaxHelloBody bytes, and kHandshakeTimeout.
-//   LK5 A peer is read only while fewer than kMaxControlQueued frames of the link's own wait for it to read them, and
-//       is given up when it reads none of those for `dead_after`.
+//   LK5 A peer is read only while fewer than kMaxControlQueued frames that the link owns (answers, states, queries; not
+//       data) wait for it to read them, and is given up when it reads none of those for `dead_after`.
 // Threads: the executor `home` of its node.
 #pragma once
 
