@@ -90,6 +90,9 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     }
     next.accepted = accept && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
     next.clean = true;  // no write of this assembly is under way; what older ones left is above the cursor
+    if (assembly.forced && level.parities() > 0) {
+        mark_missing(next);  // parity is taken as right without them, so it need not be right with them
+    }
     CO_TRY_VOID(co_await commit(next));
     if (assembly.forced) {
         event(Severity::kWarning, "array-forced", "array " + name,

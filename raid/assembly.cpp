@@ -242,9 +242,6 @@ void compare_with_config(Assembly& out, const ArrayConfig& config) {
     }
 }
 
-}  // namespace
-
-namespace {
 std::string all_levels() {
     std::string out;
     for (const LevelRow& row : kLevelTable) {
@@ -252,6 +249,7 @@ std::string all_levels() {
     }
     return out;
 }
+
 }  // namespace
 
 std::optional<std::string> why_invalid(const ArrayConfig& config) {

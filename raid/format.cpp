@@ -134,6 +134,9 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
     // Only the edges of the members are known to be zero: redundancy is made right once, in the background. A parity
     // strip is written only where it differs, so that sparse members stay sparse.
     sb.resync_cursor = level.redundant ? 0 : g.columns();
+    if (auto why = why_invalid(sb)) {  // a device that claims more than addresses can say, a name with a zero byte
+        return fail(Errc::kInvalidArgument, "array " + config.name + " cannot be formatted: " + *why);
+    }
     for (const VolumeSpec& spec : config.volumes) {
         TRY_VOID(add_volume(sb, spec, g.sectors(), random));
     }

@@ -159,6 +159,9 @@ Task<Result<void>> parity_sync(ArrayBody& array, Shard& shard, StripeIndex strip
     if (missing_data(array, stripe) != 0 && array.accepted_member() == 0) {
         co_return Result<void>{};  // what lay there cannot be known: untrusted as long as nobody writes it
     }
+    if (lost != 0) {
+        CO_TRY_VOID(co_await array.record_missing());  // they miss the parity written here
+    }
     detail::StripeImage image(array, stripe, 0, array.geometry.strip_sectors);
     CO_TRY_VOID(co_await image.load());
     if (array.lost_set() != lost) {

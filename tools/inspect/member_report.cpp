@@ -73,7 +73,7 @@ LogReport read_log(MemberImage& image, const Superblock& superblock, LogPages& p
     const raid::AreaRecord& area = superblock.area(AreaKind::kLog);
     LogReport report;
     report.pages = area.sectors.value / kSectorsPerBlock;
-    const std::uint64_t begin = area.lba.value * kSectorBytes;
+    const std::uint64_t begin = (area.lba.value + superblock.area_shift(superblock.member_index)) * kSectorBytes;
     std::vector<std::byte> piece;
     for (std::uint64_t slot = 0; slot < report.pages;) {
         const std::uint64_t offset = begin + slot * kLogPageBytes;
@@ -160,6 +160,9 @@ void note_problems(Report& report) {
         const Superblock& array = superblock_of(report.members[*report.newest]);
         if (mine.array_uuid != array.array_uuid) {
             say(m.name + ": belongs to another array, '" + mine.array_name + "'");
+        } else if (mine.members.size() != array.members.size()) {
+            say(m.name + ": says that the array has " + std::to_string(mine.members.size()) + " members, not " +
+                std::to_string(array.members.size()));
         } else if (mine.epoch < array.epoch && array.members[mine.member_index].failed) {
             say(m.name + ": is stale: the array went on without it at epoch " + std::to_string(mine.epoch));
         } else if (mine.member_uuid() != array.members[mine.member_index].uuid) {

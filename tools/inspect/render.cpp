@@ -74,14 +74,18 @@ void add_array(std::string& out, const Superblock& sb) {
     fmt::format_to(to, "\narray '{}' {}: {}, strips of {}, epoch {}, {}\n", sb.array_name, sb.array_uuid.text(),
                    level_name(sb.level), format_size(sb.strip_bytes), sb.epoch, sb.clean ? "clean" : "unclean");
     fmt::format_to(to, "  incarnation {}, before {}\n", sb.incarnation.text(), sb.previous_incarnation.text());
+    if (sb.accepted) {
+        fmt::format_to(to,
+                       "  started by force: where redundancy is not right P tells what lay on the missing member\n");
+    }
     fmt::format_to(to, "  redundancy is right below sector {} of {}, but for {} ranges\n", sb.resync_cursor,
-                   sb.member_sectors, sb.untrusted.size());
+                   raid::geometry_of(sb).columns(), sb.untrusted.size());
     for (const raid::ColumnRange& r : sb.untrusted) {
         fmt::format_to(to, "    sectors {} to {}\n", r.first, r.end);
     }
     for (std::size_t i = 0; i < sb.members.size(); ++i) {
-        fmt::format_to(to, "  member {}: {}, {}\n", i, sb.members[i].uuid.text(),
-                       sb.members[i].failed ? "failed" : "in sync");
+        fmt::format_to(to, "  member {}: {}, {} of data, {}\n", i, sb.members[i].uuid.text(),
+                       format_size(bytes_of(sb.members[i].sectors)), sb.members[i].failed ? "failed" : "in sync");
     }
     for (const raid::AreaRecord& area : sb.areas) {
         fmt::format_to(to, "  area {}: sector {}, {}, version {}\n", area_name(area.kind), area.lba.value,
@@ -109,7 +113,7 @@ void add_log(std::string& out, const LogSummary& log) {
 json::object json_of(const Superblock& sb) {
     json::array members;
     for (const raid::MemberRecord& m : sb.members) {
-        members.push_back(json::object{{"uuid", m.uuid.text()}, {"failed", m.failed}});
+        members.push_back(json::object{{"uuid", m.uuid.text()}, {"failed", m.failed}, {"sectors", m.sectors.value}});
     }
     json::array areas;
     for (const raid::AreaRecord& a : sb.areas) {
@@ -141,6 +145,7 @@ json::object json_of(const Superblock& sb) {
             {"incarnation", sb.incarnation.text()},
             {"previous_incarnation", sb.previous_incarnation.text()},
             {"clean", sb.clean},
+            {"accepted", sb.accepted},
             {"member_sectors", sb.member_sectors},
             {"resync_cursor", sb.resync_cursor},
             {"untrusted", std::move(untrusted)},

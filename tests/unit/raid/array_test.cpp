@@ -36,6 +36,12 @@ TEST(ArrayOpen, wrong_configs_are_refused) {
     c.members[2] = c.members[0];
     expect_refused(f, c, Errc::kInvalidArgument, "same device");
     c = creating(f);
+    c.name = std::string("r\0d", 3);
+    expect_refused(f, c, Errc::kInvalidArgument, "array name");
+    c = creating(f);
+    c.volumes = {{std::string("v\0l", 3), 0}};
+    expect_refused(f, c, Errc::kInvalidArgument, "volume name");
+    c = creating(f);
     c.volumes = {{"a", 1ULL << 40U}};
     expect_refused(f, c, Errc::kNoSpace, "free");
     expect_refused(f, f.config(), Errc::kNotFound, "create = true");
@@ -176,6 +182,26 @@ TEST(ArrayOpen, a_degraded_start_after_an_unclean_stop_needs_force) {
     ASSERT_TRUE(f.open(c));
     EXPECT_FALSE(f.array->status().clean_start);
     EXPECT_TRUE(f.environment.events().has("array-forced"));
+}
+
+/// Whatever a write that was cut short left on it: the others' parity was taken as right without it.
+TEST(ArrayOpen, a_member_that_a_forced_start_did_without_is_stale_also_if_nothing_was_written) {
+    for (const std::string level : {"5", "6"}) {
+        SCOPED_TRACE(level);
+        ArrayFixture f({.level = level});
+        ASSERT_TRUE(f.create());
+        f.settle();
+        ASSERT_TRUE(f.write(0, f.pattern(64)));
+        f.crash(/*power=*/false);
+        ArrayConfig c = f.config();
+        c.force = true;
+        c.members[0].device = nullptr;
+        ASSERT_TRUE(f.open(c));
+        f.settle();
+        ASSERT_TRUE(f.stop());
+        ASSERT_TRUE(f.reopen());
+        EXPECT_EQ(f.array->status().members[0].state, MemberState::kStale);
+    }
 }
 
 TEST(ArrayOpen, an_idle_array_is_clean_after_a_kill) {

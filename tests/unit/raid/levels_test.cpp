@@ -184,5 +184,34 @@ TEST(Level6, a_member_lost_during_that_resync_costs_only_what_is_not_resynced) {
     EXPECT_GT(good, after.status.size() / 3);
 }
 
+/// Parity that a member missed is not right with what lies on it.
+TEST(Level6, a_member_that_was_away_while_parity_was_made_right_is_stale) {
+    ArrayFixture f({.level = "6", .members = 5});
+    ASSERT_TRUE(f.create());
+    f.settle();
+    ASSERT_TRUE(f.write(0, f.pattern(96)));
+    for (const std::size_t m :
+         {1U, 2U, 3U}) {  // the data members of the first stripe: nothing tells their second block
+        f.disks[m]->damage(Lba(8), SectorCount(8));
+    }
+    ASSERT_TRUE(f.write(8, f.pattern(8)));
+    for (auto& disk : f.disks) {
+        disk->heal();
+    }
+    ASSERT_TRUE(f.stop());
+    ArrayConfig without_p = f.config();
+    without_p.members[4].device = nullptr;
+    ASSERT_TRUE(f.open(without_p));
+    f.settle();
+    EXPECT_EQ(f.array->status().resync_done, f.array->status().resync_total);
+    ASSERT_TRUE(f.stop());
+    ASSERT_TRUE(f.reopen());
+    EXPECT_EQ(f.array->status().members[4].state, MemberState::kStale);
+    const auto before = f.read(0, 96);
+    ASSERT_TRUE(before.result);
+    f.disks[2]->die();
+    EXPECT_EQ(f.read(0, 96).data, before.data);
+}
+
 }  // namespace
 }  // namespace gemel::raid

@@ -196,5 +196,22 @@ TEST(PlanFormat, members_too_small_are_refused_with_the_sizes) {
     EXPECT_NE(r.error().message.find("262144"), std::string::npos) << r.error().message;
 }
 
+TEST(PlanFormat, members_larger_than_addresses_can_say_are_refused) {
+    sim::SeededRandom random(5);
+    for (const char* level : {"5", "linear"}) {
+        ArrayConfig config;
+        config.name = "array";
+        config.members.resize(3);
+        config.volumes = {{"all", 0}};
+        const std::vector<std::uint64_t> sizes{sectors_of(4 * kMiB).value, 1ULL << 54U, 1ULL << 54U};
+        const bool fits = std::string_view(level) == "5";  // the smallest counts
+        const auto r = plan_format(config, *find_level(level), sizes, random);
+        ASSERT_EQ(r.has_value(), fits) << level;
+        if (!fits) {
+            EXPECT_EQ(r.error().code, Errc::kInvalidArgument);
+        }
+    }
+}
+
 }  // namespace
 }  // namespace gemel::raid

@@ -5,6 +5,7 @@
 #include <boost/json/serialize.hpp>
 
 #include "raid/array.hpp"
+#include "raid/level_table.hpp"
 #include "tests/support/disk_image.hpp"
 #include "tools/inspect/render.hpp"
 
@@ -22,10 +23,10 @@ class Inspect : public testing::Test {
     sim::SimExecutor& home = scheduler.add_executor("home");
     std::vector<std::unique_ptr<sim::SimDisk>> disks;
 
-    std::vector<std::size_t> add_disks(std::size_t count) {
+    std::vector<std::size_t> add_disks(std::size_t count, std::uint64_t more_sectors = 0) {
         std::vector<std::size_t> places;
         for (std::size_t i = 0; i < count; ++i) {
-            sim::SimDiskOptions options{.sectors = SectorCount(kSectors)};
+            sim::SimDiskOptions options{.sectors = SectorCount(kSectors + i * more_sectors)};
             disks.push_back(std::make_unique<sim::SimDisk>(scheduler, disks.size() + 1, options));
             places.push_back(disks.size() - 1);
         }
@@ -56,9 +57,11 @@ class Inspect : public testing::Test {
         ASSERT_TRUE(scheduler.run(home, (*array)->find("one")->write(Lba(0), slice, {})));
         ASSERT_TRUE(scheduler.run(home, (*array)->stop()));
     }
-    std::vector<std::size_t> make(const std::string& name, int records) {
-        const auto places = add_disks(3);
+    std::vector<std::size_t> make(const std::string& name, int records, const std::string& level = "5",
+                                  std::uint64_t more_sectors = 0) {
+        const auto places = add_disks(level == "10" || level == "6" ? 4 : 3, more_sectors);
         raid::ArrayConfig config = config_of(name, places);
+        config.level = level;
         config.create = raid::ArrayConfig::Create::kIfBlank;
         use(std::move(config), records);
         return places;
@@ -69,6 +72,22 @@ class Inspect : public testing::Test {
         std::ranges::fill(slice.data(), value);
         slice.clear_infos();
         ASSERT_TRUE(scheduler.run(home, disks[disk]->write(lba, slice, {.fua = true})));
+    }
+    /// Forges both superblocks of a member.
+    void rewrite_superblocks(std::size_t disk, void (*change)(raid::Superblock&)) {
+        for (const std::uint64_t slot : {0U, 1U}) {
+            const Buffer buffer = *environment.pool().allocate(raid::kSuperblockBytes);
+            const Lba lba = raid::superblock_slot(disks[disk]->limits().sectors, slot);
+            const Slice slice = buffer.slice(raid::kSuperblockBytes, lba);
+            slice.clear_infos();
+            ASSERT_TRUE(scheduler.run(home, disks[disk]->read(lba, slice, {})));
+            const auto bytes = slice.data().first<raid::kSuperblockBytes>();
+            auto superblock = raid::decode_superblock(bytes);
+            ASSERT_TRUE(superblock) << superblock.error().message;
+            change(*superblock);
+            encode(*superblock, bytes);
+            ASSERT_TRUE(scheduler.run(home, disks[disk]->write(lba, slice, {.fua = true})));
+        }
     }
     Report look(const std::vector<std::size_t>& places) {
         std::vector<sim::DiskImage> images;
@@ -141,6 +160,51 @@ TEST_F(Inspect, tells_members_of_another_array_and_stale_ones) {
     degraded.force = true;  // its first resync has hardly begun
     use(std::move(degraded), 1);
     EXPECT_TRUE(says(look(first), "disk2: is stale"));
+}
+
+TEST_F(Inspect, finds_the_log_behind_the_data_of_each_member_of_a_linear_array) {
+    const auto places = make("first", 3, "linear", 512);
+    const Report report = look(places);
+    EXPECT_TRUE(report.problems.empty()) << as_text(report);
+    for (const MemberReport& m : report.members) {
+        EXPECT_GT(m.log->valid, 0U) << m.name;
+    }
+    EXPECT_EQ(report.log->clients.at(kClient).records, 3U);
+    const raid::Superblock& sb = report.members[0].slots[*report.members[0].newest].superblock;
+    ASSERT_NE(sb.members[2].sectors, sb.members[0].sectors);
+    const auto members = as_json(report).at("array").at("members").as_array();
+    EXPECT_EQ(members.at(2).at("sectors").to_number<std::uint64_t>(), sb.members[2].sectors.value);
+}
+
+TEST_F(Inspect, counts_what_is_resynced_as_the_level_does) {
+    const Report report = look(make("first", 1, "10"));
+    const raid::Superblock& sb = report.members[0].slots[*report.members[0].newest].superblock;
+    const std::string total = " of " + std::to_string(2 * sb.member_sectors) + ", but for";
+    EXPECT_NE(as_text(report).find(total), std::string::npos) << as_text(report);
+}
+
+TEST_F(Inspect, shows_that_parity_was_accepted_by_force) {
+    const auto places = make("first", 1, "6");
+    EXPECT_FALSE(as_json(look(places)).at("array").at("accepted").as_bool());
+    rewrite_superblocks(places[1], [](raid::Superblock& sb) {
+        sb.accepted = true;
+        sb.epoch += 2;
+    });
+    const Report report = look(places);
+    EXPECT_TRUE(as_json(report).at("array").at("accepted").as_bool());
+    EXPECT_NE(as_text(report).find("started by force"), std::string::npos) << as_text(report);
+}
+
+TEST_F(Inspect, a_superblock_that_counts_other_members_is_named) {
+    const auto places = make("first", 1, "6");
+    for (const std::size_t i : {0U, 1U, 2U}) {
+        rewrite_superblocks(places[i], [](raid::Superblock& sb) {
+            sb.level = raid::find_level("5")->id;
+            sb.members.pop_back();
+            sb.epoch += 2;
+        });
+    }
+    EXPECT_TRUE(says(look(places), "disk3: says that the array has 4 members, not 3"));
 }
 
 TEST_F(Inspect, says_when_there_is_nothing) {
