@@ -16,7 +16,7 @@ std::string_view array_state_name(ArrayState state) {
 }
 
 std::string_view member_state_name(MemberState state) {
-    constexpr std::array<std::string_view, 4> names{"in-sync", "failed", "missing", "stale"};
+    constexpr std::array<std::string_view, 5> names{"in-sync", "failed", "missing", "stale", "rebuilding"};
     return names[static_cast<std::size_t>(state)];
 }
 
@@ -27,11 +27,16 @@ constexpr Duration kDrainPoll = std::chrono::milliseconds(1);
 }
 
 ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const Superblock& winner)
-    : env(environment), level(*find_level(winner.level)), name(winner.array_name), home(*config.shards.front()) {
+    : env(environment),
+      level(*find_level(winner.level)),
+      name(winner.array_name),
+      home(*config.shards.front()),
+      rebuild_job(environment.clock, JobKind::kRebuild) {
     geometry = geometry_of(winner);
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        members[m].device = config.members[m].device;
-        members[m].name = config.members[m].name;
+        members[m].device = std::make_unique<MemberDevice>(*this, m);
+        members[m].device->put(config.members[m].device);
+        member_names_[m] = config.members[m].name;
     }
     for (std::uint32_t i = 0; i < config.shards.size(); ++i) {
         auto shard = std::make_unique<Shard>();
@@ -73,6 +78,8 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     }
     superblock_ = assembly.winner;
     superblock_.member_index = 0;
+    superblock_.target = false;
+    resume_places();
     clean_start = !assembly.unclean;
     log_ = std::make_unique<RingLog>(*this, superblock_.area(AreaKind::kLog));
     CO_TRY_VOID(co_await log_->recover(superblock_.log_generation));
@@ -87,6 +94,9 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     next.resync_cursor = !level.redundant || taken ? geometry.columns() : assembly.unclean ? 0 : next.resync_cursor;
     if (assembly.unclean) {
         next.untrusted.clear();  // all of it is, or by force nothing
+    }
+    if (taken && next.rebuild.cursor > 0 && rebuilding(next.rebuild.place)) {
+        next.untrusted = {{0, next.rebuild.cursor}};  // whole stripes; a write may be half done there
     }
     next.accepted = accept && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
     next.clean = true;  // no write of this assembly is under way; what older ones left is above the cursor
@@ -108,30 +118,29 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     }
     accepted_member_.store(superblock_.accepted ? lost_set() : 0);
     publish_status();
-    start_resync(assembly.formatted);
+    if (untrusted_columns() > 0) {
+        start_resync(assembly.formatted ? "the array is new"
+                     : clean_start      ? "the resync of an earlier start goes on"
+                                        : "the last stop was not clean");
+    }
+    if (superblock_.rebuild.active && rebuilding(superblock_.rebuild.place)) {
+        gate_.spawn(run_rebuild(superblock_.rebuild.place, /*resumed=*/true));
+    }
     co_return Result<void>{};
 }
 
-void ArrayBody::start_resync(bool formatted) {
+void ArrayBody::start_resync(std::string_view why) {
     walking_ = superblock_.resync_cursor < geometry.columns();
-    const bool possible = level.parities() == 0 || lost_members() < level.parities();
-    for (const auto& shard : shards) {
-        if (possible && !shard->untrusted.empty()) {
-            ++walkers_;
-        }
-    }
-    if (walkers_ == 0) {
+    if (walkers_ > 0 || (level.parities() > 0 && lost_members() >= level.parities())) {
         return;
     }
+    walk_complete_ = true;
+    walk_seen_ = true;
     resyncing_.store(true);
-    event(Severity::kInfo, "resync-started", "array " + name,
-          formatted     ? "the array is new"
-          : clean_start ? "the resync of an earlier start goes on"
-                        : "the last stop was not clean");
+    event(Severity::kInfo, "resync-started", "array " + name, std::string(why));
+    walkers_ = static_cast<std::uint32_t>(shards.size());
     for (const auto& shard : shards) {
-        if (!shard->untrusted.empty()) {
-            gate_.spawn(run_resync(*shard));
-        }
+        gate_.spawn(run_resync(*shard));
     }
 }
 
@@ -146,6 +155,8 @@ Task<Result<void>> ArrayBody::stop() {
         }
         co_await log_->stop();
         co_await gate_.close();
+        const Result<void> kept = co_await checkpoint_rebuild();
+        static_cast<void>(kept);  // else the next start does more again
         r = co_await mark_clean();
     }
     co_await resume_on(caller);
@@ -174,10 +185,14 @@ ArrayStatus ArrayBody::status() const {
     {
         const std::scoped_lock lock(status_mutex_);
         out = status_;
+        for (std::uint32_t m = 0; m < geometry.members; ++m) {
+            out.members.push_back({member_names_[m], members[m].state.load()});
+        }
     }
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        out.members.push_back({members[m].name, members[m].state.load()});
+        out.unreadable_blocks += members[m].device->unreadable().total();
     }
+    out.rebuild = rebuild_job.status();
     const bool lost = !level.tolerates(lost_set(), geometry.members);
     out.state = lost                  ? ArrayState::kFailed
                 : read_only()         ? ArrayState::kReadOnly
@@ -269,19 +284,27 @@ ArrayConfig with_names(ArrayConfig config) {
             m.name = m.device != nullptr ? m.device->name() : "member " + std::to_string(i);
         }
     }
+    for (MemberSpec& spare : config.spares) {
+        spare.name = spare.name.empty() && spare.device != nullptr ? spare.device->name() : spare.name;
+    }
     return config;
 }
 
 }  // namespace
 
 Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig given) {
-    const ArrayConfig config = with_names(std::move(given));
+    ArrayConfig config = with_names(std::move(given));
     if (auto why = why_invalid(config)) {
         co_return fail(Errc::kInvalidArgument, *why);
     }
     Executor& caller = Executor::current();
     co_await resume_on(*config.shards.front());
-    Result<std::vector<MemberReading>> readings = co_await read_members(env, config);
+    Result<std::vector<MemberReading>> readings = co_await read_members(env, config.members);
+    Result<std::vector<MemberReading>> spares = co_await read_members(env, config.spares);
+    std::vector<Finding> moved;
+    if (readings && spares) {
+        moved = place_spares(*readings, *spares, config);
+    }
     Result<Assembly> assembly = fail(Errc::kResources);
     if (!readings) {
         assembly = std::unexpected(std::move(readings).error());
@@ -293,6 +316,7 @@ Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig g
     std::unique_ptr<Array> array;
     Result<void> started;
     if (assembly) {
+        std::ranges::move(moved, std::back_inserter(assembly->findings));
         auto body = std::make_unique<detail::ArrayBody>(env, config, assembly->winner);
         started = co_await body->start(*std::move(assembly));
         array = std::make_unique<Array>(std::move(body));
@@ -311,6 +335,12 @@ Task<Result<void>> Array::stop() {
 }
 ArrayStatus Array::status() const {
     return body_->status();
+}
+Task<Result<void>> Array::rebuild(std::uint32_t place, MemberSpec device) {
+    return body_->rebuild(place, std::move(device));
+}
+Job* Array::job(JobKind kind) {
+    return kind == JobKind::kRebuild ? &body_->rebuild_job : nullptr;
 }
 std::vector<VolumeInfo> Array::volumes() const {
     return body_->volume_infos();

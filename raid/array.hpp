@@ -12,11 +12,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "gemel/environment.hpp"
 #include "gemel/volume_store.hpp"
+#include "raid/job.hpp"
 
 namespace gemel::raid {
 
@@ -48,6 +50,7 @@ struct ArrayConfig {
     std::string level = "5";                  ///< a row of level_table: "single", "5", "raid5" ...
     std::uint32_t strip_bytes = 64U * 1024U;  ///< 4 KiB to 1 MiB, a power of two
     std::vector<MemberSpec> members;
+    std::vector<MemberSpec> spares;  ///< devices of no fixed place: what was put into a place since is found among them
     std::vector<VolumeSpec> volumes;  ///< made at format; afterwards only compared, a difference is an event
     Create create = Create::kNo;
     bool force = false;  ///< start degraded after an unclean stop, or with diverged members
@@ -56,7 +59,7 @@ struct ArrayConfig {
 };
 
 enum class ArrayState : std::uint8_t { kOptimal, kDegraded, kReadOnly, kFailed };
-enum class MemberState : std::uint8_t { kInSync, kFailed, kMissing, kStale };
+enum class MemberState : std::uint8_t { kInSync, kFailed, kMissing, kStale, kRebuilding };
 
 [[nodiscard]] std::string_view array_state_name(ArrayState state);
 [[nodiscard]] std::string_view member_state_name(MemberState state);
@@ -79,6 +82,8 @@ struct ArrayStatus {
     bool resyncing = false;
     SectorCount resync_done;  ///< of each member's data
     SectorCount resync_total;
+    std::optional<JobStatus> rebuild;
+    std::uint64_t unreadable_blocks = 0;  ///< of members, that a rebuild could not make up
     std::uint64_t epoch = 0;
 };
 
@@ -105,6 +110,16 @@ class Array : public VolumeStore {
     Task<Result<void>> stop();
 
     [[nodiscard]] ArrayStatus status() const;
+
+    /// Begins to rebuild what belongs to a place whose member is not in sync, onto `device`, or onto the place's own
+    /// one when that is nullptr. The device is blank, or was a member of this array; it outlives the array. Success:
+    /// the rebuild is durably begun; it goes on at the next start, and its end is an event.
+    /// Errors: kInvalidArgument (no such place, no redundancy), kRefused (the member is in sync, the device holds
+    /// something else), kBusy (a rebuild is running, the device is in use), kNoSpace (the device is too small),
+    /// kUnsupported (its sectors are too large), kDeviceGone, kReadOnly, kClosed.
+    Task<Result<void>> rebuild(std::uint32_t place, MemberSpec device);
+    /// Nothing if there is no such job.
+    Job* job(JobKind kind);
 
     [[nodiscard]] std::vector<VolumeInfo> volumes() const override;
     BlockDevice* find(std::string_view name) override;

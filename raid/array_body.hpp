@@ -10,6 +10,8 @@
 //   B5  Started by force without one member of level 6 after an unclean stop, P and Q may disagree: until the resync
 //   has
 //       made Q right, P tells what lay on that member. That ends when anything else becomes untrusted.
+//   B6  A device on its way into a place (kRebuilding) counts as lost wherever that is asked; its failure ends the
+//       rebuild. rebuild.cpp has the rules.
 // Threads: states of members and of the array are read anywhere; functions say where they run.
 #pragma once
 
@@ -24,7 +26,9 @@
 #include "gemel/sync.hpp"
 #include "raid/array.hpp"
 #include "raid/assembly.hpp"
+#include "raid/job.hpp"
 #include "raid/level_table.hpp"
+#include "raid/member_device.hpp"
 #include "raid/member_fan.hpp"
 #include "raid/shard.hpp"
 #include "raid/superblock.hpp"
@@ -38,8 +42,7 @@ namespace gemel::raid::detail {
 class Volume;
 
 struct Member {
-    BlockDevice* device = nullptr;  ///< nullptr: missing or refused
-    std::string name;
+    std::unique_ptr<MemberDevice> device;  ///< of all places that the level has
     std::atomic<MemberState> state{MemberState::kMissing};
     std::uint64_t slot = 0;  ///< of the newest superblock on it (SB1); under `control`
 };
@@ -65,6 +68,13 @@ class ArrayBody {
     [[nodiscard]] bool in_sync(std::uint32_t member) const {
         return members[member].state.load(std::memory_order_acquire) == MemberState::kInSync;
     }
+    [[nodiscard]] bool rebuilding(std::uint32_t member) const {
+        return members[member].state.load(std::memory_order_acquire) == MemberState::kRebuilding;
+    }
+    /// Flushes, superblocks and a mirror's writes go to it.
+    [[nodiscard]] bool takes_writes(std::uint32_t member) const { return in_sync(member) || rebuilding(member); }
+    /// RB2. What the stripe has on this member is there. REQUIRES: a parity level; on the stripe's shard.
+    [[nodiscard]] bool holds(std::uint32_t member, StripeIndex stripe) const;
     [[nodiscard]] bool read_only() const { return read_only_.load(std::memory_order_acquire); }
     [[nodiscard]] bool stopping() const { return stopping_.load(std::memory_order_acquire); }
     [[nodiscard]] bool all_trusted() const { return untrusted_shards_.load(std::memory_order_acquire) == 0; }
@@ -111,6 +121,16 @@ class ArrayBody {
     /// Takes columns of the shard out of, or into, its untrusted set.
     void trust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
     void distrust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
+
+    // --- Rebuild (rebuild.cpp) -----------------------------------------------------------------------------------
+    Task<Result<void>> rebuild(std::uint32_t place, MemberSpec spec);
+    /// On the shard, under the lock: columns of the device that is rebuilt are what they must be, or listed.
+    void built(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
+    /// On the shard, under the lock: these blocks of the device that is rebuilt cannot be made up.
+    Task<Result<void>> give_up_blocks(std::uint32_t member, Lba member_lba, std::uint64_t blocks);
+    /// MD2. Any executor.
+    Task<Result<void>> forget_unreadable(std::uint32_t member, std::uint64_t first, std::uint64_t count);
+    Job rebuild_job;
 
     // --- Control (array_control.cpp): any executor; end on the caller's ------------------------------------------
     /// Member `index` has missed a write or a flush. Success: its failure is durable on the others, the array goes on
@@ -161,6 +181,7 @@ class ArrayBody {
     [[nodiscard]] ArrayStatus status() const;
     void event(Severity severity, std::string_view id, std::string subject, std::string cause, std::string action = {});
     [[nodiscard]] std::string member_subject(std::uint32_t index) const;
+    [[nodiscard]] std::string member_name(std::uint32_t index) const;
     /// Tells the volumes that these sectors of the array cannot be known any more.
     void unreadable(Extent extent);
     void turn_read_only(std::string why);
@@ -186,16 +207,35 @@ class ArrayBody {
     Task<bool> visit_shards(Superblock& next, bool close);
     Task<Result<void>> commit_seen(Superblock seen, bool clean);
     Task<void> run_resync(Shard& shard);
-    void start_resync(bool formatted);
+    void start_resync(std::string_view why);
     void distrust_columns(std::uint64_t first, std::uint64_t end);
+    [[nodiscard]] Shard& shard_of_stripe(StripeIndex stripe) const {
+        return *shards[shards.size() == 1 ? 0 : stripe.value / kGroupStripes % shards.size()];
+    }
+    void resume_places();
+    void await_columns(Shard& shard, std::uint64_t from);
+    Task<Result<void>> rebuild_at_home(std::uint32_t place, MemberSpec spec);
+    Result<void> may_rebuild(std::uint32_t place) const;
+    Task<Result<void>> check_target(std::uint32_t place, MemberSpec spec);
+    Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec);
+    Task<void> run_rebuild(std::uint32_t place, bool resumed);
+    Task<bool> rebuild_shard(Shard& shard, std::uint32_t place);
+    Task<bool> rebuild_batch(Shard& shard, std::uint32_t place, std::uint64_t& from);
+    [[nodiscard]] bool rebuild_goes_on(std::uint32_t place) const;
+    Task<std::uint64_t> built_below();
+    Task<Result<void>> checkpoint_rebuild();
+    Task<Result<void>> finish_rebuild(std::uint32_t place);
+    Task<Result<void>> admit_rebuilt(std::uint32_t place);
+    void gather_unreadable(Superblock& next) const;
     Task<Result<void>> resize_at_home(std::string volume, SectorCount sectors);
     Task<Result<void>> write_piece(Lba lba, Slice from, WriteOptions options, bool repair);
     Task<Result<void>> write_pieces(Lba lba, Slice from, WriteOptions options, bool repair);
 
     Superblock superblock_;
     Mutex control_;
-    Mutex resizes_;  ///< the volume table changes under it; taken before `control`
-    Gate gate_;      ///< background work on home
+    Mutex rebuilds_;  ///< held while one begins; taken before `control`
+    Mutex resizes_;   ///< the volume table changes under it; taken before `control`
+    Gate gate_;       ///< background work on home
     Event stop_event_;
     bool watching_ = false;      ///< watch_idle() runs
     std::vector<Buffer> slots_;  ///< one superblock per member, under `control`
@@ -215,7 +255,8 @@ class ArrayBody {
     std::vector<std::unique_ptr<Volume>> volumes_;  ///< fixed after start()
     std::unique_ptr<RingLog> log_;
 
-    mutable std::mutex status_mutex_;  ///< guards status_ and volume_infos_ only; never held over an I/O
+    mutable std::mutex status_mutex_;  ///< guards the three below only; never held over an I/O
+    std::array<std::string, kMaxMembers> member_names_;
     ArrayStatus status_;
     std::vector<VolumeInfo> volume_infos_;
 };

@@ -19,6 +19,9 @@ void ArrayBody::set_failed(std::uint32_t index, Superblock& next) {
     lost_set_.fetch_or(1U << index, std::memory_order_acq_rel);
     next.members[index].failed = true;
     next.members[index].last_incarnation = next.incarnation;
+    if (next.rebuild.active && next.rebuild.place == index) {
+        next.rebuild = {};
+    }
 }
 
 /// Members that were missing when the array was assembled have been in sync with the incarnation before.
@@ -28,6 +31,9 @@ void ArrayBody::mark_missing(Superblock& next) const {
             next.members[m].failed = true;
             next.members[m].last_incarnation = next.previous_incarnation;
         }
+    }
+    if (next.rebuild.active && !rebuilding(next.rebuild.place)) {
+        next.rebuild = {};  // RB5: its device was not there, and misses what is written now
     }
 }
 
@@ -43,10 +49,11 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
         MemberFan fan;
         std::uint32_t started = 0;
         for (std::uint32_t m = 0; m < geometry.members; ++m) {
-            if (!in_sync(m)) {
+            if (!takes_writes(m)) {
                 continue;
             }
             next.member_index = static_cast<std::uint16_t>(m);
+            next.target = next.rebuild.active && next.rebuild.place == m;
             const Lba lba = superblock_slot(members[m].device->limits().sectors, 1 - members[m].slot);
             const Slice slice = slots_[m].slice(kSuperblockBytes, lba);
             encode(next, slice.data().first<kSuperblockBytes>());
@@ -56,6 +63,7 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
         }
         co_await fan.all();
         next.member_index = 0;
+        next.target = false;
         for (std::uint32_t m = 0; m < geometry.members; ++m) {
             if ((started >> m & 1U) != 0 && !fan.failure(m)) {
                 members[m].slot = 1 - members[m].slot;
@@ -87,14 +95,14 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
 }
 
 Task<Result<void>> ArrayBody::fail_locked(std::uint32_t index, Error why) {
-    if (!in_sync(index)) {
+    if (!takes_writes(index)) {
         co_return Result<void>{};  // durable already: the change is made under `control`
     }
     if (read_only()) {
         co_return fail(Errc::kReadOnly, "array " + name + " is read-only");
     }
     if (!can_spare(index)) {
-        turn_read_only("member " + std::to_string(index) + " (" + members[index].name + ") failed: " + why.message +
+        turn_read_only("member " + std::to_string(index) + " (" + member_name(index) + ") failed: " + why.message +
                        "; the level can spare no further member");
         co_return fail(Errc::kReadOnly, "array " + name + " is read-only: member " + std::to_string(index) +
                                             " failed and it is the last the level can spare");
@@ -219,7 +227,7 @@ Task<bool> ArrayBody::visit_shards(Superblock& next, bool close) {
 Task<Result<void>> ArrayBody::flush_locked() {
     MemberFan fan;
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        if (in_sync(m)) {
+        if (takes_writes(m)) {
             fan.start(m, members[m].device->flush());
         }
     }

@@ -53,7 +53,7 @@ Task<Result<void>> ArrayBody::write_pieces(Lba lba, Slice from, WriteOptions opt
 Task<Result<void>> ArrayBody::flush() {
     MemberFan fan;
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        if (in_sync(m)) {
+        if (takes_writes(m)) {
             fan.start(m, members[m].device->flush());
         }
     }
@@ -76,7 +76,7 @@ Task<Result<Buffer>> ArrayBody::allocate(std::size_t bytes) {
 }
 
 Task<void> ArrayBody::note_read_error(std::uint32_t index, Errc code) {
-    if (code == Errc::kDeviceGone && in_sync(index) && !read_only()) {
+    if (code == Errc::kDeviceGone && takes_writes(index) && !read_only()) {
         const Result<void> r = co_await fail_member(index, Error(code, "the device is gone"));
         static_cast<void>(r);  // the read goes on with what is left, also of a read-only array
     }
@@ -117,7 +117,12 @@ void ArrayBody::distrust(Shard& shard, std::uint64_t first_column, std::uint64_t
 }
 
 std::string ArrayBody::member_subject(std::uint32_t index) const {
-    return "array " + name + " member " + std::to_string(index) + " (" + members[index].name + ")";
+    return "array " + name + " member " + std::to_string(index) + " (" + member_name(index) + ")";
+}
+
+std::string ArrayBody::member_name(std::uint32_t index) const {
+    const std::scoped_lock lock(status_mutex_);
+    return member_names_[index];
 }
 
 void ArrayBody::event(Severity severity, std::string_view id, std::string subject, std::string cause,

@@ -158,6 +158,9 @@ Result<MemberState> judge(std::size_t place, const MemberReading& reading, const
         case Kind::kFound:
             break;
     }
+    if (reading.superblock.target && out.winner.rebuilds(place, reading.superblock.member_uuid())) {
+        return MemberState::kRebuilding;  // R8
+    }
     if (record.uuid != reading.superblock.member_uuid()) {
         out.findings.push_back({Severity::kWarning, "member-stale", subject,
                                 "the place was given to another member since", "replace the member"});
@@ -322,7 +325,8 @@ Result<Assembly> assemble(const std::vector<MemberReading>& readings, const Arra
         out.slots.push_back(readings[i].slot);
         const AreaRecord& last = out.winner.areas.back();
         const std::uint64_t end = last.lba.value + last.sectors.value + out.winner.area_shift(i);
-        if (state == MemberState::kInSync && readings[i].sectors < end + 2 * kSuperblockSectors) {
+        const bool used = state == MemberState::kInSync || state == MemberState::kRebuilding;
+        if (used && readings[i].sectors < end + 2 * kSuperblockSectors) {
             return fail(Errc::kCorrupt, subject_of(config, i) + " is smaller than its superblock says");
         }
     }
@@ -406,10 +410,35 @@ Task<MemberReading> read_member(MemberSpec spec, Buffer buffer) {
 
 }  // namespace
 
-Task<Result<std::vector<MemberReading>>> read_members(Environment& env, const ArrayConfig& config) {
+std::vector<Finding> place_spares(std::vector<MemberReading>& readings, std::vector<MemberReading>& spares,
+                                  ArrayConfig& config) {
+    std::vector<Finding> out;
+    for (std::size_t s = 0; s < spares.size(); ++s) {
+        const Superblock& held = spares[s].superblock;
+        const std::size_t place = held.member_index;
+        if (spares[s].kind != Kind::kFound || held.array_name != config.name || place >= readings.size()) {
+            continue;
+        }
+        const MemberReading& there = readings[place];
+        const bool newer = there.kind != Kind::kFound ||
+                           (there.superblock.array_uuid == held.array_uuid && there.superblock.epoch < held.epoch);
+        if (!newer) {
+            continue;
+        }
+        std::swap(readings[place], spares[s]);
+        std::swap(config.members[place], config.spares[s]);
+        out.push_back({Severity::kWarning, "config-differs", subject_of(config, place),
+                       "the config names " + config.spares[s].name + " for this place, which was given to " +
+                           config.members[place].name,
+                       "correct the config"});
+    }
+    return out;
+}
+
+Task<Result<std::vector<MemberReading>>> read_members(Environment& env, std::span<const MemberSpec> specs) {
     std::vector<Task<MemberReading>> tasks;
-    tasks.reserve(config.members.size());
-    for (const MemberSpec& spec : config.members) {
+    tasks.reserve(specs.size());
+    for (const MemberSpec& spec : specs) {
         CO_TRY(Buffer buffer, env.buffers.allocate(kSuperblockBytes));
         tasks.push_back(read_member(spec, std::move(buffer)));
     }

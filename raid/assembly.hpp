@@ -13,6 +13,9 @@
 //       cannot be read may be the newest one: the member counts as missing. If the others may have missed what it
 //       says (epoch of its other slot above the winner's, or the same and the others few): kNeedsForce. A bad sector
 //       in a slot does no harm where they can have missed nothing, as the level could not have gone on without them.
+//   R7  A spare that holds a superblock of the array, newer than what lies on the device that the config names for its
+//       place, has that place: it was put there since.
+//   R8  The device of the winner's rebuild is used as that (kRebuilding), and counts as missing for R4 and R5.
 // Threads: any executor.
 #pragma once
 
@@ -58,7 +61,7 @@ struct Assembly {
     std::vector<Finding> findings;  ///< become events
 };
 
-/// The rules R1 to R6.
+/// The rules R1 to R6 and R8.
 Result<Assembly> assemble(const std::vector<MemberReading>& readings, const ArrayConfig& config);
 
 /// What an operator must still correct in the config itself; nothing when it is right.
@@ -68,8 +71,15 @@ std::optional<std::string> why_invalid(const ArrayConfig& config);
 Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
                                std::span<const std::uint64_t> device_sectors, Random& random);
 
-/// Reads both slots of every member. Errors: kResources. REQUIRES: `config` outlives the task (also below).
-Task<Result<std::vector<MemberReading>>> read_members(Environment& env, const ArrayConfig& config);
+/// Reads both slots of every device. Errors: kResources. REQUIRES: `specs` outlive the task (and `config` below).
+Task<Result<std::vector<MemberReading>>> read_members(Environment& env, std::span<const MemberSpec> specs);
+
+/// R7. Changes places in `readings` and `config.members`.
+std::vector<Finding> place_spares(std::vector<MemberReading>& readings, std::vector<MemberReading>& spares,
+                                  ArrayConfig& config);
+
+/// Refuses a device that holds anything. REQUIRES: `reading` is of it.
+Task<Result<void>> require_blank(Environment& env, MemberSpec spec, MemberReading reading);
 
 /// Refuses unless every member is present and blank; then writes the log's and superblock's first state.
 Task<Result<Assembly>> format(Environment& env, const ArrayConfig& config, const LevelRow& level,

@@ -11,9 +11,10 @@ namespace gemel::raid {
 
 namespace {
 
-constexpr std::uint64_t kSparePages = 4;                       ///< RL3
-constexpr std::uint64_t kChunkPages = 64;                      ///< pages in one buffer and one member I/O
-constexpr Duration kFullWait = std::chrono::seconds(5);        ///< for checkpoints to make room
+constexpr std::uint64_t kSparePages = 4;                 ///< RL3
+constexpr std::uint64_t kChunkPages = 64;                ///< pages in one buffer and one member I/O
+constexpr Duration kFullWait = std::chrono::seconds(5);  ///< for checkpoints to make room
+constexpr Duration kCopyPoll = std::chrono::milliseconds(1);
 constexpr Duration kFullPoll = std::chrono::milliseconds(20);  ///< drop_before() may come from any thread
 
 std::uint64_t pages_for(std::uint64_t bytes) {
@@ -342,12 +343,7 @@ Task<void> RingLog::write_batches() {
         finish(batch, outcome);
     }
     writing_ = false;
-    if (dead_) {
-        for (Pending* p : std::exchange(pending_, {})) {
-            p->result.emplace(std::unexpected(*dead_));
-            p->done.set();
-        }
-    }
+    drop_pending();
     advance_head();
     if (next_sequence_ - head_ > slots_ / 2 && !checkpointing_ && !dead_) {
         checkpointing_ = true;
@@ -355,6 +351,66 @@ Task<void> RingLog::write_batches() {
             checkpointing_ = false;
         }
     }
+}
+
+/// After the end of the log nothing waits any more.
+void RingLog::drop_pending() {
+    if (dead_) {
+        for (Pending* p : std::exchange(pending_, {})) {
+            p->result.emplace(std::unexpected(*dead_));
+            p->done.set();
+        }
+    }
+}
+
+Task<Result<void>> RingLog::copy_to(std::uint32_t member) {
+    while (writing_) {
+        co_await sleep_for(array_.env.clock, kCopyPoll);
+    }
+    writing_ = true;  // RL1: no batch meanwhile
+    copying_to_ = member;
+    Result<void> r = co_await copy_pages(member);
+    if (!r) {
+        copying_to_.reset();
+    }
+    writing_ = false;
+    drop_pending();
+    kick();
+    co_return r;
+}
+
+/// The whole ring: from each slot the newest page that any member in sync has, if it is of this log; else zeros.
+Task<Result<void>> RingLog::copy_pages(std::uint32_t member) {
+    CO_TRY(const Buffer in, co_await array_.allocate(kChunkPages * kLogPageBytes));
+    CO_TRY(const Buffer out, co_await array_.allocate(kChunkPages * kLogPageBytes));
+    for (std::uint64_t at = 0; at < slots_; at += kChunkPages) {
+        const std::uint64_t count = std::min(kChunkPages, slots_ - at);
+        std::array<std::pair<std::uint64_t, std::uint64_t>, kChunkPages> newest{};  // sequence, generation
+        const Slice to = out.slice(count * kLogPageBytes, slot_lba(member, at));
+        std::ranges::fill(to.data(), std::byte{0});
+        to.clear_infos();
+        for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
+            if (!array_.in_sync(m)) {
+                continue;
+            }
+            const Slice from = in.slice(count * kLogPageBytes, slot_lba(m, at));
+            from.clear_infos();
+            const Result<void> r = co_await detail::read_twice(*array_.members[m].device, slot_lba(m, at), from);
+            detail::settle_read(from, r ? std::nullopt : std::optional(r.error().code));
+            for (std::uint64_t i = 0; i < count; ++i) {
+                const auto page = from.data().subspan(i * kLogPageBytes).first<kLogPageBytes>();
+                const auto header = decode_log_page(page);
+                const bool mine = header && header->array_uuid == array_.superblock().array_uuid &&
+                                  header->sequence % slots_ == at + i && header->sequence < next_sequence_;
+                if (mine && std::pair(header->sequence, header->generation) > newest[i]) {
+                    newest[i] = {header->sequence, header->generation};
+                    std::ranges::copy(page, to.data().subspan(i * kLogPageBytes).begin());
+                }
+            }
+        }
+        CO_TRY_VOID(co_await array_.members[member].device->write(slot_lba(member, at), to, {.fua = true}));
+    }
+    co_return Result<void>{};
 }
 
 /// Takes from the front what fits; a checkpoint's records may pass those of others that wait for space.
@@ -462,6 +518,11 @@ Task<Result<void>> RingLog::write_copies(Batch& batch, bool everywhere) {
                 fan.start(m, write_to_member(m, batch));
             }
         }
+        const std::uint32_t copied = copying_to_ ? 1U << *copying_to_ : 0;  // RL7
+        if ((copied & ~(tried | started)) != 0 && array_.rebuilding(*copying_to_)) {
+            started |= copied;
+            fan.start(*copying_to_, write_to_member(*copying_to_, batch));
+        }
         if (started == 0) {
             break;
         }
@@ -475,7 +536,7 @@ Task<Result<void>> RingLog::write_copies(Batch& batch, bool everywhere) {
                 const Result<void> noted = co_await array_.fail_member(m, Error(*code, "write of the durable log"));
                 static_cast<void>(noted);  // read-only or not, another member takes the copy
             } else {
-                done |= 1U << m;
+                done |= array_.in_sync(m) ? 1U << m : 0;
             }
         }
     }

@@ -13,6 +13,8 @@
 //       read together: one of the others has the page.
 //   RL6 The newest batch that recovery finds may have been in flight at the end, and so be on fewer: it is written to
 //       all members in sync before anything follows it.
+//   RL7 A member gets in sync only with all pages that are needed: else the loss of those that have them, which the
+//       level tolerates, would lose the log.
 // Threads: append() from any executor; drop_before, recovered, set_checkpoint, remove_client from any thread; the rest
 // on the array's home executor.
 #pragma once
@@ -46,6 +48,10 @@ class RingLog : public DurableLog {
     Task<Result<void>> recover(std::uint64_t generation);
     /// Writes the first page of a new generation to all in-sync members; returns its number. REQUIRES: after recover().
     Task<Result<std::uint64_t>> begin_generation();
+    /// Writes all that is needed to a member that is not in sync, and from then on all batches to it, too (RL7), until
+    /// stop_copying(). REQUIRES: home; the member takes writes.
+    Task<Result<void>> copy_to(std::uint32_t member);
+    void stop_copying() { copying_to_.reset(); }
     /// Ends what waits with kClosed and waits for what is in flight.
     Task<void> stop();
 
@@ -102,6 +108,8 @@ class RingLog : public DurableLog {
     Task<Result<void>> write_copies(Batch& batch, bool everywhere);
     Task<Result<void>> write_to_member(std::uint32_t member, Batch& batch);
     Task<Result<void>> write_head_page(std::uint16_t flags, bool everywhere);
+    Task<Result<void>> copy_pages(std::uint32_t member);
+    void drop_pending();
     void finish(Batch& batch, const Result<void>& outcome);
     void advance_head();
     Task<void> run_checkpoints();
@@ -131,7 +139,8 @@ class RingLog : public DurableLog {
     std::deque<Pending*> pending_;
     bool writing_ = false;
     bool checkpointing_ = false;
-    std::optional<LogClientId> privileged_;  ///< whose checkpoint runs
+    std::optional<std::uint32_t> copying_to_;  ///< RL7
+    std::optional<LogClientId> privileged_;    ///< whose checkpoint runs
     std::uint32_t rotation_ = 0;
     Gate gate_;
 

@@ -56,6 +56,8 @@ Task<Result<bool>> all_zero(BufferPool& buffers, BlockDevice& device, std::uint6
     co_return true;
 }
 
+}  // namespace
+
 Task<Result<void>> require_blank(Environment& env, MemberSpec spec, MemberReading reading) {
     const std::string advice = "; it is not formatted. Wipe it if its data is not needed";
     switch (reading.kind) {
@@ -82,8 +84,6 @@ Task<Result<void>> require_blank(Environment& env, MemberSpec spec, MemberReadin
     }
     co_return Result<void>{};
 }
-
-}  // namespace
 
 Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
                                std::span<const std::uint64_t> device_sectors, Random& random) {

@@ -39,6 +39,8 @@ struct LevelRow {
     /// Makes the redundancy of one strip's length of columns right from the data, from column index x strip on. Runs on
     /// the shard; takes the locks. What cannot be made right stays untrusted. Null where there is none.
     Task<Result<void>> (*sync_stripe)(detail::ArrayBody&, detail::Shard&, StripeIndex index);
+    /// Puts what `member`, which is being rebuilt, must hold of these columns onto it (RB3). As sync_stripe.
+    Task<Result<void>> (*rebuild_stripe)(detail::ArrayBody&, detail::Shard&, StripeIndex index, std::uint32_t member);
 
     [[nodiscard]] constexpr std::uint32_t parities() const { return parities_of(layout); }
     [[nodiscard]] constexpr bool fits(std::size_t members) const {

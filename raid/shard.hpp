@@ -30,6 +30,9 @@ struct Shard {
     /// Untrusted columns of this shard's groups, as local addresses: its groups side by side.
     IntervalSet untrusted;
 
+    /// Columns of the device that is rebuilt which are not on it yet, as local addresses.
+    IntervalSet unbuilt;
+
     bool writable = false;
     std::uint32_t writes_in_flight = 0;
     TimePoint last_write{};

@@ -43,7 +43,7 @@ Task<Result<void>> StripeImage::load() {
     }
     MemberFan fan;
     for (std::uint32_t m = 0; m < members; ++m) {
-        if (array_.in_sync(m)) {
+        if (array_.holds(m, stripe_)) {
             fan.start(m, read_twice(*array_.members[m].device, lba_, slices_[m]));
         } else {
             slices_[m].mark_all(BlockStatus::kUnreadable);
@@ -138,7 +138,7 @@ void StripeImage::make_parity(std::size_t at, std::size_t bytes) {
 }
 
 Task<void> StripeImage::repair(std::uint32_t member, std::size_t first_block, std::size_t count) {
-    if (!array_.in_sync(member) || array_.read_only()) {
+    if (!array_.holds(member, stripe_) || array_.read_only()) {
         co_return;
     }
     const Lba lba = lba_ + first_block * kSectorsPerBlock;
@@ -207,7 +207,7 @@ Task<Result<void>> fill_from(ArrayBody& array, Shard& shard, StripeImage& image,
         // A member that failed for another reason may know them the next time: then they are not lost.
         const Errc code = image.failed_otherwise() ? Errc::kIo : Errc::kMediumError;
         co_return fail(code, "array " + array.name + ": blocks of member " + std::to_string(member) + " (" +
-                                 array.members[member].name + ") cannot be read nor made up from the others");
+                                 array.member_name(member) + ") cannot be read nor made up from the others");
     }
     co_return Result<void>{};
 }

@@ -21,7 +21,8 @@ class StripeImage {
   public:
     StripeImage(ArrayBody& array, StripeIndex stripe, std::uint64_t begin, std::uint64_t end);
 
-    /// Reads all in-sync members; blocks of others, and those that fail, are unreadable. Errors: kResources.
+    /// Reads all members that hold the stripe; blocks of others, and those that fail, are unreadable. Errors:
+    /// kResources.
     Task<Result<void>> load();
 
     [[nodiscard]] std::size_t blocks() const { return bytes_ / kBlockBytes; }

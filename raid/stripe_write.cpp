@@ -113,10 +113,10 @@ const std::byte* StripeWriter::new_at(std::uint32_t strip, std::uint64_t column)
 WritePlan StripeWriter::plan() {
     std::uint32_t missing = 0;
     for (std::uint32_t s = 0; s < w_.data_members; ++s) {
-        missing |= array_.in_sync(member(s)) ? 0 : 1U << s;
+        missing |= array_.holds(member(s), stripe_) ? 0 : 1U << s;
     }
     for (std::uint32_t i = 0; i < g_.parities(); ++i) {
-        parities_used_ |= array_.in_sync(parity_member(i)) ? 1U << i : 0;
+        parities_used_ |= array_.holds(parity_member(i), stripe_) ? 1U << i : 0;
     }
     const bool trusted = shard_.trusted(column(w_.hull_begin()), column(w_.hull_end()));
     return plan_write(w_, missing, static_cast<std::uint32_t>(std::popcount(parities_used_)), trusted);
@@ -244,13 +244,13 @@ Task<Result<void>> StripeWriter::submit(ParitySlices parity, std::uint64_t begin
     MemberFan fan;
     for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
         const std::uint32_t m = member(s);
-        if (array_.in_sync(m)) {
+        if (array_.holds(m, stripe_)) {
             fan.start(m, array_.members[m].device->write(base_ + w_.begin_of(s), part_of(s), options_));
         }
     }
     for (std::uint32_t i = 0; i < g_.parities(); ++i) {
         const std::uint32_t m = parity_member(i);
-        if (!parity[i].empty() && array_.in_sync(m)) {
+        if (!parity[i].empty() && array_.holds(m, stripe_)) {
             fan.start(m, array_.members[m].device->write(base_ + begin, parity[i], options_));
         }
     }
@@ -466,7 +466,7 @@ Task<Result<void>> StripeWriter::write_kept_blocks(StripeImage& image) {
         MemberFan fan;
         for (std::uint32_t i = 0; i < g_.parities(); ++i) {
             const std::uint32_t m = parity_member(i);
-            if (array_.in_sync(m)) {
+            if (array_.holds(m, stripe_)) {
                 const Slice block = image.of(m).sub(b * kBlockBytes, kBlockBytes);
                 fan.start(m, array_.members[m].device->write(Lba(image.column(b)), block, options_));
             }

@@ -25,10 +25,11 @@ constexpr std::size_t kAreasAt = kMembersAt + kMaxMembers * kMemberBytes;
 constexpr std::size_t kVolumesAt = kAreasAt + kMaxAreas * kAreaBytes;
 constexpr std::size_t kUntrustedAt = kVolumesAt + kMaxVolumes * kVolumeBytes;
 constexpr std::size_t kRangeBytes = 16;
-constexpr std::size_t kUsedBytes = kUntrustedAt + kMaxUntrusted * kRangeBytes;
+constexpr std::size_t kUnreadableAt = 16384;
+constexpr std::size_t kUsedBytes = kUnreadableAt + kMaxUnreadable * kRangeBytes;
 constexpr std::size_t kCrcAt = kSuperblockBytes - 4;
 static_assert(kMembersAt == 256 && kAreasAt == 1536 && kVolumesAt == 1792 && kUntrustedAt == 15616);
-static_assert(kUsedBytes <= kCrcAt);
+static_assert(kUntrustedAt + kMaxUntrusted * kRangeBytes <= kUnreadableAt && kUsedBytes <= kCrcAt);
 static_assert(kVolumeBytes == kVolumeNameBytes + 16 + 2 + 2 + 12 + 8 + kMaxExtents * kExtentBytes);
 
 constexpr std::uint64_t kMaxSectors = 1ULL << 50U;  ///< keeps every sum of addresses far from overflow
@@ -56,6 +57,11 @@ void put_header(LeWriter& w, const Superblock& sb) {
     w.put(sb.resync_cursor);
     w.put(sb.log_generation);
     w.put(static_cast<std::uint16_t>(sb.untrusted.size()));
+    w.put(static_cast<std::uint16_t>(sb.unreadable.size()));
+    w.put(static_cast<std::uint16_t>(sb.rebuild.active ? sb.rebuild.place + 1 : 0));
+    w.put(static_cast<std::uint16_t>(sb.target ? 1 : 0));
+    w.put(sb.rebuild.cursor);
+    w.put(ConstBytes(sb.rebuild.uuid.bytes));
 }
 
 Uuid get_uuid(LeReader& r) {
@@ -69,6 +75,7 @@ struct Counts {
     std::uint16_t areas = 0;
     std::uint16_t volumes = 0;
     std::uint16_t untrusted = 0;
+    std::uint16_t unreadable = 0;
 };
 
 Counts get_header(LeReader& r, Superblock& sb) {
@@ -93,6 +100,13 @@ Counts get_header(LeReader& r, Superblock& sb) {
     sb.resync_cursor = r.get<std::uint64_t>();
     sb.log_generation = r.get<std::uint64_t>();
     n.untrusted = r.get<std::uint16_t>();
+    n.unreadable = r.get<std::uint16_t>();
+    const auto place = r.get<std::uint16_t>();
+    sb.rebuild.active = place != 0;
+    sb.rebuild.place = static_cast<std::uint16_t>(place == 0 ? 0 : place - 1);
+    sb.target = (r.get<std::uint16_t>() & 1U) != 0;
+    sb.rebuild.cursor = r.get<std::uint64_t>();
+    sb.rebuild.uuid = get_uuid(r);
     return n;
 }
 
@@ -109,6 +123,25 @@ VolumeRecord get_volume(LeReader r, std::uint16_t& extents) {
         v.extents.push_back({lba, SectorCount(r.get<std::uint64_t>())});
     }
     return v;
+}
+
+AreaRecord get_area(LeReader r) {
+    AreaRecord a;
+    a.kind = static_cast<AreaKind>(r.get<std::uint16_t>());
+    a.version = r.get<std::uint16_t>();
+    r.take(4);
+    a.lba = Lba(r.get<std::uint64_t>());
+    a.sectors = SectorCount(r.get<std::uint64_t>());
+    return a;
+}
+
+UnreadableRange get_unreadable(LeReader& r) {
+    UnreadableRange u;
+    u.first = r.get<std::uint64_t>();
+    u.count = r.get<std::uint32_t>();
+    u.member = r.get<std::uint16_t>();
+    r.take(2);
+    return u;
 }
 
 std::optional<std::string> why_areas_invalid(const Superblock& sb) {
@@ -150,6 +183,32 @@ std::optional<std::string> why_member_sizes_invalid(const Superblock& sb, const 
     }
     if (sb.member_sectors == 0 || sb.member_sectors != smallest) {
         return "data size of a member is not whole strips";
+    }
+    return std::nullopt;
+}
+
+std::optional<std::string> why_rebuild_invalid(const Superblock& sb, const Geometry& g) {
+    const RebuildRecord& r = sb.rebuild;
+    if (!r.active && (sb.target || !(r == RebuildRecord{}))) {
+        return "details of a rebuild that is none";
+    }
+    if (r.active && (r.place >= sb.members.size() || r.cursor > g.columns() || !sb.members[r.place].failed)) {
+        return "rebuild of a place that is none, or beyond the end";
+    }
+    if (sb.target && r.place != sb.member_index) {
+        return "superblock of a rebuild at another place";
+    }
+    const UnreadableRange* before = nullptr;
+    for (const UnreadableRange& u : sb.unreadable) {
+        if (u.member >= sb.members.size() || u.count == 0 || u.first > kMaxSectors ||
+            (u.first + u.count) * kSectorsPerBlock > sb.members[u.member].sectors.value) {
+            return "unreadable blocks outside a member";
+        }
+        if (before != nullptr &&
+            (u.member < before->member || (u.member == before->member && u.first <= before->first + before->count))) {
+            return "unreadable blocks out of order";
+        }
+        before = &u;
     }
     return std::nullopt;
 }
@@ -250,8 +309,12 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (sb.array_name.empty() || sb.array_name.size() > kArrayNameBytes || sb.array_name.contains('\0')) {
         return "array name of a wrong length";
     }
-    if (sb.areas.size() > kMaxAreas || sb.volumes.size() > kMaxVolumes || sb.untrusted.size() > kMaxUntrusted) {
-        return "more areas, volumes or untrusted columns than there is room for";
+    if (sb.areas.size() > kMaxAreas || sb.volumes.size() > kMaxVolumes || sb.untrusted.size() > kMaxUntrusted ||
+        sb.unreadable.size() > kMaxUnreadable) {
+        return "more areas, volumes, untrusted columns or unreadable blocks than there is room for";
+    }
+    if (auto why = why_rebuild_invalid(sb, g)) {
+        return why;
     }
     if (auto why = why_areas_invalid(sb)) {
         return why;
@@ -298,6 +361,13 @@ void encode(const Superblock& sb, std::span<std::byte, kSuperblockBytes> to) {
         ranges.put(r.first);
         ranges.put(r.end);
     }
+    LeWriter blocks(to.subspan(kUnreadableAt, kMaxUnreadable * kRangeBytes));
+    for (const UnreadableRange& u : sb.unreadable) {
+        blocks.put(u.first);
+        blocks.put(u.count);
+        blocks.put(u.member);
+        blocks.put(std::uint16_t{0});
+    }
     store_le(to.data() + kCrcAt, crc32c(to.first(kCrcAt)));
 }
 
@@ -340,7 +410,8 @@ Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes
     Superblock sb;
     LeReader header(from.first(kHeaderBytes));
     const Counts n = get_header(header, sb);
-    if (n.members > kMaxMembers || n.areas > kMaxAreas || n.volumes > kMaxVolumes || n.untrusted > kMaxUntrusted) {
+    if (n.members > kMaxMembers || n.areas > kMaxAreas || n.volumes > kMaxVolumes || n.untrusted > kMaxUntrusted ||
+        n.unreadable > kMaxUnreadable) {
         return fail(Errc::kCorrupt, "superblock counts more of something than it has room for");
     }
     for (std::size_t i = 0; i < n.members; ++i) {
@@ -354,14 +425,7 @@ Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes
         sb.members.push_back(m);
     }
     for (std::size_t i = 0; i < n.areas; ++i) {
-        LeReader r(from.subspan(kAreasAt + i * kAreaBytes, kAreaBytes));
-        AreaRecord a;
-        a.kind = static_cast<AreaKind>(r.get<std::uint16_t>());
-        a.version = r.get<std::uint16_t>();
-        r.take(4);
-        a.lba = Lba(r.get<std::uint64_t>());
-        a.sectors = SectorCount(r.get<std::uint64_t>());
-        sb.areas.push_back(a);
+        sb.areas.push_back(get_area(LeReader(from.subspan(kAreasAt + i * kAreaBytes, kAreaBytes))));
     }
     for (std::size_t i = 0; i < n.volumes; ++i) {
         std::uint16_t extents = 0;
@@ -374,6 +438,10 @@ Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes
     for (std::size_t i = 0; i < n.untrusted; ++i) {
         const auto first = ranges.get<std::uint64_t>();
         sb.untrusted.push_back({first, ranges.get<std::uint64_t>()});
+    }
+    LeReader blocks(from.subspan(kUnreadableAt, kMaxUnreadable * kRangeBytes));
+    for (std::size_t i = 0; i < n.unreadable; ++i) {
+        sb.unreadable.push_back(get_unreadable(blocks));
     }
     if (auto why = why_invalid(sb)) {
         return fail(Errc::kCorrupt, "superblock contradicts itself: " + *why);

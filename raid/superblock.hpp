@@ -22,12 +22,13 @@
 
 namespace gemel::raid {
 
-inline constexpr std::size_t kSuperblockBytes = 16U * 1024U;
+inline constexpr std::size_t kSuperblockBytes = 32U * 1024U;
 inline constexpr std::uint64_t kSuperblockSectors = kSuperblockBytes / kSectorBytes;
 inline constexpr std::uint32_t kSuperblockVersion = 1;
 inline constexpr std::size_t kMaxVolumes = 64;
 inline constexpr std::size_t kMaxExtents = 8;
 inline constexpr std::size_t kMaxUntrusted = 40;
+inline constexpr std::size_t kMaxUnreadable = 1000;
 inline constexpr std::size_t kArrayNameBytes = 64;
 inline constexpr std::size_t kVolumeNameBytes = 48;
 
@@ -80,12 +81,30 @@ struct ColumnRange {
     friend bool operator==(const ColumnRange&, const ColumnRange&) = default;
 };
 
+/// Blocks of 4 KiB of a member's data that hold nothing known: a rebuild could not make them up.
+struct UnreadableRange {
+    std::uint16_t member = 0;
+    std::uint64_t first = 0;
+    std::uint32_t count = 0;
+    friend bool operator==(const UnreadableRange&, const UnreadableRange&) = default;
+};
+
+/// A device is on its way into a place whose member is failed until then.
+struct RebuildRecord {
+    bool active = false;
+    std::uint16_t place = 0;
+    std::uint64_t cursor = 0;  ///< columns below it are on the device, durably
+    Uuid uuid;                 ///< of the device; the place's when the rebuild has ended
+    friend bool operator==(const RebuildRecord&, const RebuildRecord&) = default;
+};
+
 struct Superblock {
     Uuid array_uuid;
     std::string array_name;
     std::uint16_t level = 0;  ///< LevelRow::id
     std::uint32_t strip_bytes = 0;
     std::uint16_t member_index = 0;  ///< whose superblock this is
+    bool target = false;             ///< it is on the device of `rebuild`, not on the member of its place
     std::vector<MemberRecord> members;
     std::uint64_t epoch = 0;
     Uuid incarnation;                    ///< random, of this assembly of the array
@@ -95,6 +114,8 @@ struct Superblock {
     std::uint64_t member_sectors = 0;    ///< of data on each member, on the smallest if linear
     std::uint64_t resync_cursor = 0;     ///< if clean: redundancy of columns below it is right, except `untrusted`
     std::vector<ColumnRange> untrusted;  ///< ascending, below the cursor
+    RebuildRecord rebuild;
+    std::vector<UnreadableRange> unreadable;  ///< ascending by member and block, merged
     std::uint64_t log_generation = 0;
     std::uint16_t next_volume_number = 1;
     std::vector<AreaRecord> areas;
@@ -107,8 +128,12 @@ struct Superblock {
     [[nodiscard]] std::uint64_t area_shift(std::size_t member) const {
         return members[member].sectors.value - member_sectors;
     }
-    /// Of the member that holds this superblock.
-    [[nodiscard]] const Uuid& member_uuid() const { return members[member_index].uuid; }
+    /// Of the device that holds this superblock.
+    [[nodiscard]] const Uuid& member_uuid() const { return target ? rebuild.uuid : members[member_index].uuid; }
+    /// `uuid` is that of the device on its way into `place`.
+    [[nodiscard]] bool rebuilds(std::size_t place, const Uuid& uuid) const {
+        return rebuild.active && rebuild.place == place && rebuild.uuid == uuid;
+    }
 };
 
 /// REQUIRES: the level is known.

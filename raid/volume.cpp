@@ -47,7 +47,7 @@ DeviceLimits Volume::limits() const {
     out.volatile_cache = false;
     const Geometry& g = array_.geometry;
     for (std::uint32_t m = 0; m < g.members; ++m) {
-        if (array_.members[m].device != nullptr) {
+        if (array_.members[m].device->present()) {
             const DeviceLimits member = array_.members[m].device->limits();
             out.alignment_sectors = std::max(out.alignment_sectors, member.alignment_sectors);
             out.physical_sectors = std::max(out.physical_sectors, member.physical_sectors);

@@ -35,13 +35,13 @@ std::optional<std::uint32_t> choose_leg(const ArrayBody& array, Lba lba) {
     return legs[array.all_trusted() && !array.read_only() ? lba.value / kLegRun % n : 0];
 }
 
-/// Writes `from`, in one run, to those of its legs that are in `among` and in sync.
+/// Writes `from`, in one run, to those of its legs that are in `among` and take writes (RB1).
 Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32_t among, WriteOptions options) {
     const std::uint32_t legs = array.geometry.legs(lba) & among;
     const Lba member_lba = array.geometry.locate(lba).member_lba;
     MemberFan fan;
     for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
-        if ((legs >> m & 1U) != 0 && array.in_sync(m)) {
+        if ((legs >> m & 1U) != 0 && array.takes_writes(m)) {
             fan.start(m, array.members[m].device->write(member_lba, from, options));
         }
     }
@@ -231,6 +231,39 @@ Task<Result<void>> mirrored_write(ArrayBody& array, Shard& shard, Lba lba, Slice
 Task<Result<void>> mirrored_sync(ArrayBody& array, Shard& shard, StripeIndex index) {
     const std::uint64_t first = index.value * array.geometry.strip_sectors;
     co_return co_await equalise(array, shard, first, first + array.geometry.strip_sectors, {.background = true});
+}
+
+/// Columns that are not trusted stay so: the resync makes all legs equal, the new one too.
+Task<Result<void>> mirrored_rebuild(ArrayBody& array, Shard& shard, StripeIndex index, std::uint32_t member) {
+    const std::uint64_t bytes = array.geometry.strip_sectors * kSectorBytes;
+    const Lba first(index.value * array.geometry.strip_sectors);
+    const Lba end = first + array.geometry.strip_sectors;
+    const auto guard = co_await shard.lock.acquire(first.value, end.value - 1);
+    CO_TRY(const Buffer buffer, co_await array.allocate(bytes));
+    const Slice all = buffer.slice(bytes, first);
+    std::uint32_t bad = 0;
+    const Result<void> r = co_await read_any(array, first, all, bad);
+    if (!r && r.error().code != Errc::kMediumError) {
+        co_return r;
+    }
+    const auto known = [&all](std::size_t b) { return all.blocks()[b].status != BlockStatus::kUnreadable; };
+    for (std::size_t b = 0; b < all.blocks().size() && array.rebuilding(member);) {
+        std::size_t n = b + 1;
+        while (n < all.blocks().size() && known(n) == known(b)) {
+            ++n;
+        }
+        const Lba lba = first + b * kSectorsPerBlock;
+        if (known(b)) {
+            const Slice run = all.sub(b * kBlockBytes, (n - b) * kBlockBytes);
+            CO_TRY_VOID(co_await write_legs(array, lba, run, 1U << member, {.background = true}));
+        } else {
+            CO_TRY_VOID(co_await array.give_up_blocks(member, array.geometry.locate(lba).member_lba, n - b));
+            array.unreadable({lba, SectorCount((n - b) * kSectorsPerBlock)});
+        }
+        b = n;
+    }
+    array.built(shard, first.value, end.value);
+    co_return Result<void>{};
 }
 
 }  // namespace gemel::raid::levels

@@ -2,6 +2,7 @@
 // Parity. RAID 5: strips over all members but one, whose strip is the parity of the stripe, P; it rotates
 // (left-symmetric). RAID 6: the same with P and Q (parity.hpp).
 #include <algorithm>
+#include <bit>
 
 #include "raid/levels/levels.hpp"
 #include "raid/stripe.hpp"
@@ -87,7 +88,7 @@ Task<Result<void>> write_parity(ArrayBody& array, Shard& shard, const detail::St
         MemberFan fan;
         for (std::uint32_t i = 0; i < array.geometry.parities(); ++i) {
             const std::uint32_t m = array.geometry.parity_member(stripe, i);
-            if ((verdicts[b].wrong >> i & 1U) != 0 && array.in_sync(m)) {
+            if ((verdicts[b].wrong >> i & 1U) != 0 && array.holds(m, stripe)) {
                 const Slice run = image.of(m).sub(b * kBlockBytes, (end - b) * kBlockBytes);
                 fan.start(m, array.members[m].device->write(Lba(image.column(b)), run, {.background = true}));
             }
@@ -170,6 +171,77 @@ Task<Result<void>> parity_sync(ArrayBody& array, Shard& shard, StripeIndex strip
     std::array<Verdict, kMiB / kBlockBytes> verdicts{};
     CO_TRY_VOID(co_await judge(array, shard, image, stripe, std::span(verdicts).first(image.blocks())));
     co_return co_await write_parity(array, shard, image, stripe, std::span(verdicts).first(image.blocks()));
+}
+
+namespace {
+
+/// Blocks of one stripe that a rebuild could not make up: listed on the member, and reported where they are data.
+Task<Result<void>> give_up(ArrayBody& array, const detail::StripeImage& image, std::uint32_t member, std::size_t b,
+                           std::size_t count) {
+    const Lba column(image.column(b));
+    CO_TRY_VOID(co_await array.give_up_blocks(member, column, count));
+    std::uint32_t unknown = 0;
+    for (std::size_t i = b; i < b + count; ++i) {
+        unknown |= image.unknown(i);
+    }
+    for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
+        const auto lba = array.geometry.lba_of(m, column);
+        if ((unknown >> m & 1U) != 0 && lba) {
+            array.unreadable({*lba, SectorCount(count * kSectorsPerBlock)});
+        }
+    }
+    co_return Result<void>{};
+}
+
+/// The members to make up, as bits, `member` among them, so that its block is right; or 0 (ST2).
+std::uint32_t to_make_up(const Shard& shard, const detail::StripeImage& image, std::size_t b, std::uint32_t parities) {
+    const std::uint32_t unknown = image.unknown(b);
+    if ((unknown & ~image.parity_set()) == 0) {
+        return unknown;  // from the data, whatever parity says
+    }
+    if (shard.trusted(image.column(b), image.column(b) + kSectorsPerBlock)) {
+        return static_cast<std::uint32_t>(std::popcount(unknown)) <= parities ? unknown : 0;
+    }
+    return image.accepted(b);
+}
+
+}  // namespace
+
+/// Columns that are not trusted stay so: the resync looks at all their parity strips.
+Task<Result<void>> parity_rebuild(ArrayBody& array, Shard& shard, StripeIndex stripe, std::uint32_t member) {
+    const auto guard = co_await shard.lock.acquire(stripe.value, stripe.value);
+    detail::StripeImage image(array, stripe, 0, array.geometry.strip_sectors);
+    CO_TRY_VOID(co_await image.load());
+    const auto makes = [&](std::size_t b) {
+        return (to_make_up(shard, image, b, array.geometry.parities()) >> member & 1U) != 0;
+    };
+    for (std::size_t b = 0; b < image.blocks() && array.rebuilding(member);) {
+        const bool made = makes(b);
+        std::size_t n = b + 1;
+        while (n < image.blocks() && makes(n) == made) {
+            ++n;
+        }
+        if (!made && image.failed_otherwise()) {
+            co_return fail(Errc::kIo, "stripe " + std::to_string(stripe.value) + " cannot be read now");
+        }
+        if (!made) {
+            CO_TRY_VOID(co_await give_up(array, image, member, b, n - b));
+            b = n;
+            continue;
+        }
+        for (std::size_t i = b; i < n; ++i) {
+            image.make_up(to_make_up(shard, image, i, array.geometry.parities()), i);
+        }
+        const Slice run = image.of(member).sub(b * kBlockBytes, (n - b) * kBlockBytes);
+        const Result<void> r =
+            co_await array.members[member].device->write(Lba(image.column(b)), run, {.background = true});
+        if (!r) {
+            co_return co_await array.fail_member(member, r.error());
+        }
+        b = n;
+    }
+    array.built(shard, image.column(0), image.column(0) + array.geometry.strip_sectors);
+    co_return Result<void>{};
 }
 
 }  // namespace gemel::raid::levels

@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 27> kRaidStates{
+constexpr std::array<std::string_view, 32> kRaidStates{
     "level single",
     "level linear",
     "level 6",
@@ -33,6 +33,11 @@ constexpr std::array<std::string_view, 27> kRaidStates{
     "degraded crash needs force",
     "stale member refused",
     "latent error",
+    "rebuild interrupted",
+    "rebuild finished after crash",
+    "second failure in a rebuild",
+    "rebuild onto a spare that the config does not place",
+    "stale member rebuilt",
     "resync after unclean stop",
     "resync interrupted",
     "crash while opening",

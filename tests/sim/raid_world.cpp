@@ -20,6 +20,7 @@ constexpr Duration kPatience = 60s;  ///< virtual time within which anything hea
 RaidWorld::RaidWorld(const HistoryOptions& options)
     : scheduler_(options.seed),
       random_(options.seed ^ 0x5241494421ULL),
+      operator_(options.seed ^ 0x4f50455241ULL),
       chronicle_(scheduler_, options.trace),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
@@ -87,6 +88,8 @@ void RaidWorld::choose_disks(std::uint64_t members, std::uint64_t data_sectors) 
         base_.members.push_back({disks_.back().get(), o.name});
     }
     lost_.assign(members, false);
+    named_.assign(members, nullptr);
+    away_.assign(members, false);
     if (alignment_ > 1) {
         chronicle_.reached("4Kn members");
     }
@@ -135,7 +138,11 @@ raid::ArrayConfig RaidWorld::config(bool force) const {
     raid::ArrayConfig c = base_;
     c.force = force;
     for (std::size_t i = 0; i < disks_.size(); ++i) {
-        if (lost_[i] && disks_[i]->dead()) {
+        c.members[i] = {disks_[i].get(), disks_[i]->name()};
+        if (named_[i] != nullptr) {
+            c.members[i] = {named_[i], named_[i]->name()};
+            c.spares.push_back({disks_[i].get(), disks_[i]->name()});
+        } else if (lost_[i] && disks_[i]->dead()) {
             c.members[i].device = nullptr;
         }
     }
@@ -169,10 +176,12 @@ bool RaidWorld::open_once(bool force) {
             chronicle_.violation("member " + std::to_string(i) + " is not in sync after open, for no reason");
         }
         lost_[i] = !in_sync;
+        away_[i] = !in_sync;
     }
     if (status.resyncing) {
         chronicle_.reached("resync after unclean stop");
     }
+    resumed_ = unclean_ && status.rebuild.has_value();
     return true;
 }
 
@@ -225,7 +234,7 @@ bool RaidWorld::open() {
 void RaidWorld::revive_disks() {
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         // A lost member comes back now and then, with what it held.
-        if (!lost_[i] || random_.one_in(4)) {
+        if (!lost_[i] || random_.one_in(4) || operator_.one_in(2)) {
             disks_[i]->revive();
         }
     }
@@ -301,7 +310,9 @@ void RaidWorld::round() {
     for (std::uint64_t i = 0; i < faults; ++i) {
         scheduler_.run_for(Duration(random_.below(6'000'000)));
         one_fault();
+        operate();
     }
+    operate();
     const bool two_missing = without_two();
     const std::uint64_t writes_before = writes();
     const std::uint64_t reads_before = chronicle_.result.reads;
@@ -369,6 +380,9 @@ void RaidWorld::lose_a_member() {
         return;
     }
     SimDisk& disk = *disks_[victim];
+    if (rebuilding()) {
+        chronicle_.reached("second failure in a rebuild");
+    }
     switch (random_.below(4)) {
         case 0:
             chronicle_.fault(disk.name() + " fails a write");
@@ -431,6 +445,10 @@ void RaidWorld::crash(Crash how) {
     if (resyncing()) {
         chronicle_.reached("resync interrupted");
     }
+    if (rebuilding()) {
+        chronicle_.reached("rebuild interrupted");
+    }
+    note_members();
     if (any_lost()) {
         chronicle_.reached("degraded crash");
         if (without_two()) {
@@ -563,6 +581,9 @@ void RaidWorld::finish() {
     if (!wait_hosts(kPatience)) {
         return;
     }
+    if (!rebuild_all()) {
+        return;
+    }
     if (!scheduler_.run_until([&] { return !resyncing(); }, kPatience)) {
         chronicle_.violation("the resync does not end");
         return;
@@ -604,7 +625,7 @@ void RaidWorld::check_view(std::uint32_t removed, const std::vector<std::vector<
         o.alignment_sectors = alignment_;
         copies.push_back(std::make_unique<SimDisk>(scheduler_, random_.next(), o));
         copies.back()->load(*disks_[i]);
-        c.members[i].device = (removed >> i & 1U) != 0 ? nullptr : copies.back().get();
+        c.members[i] = {(removed >> i & 1U) != 0 ? nullptr : copies.back().get(), o.name};
         what += c.members[i].device == nullptr ? " " + std::to_string(i) : "";
     }
     auto view = scheduler_.run(home(), raid::Array::open(environment_.get(), c));

@@ -66,6 +66,14 @@ class RaidWorld : public HostWorld {
     void check_view(std::uint32_t removed, const std::vector<std::vector<std::byte>>& images);
     void compare_view(raid::Array& view, const std::string& what, const std::vector<std::vector<std::byte>>& images);
     bool wait_hosts(Duration limit);
+    // raid_operator.cpp
+    void operate();
+    void begin_rebuild();
+    void disturb_rebuild();
+    void note_members();
+    bool rebuild_all();
+    SimDisk& fresh_disk(std::size_t place);
+    [[nodiscard]] bool rebuilding() const { return array_ && array_->status().rebuild.has_value(); }
     void take_complaints();
     [[nodiscard]] std::uint64_t writes() const;
 
@@ -83,12 +91,17 @@ class RaidWorld : public HostWorld {
 
     SimScheduler scheduler_;
     SeededRandom random_;
+    SeededRandom operator_;  ///< what the operator does: its own, so that older histories stay what they were
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
     std::vector<SimExecutor*> executors_;
     std::vector<std::unique_ptr<SimDisk>> disks_;
-    std::vector<bool> lost_;  ///< by place: failed for good, or given up by the array
+    std::vector<bool> lost_;                         ///< by place: failed for good, or given up by the array
+    std::vector<std::unique_ptr<SimDisk>> retired_;  ///< another disk has their place
+    std::vector<SimDisk*> named_;  ///< by place: the disk that the config names; nullptr: the one that is there
+    std::vector<bool> away_;       ///< by place: the array was seen without it since it was lost
+    bool resumed_ = false;         ///< the rebuild goes on after a crash
     raid::ArrayConfig base_;
     const raid::LevelRow* row_ = nullptr;  ///< of the level
     std::uint32_t alignment_ = 1;          ///< of the members

@@ -28,7 +28,10 @@ Superblock sample() {
     sb->resync_cursor = 256;
     sb->untrusted = {{0, 8}, {64, 72}};
     sb->clean = false;
-    sb->member_index = 4;
+    sb->rebuild = {true, 3, 128, random.uuid()};
+    sb->unreadable = {{1, 4, 2}, {1, 7, 1}, {3, 0, 9}};
+    sb->member_index = 3;
+    sb->target = true;
     return *sb;
 }
 
@@ -90,6 +93,17 @@ TEST(Superblock, fields_that_contradict_one_another_are_named) {
         {"untrusted out of order", [](Superblock& s) { std::swap(s.untrusted[0], s.untrusted[1]); }},
         {"untrusted beyond the cursor", [](Superblock& s) { s.untrusted[1].end = 257; }},
         {"cursor", [](Superblock& s) { s.resync_cursor = s.member_sectors + 1; }},
+        {"a rebuild that is none", [](Superblock& s) { s.rebuild.active = false; }},
+        {"a rebuild of a member in sync", [](Superblock& s) { s.members[3].failed = false; }},
+        {"a rebuild beyond the end", [](Superblock& s) { s.rebuild.cursor = s.member_sectors + 1; }},
+        {"a rebuild of no place", [](Superblock& s) { s.rebuild.place = 5; }},
+        {"a target at another place", [](Superblock& s) { s.member_index = 2; }},
+        {"unreadable blocks out of order", [](Superblock& s) { std::swap(s.unreadable[0], s.unreadable[1]); }},
+        {"unreadable blocks that touch", [](Superblock& s) { s.unreadable[1].first = 6; }},
+        {"unreadable blocks beyond the data",
+         [](Superblock& s) { s.unreadable[2].first = s.member_sectors / kSectorsPerBlock; }},
+        {"unreadable blocks of no member", [](Superblock& s) { s.unreadable[2].member = 5; }},
+        {"no unreadable blocks", [](Superblock& s) { s.unreadable[0].count = 0; }},
         {"name", [](Superblock& s) { s.array_name.clear(); }},
         {"area missing", [](Superblock& s) { s.areas.pop_back(); }},
         {"area twice", [](Superblock& s) { s.areas[1].kind = s.areas[0].kind; }},
@@ -147,8 +161,8 @@ TEST(Superblock, what_this_program_cannot_have_written_is_refused) {
 }
 
 TEST(Superblock, slots_lie_at_the_end_on_4_kib_addresses) {
-    EXPECT_EQ(superblock_slot(SectorCount(4096 + 3), 0), Lba(4096 - 64));
-    EXPECT_EQ(superblock_slot(SectorCount(4096 + 3), 1), Lba(4096 - 32));
+    EXPECT_EQ(superblock_slot(SectorCount(4096 + 3), 0), Lba(4096 - 128));
+    EXPECT_EQ(superblock_slot(SectorCount(4096 + 3), 1), Lba(4096 - 64));
 }
 
 TEST(PlanFormat, areas_are_there_and_data_comes_first) {

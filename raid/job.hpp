@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// Job: what the background work of an array has in common: pause, limit, cancel, progress.
+// Threads: any.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <string_view>
+
+#include "gemel/clock.hpp"
+#include "gemel/result.hpp"
+#include "gemel/task.hpp"
+
+namespace gemel::raid {
+
+enum class JobKind : std::uint8_t { kRebuild, kScrub };
+[[nodiscard]] std::string_view job_kind_name(JobKind kind);
+
+struct JobStatus {
+    JobKind kind = JobKind::kRebuild;
+    std::uint32_t member = 0;  ///< of a rebuild: which place
+    bool paused = false;
+    std::uint64_t done_bytes = 0;
+    std::uint64_t total_bytes = 0;
+    std::uint64_t rate = 0;   ///< bytes per second, of late
+    std::uint64_t limit = 0;  ///< bytes per second; 0: none
+    std::optional<std::uint64_t> seconds_left;
+};
+
+class Job {
+  public:
+    Job(Clock& clock, JobKind kind) : clock_(clock), kind_(kind) {}
+
+    /// A new run, which is neither paused nor cancelled. The limit stays. `total`: units, each of `unit_bytes` bytes.
+    void begin(std::uint32_t member, std::uint64_t total, std::uint64_t done, double unit_bytes);
+    void end() { running_.store(false); }
+    [[nodiscard]] bool running() const { return running_.load(); }
+
+    void pause(bool on) { paused_.store(on); }
+    void cancel() { cancelled_.store(true); }
+    void set_limit(std::uint64_t bytes_per_second) { limit_.store(bytes_per_second); }
+    [[nodiscard]] bool paused() const { return paused_.load(); }
+    [[nodiscard]] bool cancelled() const { return cancelled_.load(); }
+
+    /// So many units more are done. Returns when the limit lets the next ones begin.
+    TimePoint advance(std::uint64_t units);
+    [[nodiscard]] std::optional<JobStatus> status() const;
+
+  private:
+    [[nodiscard]] std::uint64_t bytes(std::uint64_t units) const {
+        return static_cast<std::uint64_t>(static_cast<double>(units) * unit_bytes_);
+    }
+
+    Clock& clock_;
+    JobKind kind_;
+    std::atomic<bool> running_{false};
+    std::atomic<bool> paused_{false};
+    std::atomic<bool> cancelled_{false};
+    std::atomic<std::uint64_t> limit_{0};
+
+    mutable std::mutex mutex_;  ///< guards what follows; never held over an I/O
+    std::uint32_t member_ = 0;
+    std::uint64_t done_ = 0;
+    std::uint64_t total_ = 0;
+    double unit_bytes_ = 0;
+    TimePoint due_{};           ///< by the limit, for the next units
+    TimePoint sampled_{};       ///< when the rate was taken
+    std::uint64_t sample_ = 0;  ///< done_ then
+    std::uint64_t rate_ = 0;
+};
+
+}  // namespace gemel::raid

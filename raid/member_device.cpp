@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "raid/member_device.hpp"
+
+#include "raid/array_body.hpp"
+
+namespace gemel::raid::detail {
+
+namespace {
+
+Task<Result<void>> gone(std::string name) {
+    co_return fail(Errc::kDeviceGone, name + " has no device");
+}
+
+/// The list may grow by one piece when a write cuts a range in two.
+constexpr std::size_t kMaxPieces = kMaxUnreadable / 2;
+
+}  // namespace
+
+void MemberDevice::put(BlockDevice* device) {
+    {
+        const std::scoped_lock lock(mutex_);
+        unreadable_ = {};
+        any_.store(false);
+    }
+    device_.store(device, std::memory_order_release);
+}
+
+bool MemberDevice::add_unreadable(std::uint64_t first, std::uint64_t count) {
+    const std::scoped_lock lock(mutex_);
+    unreadable_.add(first, first + count);
+    any_.store(!unreadable_.empty());
+    return unreadable_.pieces() <= kMaxPieces;
+}
+
+void MemberDevice::remove_unreadable(std::uint64_t first, std::uint64_t count) {
+    const std::scoped_lock lock(mutex_);
+    unreadable_.remove(first, first + count);
+    any_.store(!unreadable_.empty());
+}
+
+IntervalSet MemberDevice::unreadable() const {
+    const std::scoped_lock lock(mutex_);
+    return unreadable_;
+}
+
+bool MemberDevice::listed(Lba lba, SectorCount sectors) const {
+    if (!any_.load(std::memory_order_acquire)) {
+        return false;
+    }
+    const std::scoped_lock lock(mutex_);
+    return unreadable_.intersects(lba.value / kSectorsPerBlock,
+                                  round_up(lba.value + sectors.value, kSectorsPerBlock) / kSectorsPerBlock);
+}
+
+DeviceLimits MemberDevice::limits() const {
+    const BlockDevice* d = device();
+    return d == nullptr ? DeviceLimits{} : d->limits();
+}
+
+Task<Result<void>> MemberDevice::read(Lba lba, Slice to, ReadOptions options) {
+    BlockDevice* d = device();
+    if (d == nullptr) {
+        to.mark_all(BlockStatus::kUnreadable);
+        return gone(name());
+    }
+    return listed(lba, to.sectors()) ? read_around(*d, lba, to, options) : d->read(lba, to, options);
+}
+
+/// What is listed when the read begins: a block that leaves the list meanwhile may have been read before it was
+/// written.
+Task<Result<void>> MemberDevice::read_around(BlockDevice& device, Lba lba, Slice to, ReadOptions options) {
+    const IntervalSet before = unreadable();
+    Result<void> r = co_await device.read(lba, to, options);
+    if (!r && r.error().code != Errc::kMediumError) {
+        co_return r;
+    }
+    for (std::size_t b = 0; b < to.blocks().size(); ++b) {
+        const std::uint64_t block = lba.value / kSectorsPerBlock + b;
+        if (!before.intersects(block, block + 1)) {
+            continue;
+        }
+        to.mark(b, BlockStatus::kUnreadable);
+        if (r) {
+            r = fail(Errc::kMediumError, name() + ": block at sector " + std::to_string(block * kSectorsPerBlock) +
+                                             " could not be made up when the member was rebuilt");
+        }
+    }
+    co_return r;
+}
+
+Task<Result<void>> MemberDevice::write(Lba lba, Slice from, WriteOptions options) {
+    BlockDevice* d = device();
+    if (d == nullptr) {
+        return gone(name());
+    }
+    return listed(lba, from.sectors()) ? write_and_clear(*d, lba, from, options) : d->write(lba, from, options);
+}
+
+/// MD2. A block that is written in part stays listed.
+Task<Result<void>> MemberDevice::write_and_clear(BlockDevice& device, Lba lba, Slice from, WriteOptions options) {
+    CO_TRY_VOID(co_await device.write(lba, from, options));
+    const std::uint64_t first = round_up(lba.value, kSectorsPerBlock) / kSectorsPerBlock;
+    const std::uint64_t end = (lba.value + from.sectors().value) / kSectorsPerBlock;
+    if (first >= end) {
+        co_return Result<void>{};
+    }
+    CO_TRY_VOID(co_await device.flush());
+    co_return co_await array_.forget_unreadable(index_, first, end - first);
+}
+
+Task<Result<void>> MemberDevice::flush() {
+    BlockDevice* d = device();
+    return d == nullptr ? gone(name()) : d->flush();
+}
+
+Task<Result<void>> MemberDevice::discard(Lba lba, SectorCount count) {
+    BlockDevice* d = device();
+    return d == nullptr ? gone(name()) : d->discard(lba, count);
+}
+
+std::string MemberDevice::name() const {
+    return array_.member_subject(index_);
+}
+
+}  // namespace gemel::raid::detail

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rebuild: a device gets what belongs to a place whose member is lost, while the array works; then the place is its.
+//
+// Invariants:
+//   RB1 Mirrors: every write to the place goes to the device, wherever the walk is. It is read only when in sync.
+//   RB2 Parity: a stripe is on the device or not yet; that changes under the stripe's lock only. Not yet: the stripe is
+//       treated as without its member. On it: as with it, but read under the lock only, since an unlocked read could
+//       not know.
+//   RB3 What goes onto the device is made from what is known, under the lock. What cannot be made up (a source that
+//       cannot be read, parity that is not trusted) is listed as unreadable (MD1), never filled with anything.
+//   RB4 A durable cursor says: columns below it are on the device durably. So the order is: read the cursor, flush the
+//       device, write the superblock with the cursor and the list of unreadable blocks as it is then.
+//   RB5 The device is lost for the array until RB6: the rebuild changes nothing about what the level tolerates. When it
+//       fails, or is not there at a start and something is written, the superblock that says so ends the rebuild; it is
+//       stale from then on.
+//   RB6 The place is in sync by one change of the superblock: after all columns, a flush, and the durable log are on
+//   the
+//       device. Before and after any crash it is either failed with a rebuild, or in sync.
+// Threads: rebuild_batch, built, give_up_blocks on the shard; the rest on home.
+#include <algorithm>
+#include <array>
+
+#include "raid/array_body.hpp"
+#include "raid/durable_log.hpp"
+
+namespace gemel::raid::detail {
+
+namespace {
+constexpr Duration kRest = std::chrono::milliseconds(5);
+constexpr Duration kPausePoll = std::chrono::milliseconds(100);
+constexpr Duration kRetryAfter = std::chrono::milliseconds(250);
+constexpr std::uint32_t kRetries = 20;
+constexpr std::uint64_t kBatchBytes = kMiB;  ///< of each member
+constexpr std::uint64_t kCheckpoints = 64;   ///< of a whole rebuild
+
+Task<Result<void>> wipe_slots(Environment& env, BlockDevice& device) {
+    CO_TRY(const Buffer buffer, env.buffers.allocate(2 * kSuperblockBytes));
+    const Lba lba = superblock_slot(device.limits().sectors, 0);
+    const Slice slice = buffer.slice(2 * kSuperblockBytes, lba);
+    std::ranges::fill(slice.data(), std::byte{0});
+    slice.clear_infos();
+    co_return co_await device.write(lba, slice, {.fua = true});
+}
+
+}  // namespace
+
+bool ArrayBody::holds(std::uint32_t member, StripeIndex stripe) const {
+    if (!rebuilding(member)) {
+        return in_sync(member);
+    }
+    const Shard& shard = shard_of_stripe(stripe);
+    const std::uint64_t column = shard.local(stripe.value * geometry.strip_sectors);
+    return !shard.unbuilt.intersects(column, column + geometry.strip_sectors);
+}
+
+/// From here on no column of the shard at or beyond `from` is on the device.
+void ArrayBody::await_columns(Shard& shard, std::uint64_t from) {
+    shard.unbuilt = {};
+    const std::uint64_t group = geometry.group_columns();
+    const std::uint64_t end = geometry.columns();
+    for (std::uint64_t at = shard.index * group; at < end; at += group * shards.size()) {
+        const std::uint64_t first = std::max(at, from);
+        const std::uint64_t last = std::min(at + group, end);
+        if (first < last) {
+            shard.unbuilt.add(shard.local(first), shard.local(first) + (last - first));
+        }
+    }
+}
+
+/// Before I/O starts: what the superblock says of the places.
+void ArrayBody::resume_places() {
+    for (const UnreadableRange& u : superblock_.unreadable) {
+        static_cast<void>(members[u.member].device->add_unreadable(u.first, u.count));  // it had room for them
+    }
+    for (const auto& shard : shards) {
+        await_columns(*shard, superblock_.rebuild.cursor);
+    }
+}
+
+void ArrayBody::built(Shard& shard, std::uint64_t first_column, std::uint64_t end_column) {
+    const std::uint64_t from = shard.local(first_column);
+    shard.unbuilt.remove(from, from + (end_column - first_column));
+}
+
+Task<Result<void>> ArrayBody::give_up_blocks(std::uint32_t member, Lba member_lba, std::uint64_t blocks) {
+    if (members[member].device->add_unreadable(member_lba.value / kSectorsPerBlock, blocks)) {
+        co_return Result<void>{};
+    }
+    co_return co_await fail_member(
+        member, Error(Errc::kNoSpace, "more of its blocks cannot be made up than there is room to list"));
+}
+
+Task<Result<void>> ArrayBody::forget_unreadable(std::uint32_t member, std::uint64_t first, std::uint64_t count) {
+    return update_superblock([this, member, first, count](Superblock& next) -> Result<void> {
+        members[member].device->remove_unreadable(first, count);
+        gather_unreadable(next);
+        if (next.unreadable.size() > kMaxUnreadable) {  // scattered writes cut it up: it stays listed, which is safe
+            static_cast<void>(members[member].device->add_unreadable(first, count));
+            gather_unreadable(next);
+        }
+        return {};
+    });
+}
+
+void ArrayBody::gather_unreadable(Superblock& next) const {
+    next.unreadable.clear();
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        const IntervalSet blocks = members[m].device->unreadable();
+        std::uint64_t at = 0;
+        while (const auto range = blocks.next(at)) {
+            constexpr std::uint64_t kMost = 1ULL << 31U;
+            at = std::min(range->second, range->first + kMost);
+            next.unreadable.push_back(
+                {static_cast<std::uint16_t>(m), range->first, static_cast<std::uint32_t>(at - range->first)});
+        }
+    }
+}
+
+// ---- the beginning
+
+Task<Result<void>> ArrayBody::rebuild(std::uint32_t place, MemberSpec spec) {
+    Executor& caller = Executor::current();
+    co_await resume_on(home);
+    Result<void> r = fail(Errc::kClosed, "array " + name + " is stopping");
+    if (!stopping() && gate_.enter()) {
+        r = co_await rebuild_at_home(place, std::move(spec));
+        gate_.leave();
+    }
+    co_await resume_on(caller);
+    co_return r;
+}
+
+Result<void> ArrayBody::may_rebuild(std::uint32_t place) const {
+    if (!level.redundant) {
+        return fail(Errc::kInvalidArgument, "array " + name + " of level " + std::string(level.name) +
+                                                " has no redundancy to rebuild a member from");
+    }
+    if (place >= geometry.members) {
+        return fail(Errc::kInvalidArgument, "array " + name + " has members 0 to " +
+                                                std::to_string(geometry.members - 1) + ", not " +
+                                                std::to_string(place));
+    }
+    if (read_only()) {
+        return fail(Errc::kReadOnly, "array " + name + " is read-only");
+    }
+    if (rebuild_job.running()) {
+        return fail(Errc::kBusy, "array " + name + " is rebuilding a member; wait for it, or cancel it");
+    }
+    if (in_sync(place)) {
+        return fail(Errc::kRefused, member_subject(place) + " is in sync; mark it failed first");
+    }
+    return {};
+}
+
+Task<Result<void>> ArrayBody::rebuild_at_home(std::uint32_t place, MemberSpec spec) {
+    const auto turn = co_await rebuilds_.lock();
+    CO_TRY_VOID(may_rebuild(place));
+    if (spec.device == nullptr) {
+        spec = {members[place].device->device(), member_name(place)};
+    }
+    if (spec.device == nullptr) {
+        co_return fail(Errc::kInvalidArgument, member_subject(place) + " has no device; name the one to rebuild onto");
+    }
+    if (spec.name.empty()) {
+        spec.name = spec.device->name();
+    }
+    CO_TRY_VOID(co_await check_target(place, spec));
+    CO_TRY_VOID(co_await wipe_slots(env, *spec.device));
+    CO_TRY_VOID(co_await enter_target(place, std::move(spec)));
+    if (!gate_.spawn(run_rebuild(place, /*resumed=*/false))) {
+        co_return fail(Errc::kClosed, "array " + name + " is stopping");
+    }
+    co_return Result<void>{};
+}
+
+/// The device fits, and nothing on it is needed.
+Task<Result<void>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec) {
+    const DeviceLimits limits = spec.device->limits();
+    const AreaRecord& last = superblock_.areas.back();
+    const std::uint64_t needed = last.lba.value + last.sectors.value + superblock_.area_shift(place);
+    if (round_down(limits.sectors.value, kSectorsPerBlock) < needed + 2 * kSuperblockSectors) {
+        co_return fail(Errc::kNoSpace, spec.name + " has " + std::to_string(bytes_of(limits.sectors)) +
+                                           " bytes; a member of array " + name + " needs " +
+                                           std::to_string((needed + 2 * kSuperblockSectors) * kSectorBytes));
+    }
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if (m == place) {
+            continue;
+        }
+        if (members[m].device->device() == spec.device) {
+            co_return fail(Errc::kBusy, spec.name + " is member " + std::to_string(m) + " of array " + name);
+        }
+        const DeviceLimits other = members[m].device->limits();
+        const bool strange =
+            limits.max_transfer_bytes < other.max_transfer_bytes || limits.alignment_sectors > other.alignment_sectors;
+        if (in_sync(m) && strange) {
+            co_return fail(Errc::kUnsupported,
+                           spec.name + " has larger sectors, or takes smaller transfers, than " + member_subject(m));
+        }
+    }
+    const std::array<MemberSpec, 1> specs{spec};
+    CO_TRY(const std::vector<MemberReading> readings, co_await read_members(env, specs));
+    const MemberReading& found = readings.front();
+    const bool own = spec.device == members[place].device->device();
+    if (found.kind == MemberReading::Kind::kFound && found.superblock.array_uuid == superblock_.array_uuid) {
+        for (std::uint32_t m = 0; m < geometry.members; ++m) {
+            if (in_sync(m) && superblock_.members[m].uuid == found.superblock.member_uuid()) {
+                co_return fail(Errc::kBusy, spec.name + " is " + member_subject(m) + " by another name");
+            }
+        }
+        co_return Result<void>{};
+    }
+    if (found.kind == MemberReading::Kind::kDamaged && own) {
+        co_return Result<void>{};
+    }
+    co_return co_await require_blank(env, spec, found);
+}
+
+Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec) {
+    for (const auto& shard : shards) {
+        co_await resume_on(*shard->executor);
+        await_columns(*shard, 0);
+    }
+    co_await resume_on(home);
+    const auto guard = co_await control_.lock();
+    if (read_only() || takes_writes(place)) {
+        co_return fail(Errc::kRefused, member_subject(place) + " cannot be rebuilt now");
+    }
+    Superblock next = superblock_;
+    next.rebuild = {};
+    mark_missing(next);
+    if (!next.members[place].failed) {
+        next.members[place].failed = true;
+        next.members[place].last_incarnation = next.incarnation;
+    }
+    members[place].device->put(spec.device);
+    members[place].slot = 1;
+    {
+        const std::scoped_lock lock(status_mutex_);
+        member_names_[place] = spec.name;
+    }
+    next.rebuild = {true, static_cast<std::uint16_t>(place), 0, env.random.uuid()};
+    gather_unreadable(next);
+    members[place].state.store(MemberState::kRebuilding, std::memory_order_release);
+    const Result<void> r = co_await commit(std::move(next));
+    if (r && !rebuilding(place)) {
+        co_return fail(Errc::kIo, member_subject(place) + " takes no superblock");
+    }
+    if (!r) {
+        members[place].state.store(MemberState::kFailed, std::memory_order_release);
+    }
+    co_return r;
+}
+
+// ---- the walk
+
+bool ArrayBody::rebuild_goes_on(std::uint32_t place) const {
+    return !stopping() && !read_only() && rebuilding(place) && !rebuild_job.cancelled();
+}
+
+/// The next stripes of the shard from `from`, local, on. False if one could not be done now.
+Task<bool> ArrayBody::rebuild_batch(Shard& shard, std::uint32_t place, std::uint64_t& from) {
+    const std::uint64_t strip = geometry.strip_sectors;
+    const std::uint64_t batch =
+        std::clamp<std::uint64_t>(kBatchBytes / (strip * kSectorBytes), 1, MemberFan::kSlots / 4);
+    MemberFan fan;
+    std::size_t started = 0;
+    while (started < batch) {
+        const auto range = shard.unbuilt.next(from);
+        if (!range) {
+            break;
+        }
+        const std::uint64_t column = round_down(range->first, strip);
+        from = column + strip;
+        const std::uint64_t global = shard.global(column);
+        // Of striped mirrors most columns are not on this member.
+        if (level.parities() == 0 && (geometry.legs(Lba(global)) >> place & 1U) == 0) {
+            built(shard, global, global + strip);
+            continue;
+        }
+        fan.start(started++, level.rebuild_stripe(*this, shard, StripeIndex(global / strip), place));
+    }
+    co_await fan.all();
+    co_return !fan.failed();
+}
+
+Task<bool> ArrayBody::rebuild_shard(Shard& shard, std::uint32_t place) {
+    co_await resume_on(*shard.executor);
+    const std::uint64_t total = shard.unbuilt.total();
+    std::uint64_t next_checkpoint = total / kCheckpoints;
+    std::uint64_t from = 0;
+    std::uint32_t failures = 0;
+    while (rebuild_goes_on(place) && !shard.unbuilt.empty() && failures < kRetries) {
+        const TimePoint started = env.clock.now();
+        const std::uint64_t ios = shard.host_ios;
+        const std::uint64_t before = shard.unbuilt.total();
+        const bool done = co_await rebuild_batch(shard, place, from);
+        failures = done ? 0 : failures + 1;
+        from = done && shard.unbuilt.next(from) ? from : 0;
+        TimePoint due = rebuild_job.advance(before - shard.unbuilt.total());
+        if (!done) {
+            due = std::max(due, env.clock.now() + kRetryAfter);
+        } else if (shard.host_ios != ios) {
+            due = std::max(due, env.clock.now() + std::max(kRest, env.clock.now() - started));
+        }
+        if (shard.index == 0 && total - shard.unbuilt.total() >= next_checkpoint) {
+            next_checkpoint += std::max<std::uint64_t>(1, total / kCheckpoints);
+            co_await resume_on(home);
+            const Result<void> r = co_await checkpoint_rebuild();
+            static_cast<void>(r);  // the next one says the same
+            co_await resume_on(*shard.executor);
+        }
+        co_await yield();
+        while (rebuild_goes_on(place) && (rebuild_job.paused() || env.clock.now() < due)) {
+            const Duration left = rebuild_job.paused() ? kPausePoll : due - env.clock.now();
+            co_await sleep_for(env.clock, std::min(kPausePoll, left));
+        }
+    }
+    const bool complete = shard.unbuilt.empty();
+    co_await resume_on(home);
+    co_return complete;
+}
+
+Task<void> ArrayBody::run_rebuild(std::uint32_t place, bool resumed) {
+    const std::uint64_t columns = geometry.columns();
+    const std::uint64_t cursor = superblock_.rebuild.cursor;
+    const double bytes = static_cast<double>(bytes_of(superblock_.members[place].sectors));
+    rebuild_job.begin(place, columns, cursor, bytes / static_cast<double>(columns));
+    event(Severity::kInfo, "rebuild-started", member_subject(place),
+          resumed ? "the rebuild of an earlier start goes on at " + std::to_string(cursor * 100 / columns) + " %"
+                  : "it gets what belongs to its place");
+    std::vector<Task<bool>> walks;
+    for (const auto& shard : shards) {
+        walks.push_back(rebuild_shard(*shard, place));
+    }
+    const std::vector<bool> walked = co_await when_all(std::move(walks));
+    Result<void> r = fail(Errc::kIo, "its stripes cannot be read, not even after some time");
+    if (std::ranges::all_of(walked, [](bool complete) { return complete; })) {
+        r = co_await finish_rebuild(place);
+    } else if (rebuild_job.cancelled()) {
+        r = fail(Errc::kAborted, "the rebuild was cancelled");
+    }
+    if (r) {
+        event(Severity::kInfo, "rebuild-ended", member_subject(place), "it is in sync");
+        if (untrusted_columns() > 0) {
+            start_resync("a member is back");
+        }
+    } else if (!stopping() && !read_only()) {
+        const Result<void> failed = co_await fail_member(place, r.error());
+        static_cast<void>(failed);  // read-only: it goes on at the next start
+        event(Severity::kError, "rebuild-failed", member_subject(place), r.error().message,
+              "rebuild onto this device again, or onto another one");
+    }
+    rebuild_job.end();
+}
+
+// ---- what is durable of it
+
+/// The lowest column that is not on the device.
+Task<std::uint64_t> ArrayBody::built_below() {
+    std::uint64_t cursor = geometry.columns();
+    for (const auto& shard : shards) {
+        co_await resume_on(*shard->executor);
+        if (const auto range = shard->unbuilt.next(0)) {
+            cursor = std::min(cursor, shard->global(range->first));
+        }
+    }
+    co_await resume_on(home);
+    co_return cursor;
+}
+
+/// RB4.
+Task<Result<void>> ArrayBody::checkpoint_rebuild() {
+    const auto guard = co_await control_.lock();
+    const std::uint32_t place = superblock_.rebuild.place;
+    if (!superblock_.rebuild.active || read_only() || !rebuilding(place)) {
+        co_return Result<void>{};
+    }
+    const std::uint64_t cursor = co_await built_below();
+    if (const Result<void> flushed = co_await members[place].device->flush(); !flushed) {
+        co_return co_await fail_locked(place, Error(flushed.error().code, "flush failed"));
+    }
+    Superblock next = superblock_;
+    next.rebuild.cursor = cursor;
+    gather_unreadable(next);
+    if (next.unreadable.size() > kMaxUnreadable) {
+        co_return co_await fail_locked(
+            place, Error(Errc::kNoSpace, "more blocks cannot be made up than there is room to list"));
+    }
+    co_return next == superblock_ ? Result<void>{} : co_await commit(std::move(next));
+}
+
+/// RB6.
+Task<Result<void>> ArrayBody::finish_rebuild(std::uint32_t place) {
+    CO_TRY_VOID(co_await checkpoint_rebuild());
+    CO_TRY_VOID(co_await log_->copy_to(place));
+    const Result<void> r = co_await admit_rebuilt(place);
+    log_->stop_copying();
+    co_return r;
+}
+
+Task<Result<void>> ArrayBody::admit_rebuilt(std::uint32_t place) {
+    const auto guard = co_await control_.lock();
+    if (!rebuilding(place)) {
+        co_return fail(Errc::kIo, "it failed");
+    }
+    Superblock next = superblock_;
+    next.members[place].uuid = next.rebuild.uuid;
+    next.members[place].failed = false;
+    next.members[place].last_incarnation = next.incarnation;
+    next.rebuild = {};
+    CO_TRY_VOID(co_await commit(std::move(next)));
+    if (!rebuilding(place)) {
+        co_return fail(Errc::kIo, "it failed");
+    }
+    lost_set_.fetch_and(~(1U << place), std::memory_order_acq_rel);
+    members[place].state.store(MemberState::kInSync, std::memory_order_release);
+    publish_status();
+    co_return Result<void>{};
+}
+
+}  // namespace gemel::raid::detail

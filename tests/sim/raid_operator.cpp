@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the operator of a RaidWorld does: rebuilds lost members onto new disks and onto their own, pauses, goes on.
+#include "tests/sim/raid_world.hpp"
+
+namespace gemel::sim {
+
+using namespace std::chrono_literals;
+using raid::JobKind;
+using raid::MemberState;
+
+namespace {
+constexpr Duration kRebuildPatience = 600s;
+}
+
+/// Members that a rebuild brought back.
+void RaidWorld::note_members() {
+    if (!array_) {
+        return;
+    }
+    const raid::ArrayStatus status = array_->status();
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        const bool in_sync = status.members[i].state == MemberState::kInSync;
+        away_[i] = lost_[i] && (away_[i] || !in_sync);
+        if (away_[i] && in_sync) {
+            lost_[i] = false;
+            away_[i] = false;
+            chronicle_.reached("member rebuilt");
+            if (resumed_) {
+                chronicle_.reached("rebuild finished after crash");
+            }
+        }
+    }
+}
+
+/// A blank disk in the place; at random the config goes on naming the old one.
+SimDisk& RaidWorld::fresh_disk(std::size_t place) {
+    SimDiskOptions o{.name = "disk" + std::to_string(place) + "." + std::to_string(retired_.size() + 1)};
+    o.sectors = disks_[place]->limits().sectors;
+    o.alignment_sectors = alignment_;
+    o.volatile_cache = disks_[place]->limits().volatile_cache;
+    retired_.push_back(std::move(disks_[place]));
+    disks_[place] = std::make_unique<SimDisk>(scheduler_, operator_.next(), o);
+    named_[place] = nullptr;
+    if (operator_.one_in(2) && !retired_.back()->dead()) {
+        named_[place] = retired_.back().get();
+        chronicle_.reached("rebuild onto a spare that the config does not place");
+    }
+    return *disks_[place];
+}
+
+void RaidWorld::begin_rebuild() {
+    const raid::ArrayStatus status = array_->status();
+    const std::size_t place = operator_.below(disks_.size());
+    if (!lost_[place] || status.members[place].state == MemberState::kInSync || status.rebuild) {
+        return;
+    }
+    away_[place] = true;
+    SimDisk* disk = disks_[place].get();
+    if (operator_.one_in(3)) {
+        disk->revive();
+        disk->set_full(false);
+        chronicle_.reached("stale member rebuilt");
+    } else {
+        disk = &fresh_disk(place);
+    }
+    chronicle_.say("rebuild onto " + disk->name());
+    const auto began = scheduler_.run(home(), array_->rebuild(static_cast<std::uint32_t>(place), {disk, ""}));
+    if (!began && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
+        chronicle_.violation("a rebuild does not begin: " + began.error().message);
+    }
+    resumed_ = false;
+}
+
+void RaidWorld::disturb_rebuild() {
+    raid::Job& job = *array_->job(JobKind::kRebuild);
+    const std::uint32_t member = job.status() ? job.status()->member : 0;
+    switch (operator_.below(6)) {
+        case 0:
+            job.pause(true);
+            break;
+        case 1:
+            job.set_limit((1 + operator_.below(64)) * kMiB);
+            break;
+        case 2:
+            if (operator_.one_in(3)) {
+                chronicle_.say("cancel");
+                job.cancel();
+            }
+            break;
+        case 3:
+            if (member_faults_ && lost_[member]) {
+                chronicle_.fault(disks_[member]->name() + " fails in its rebuild");
+                operator_.one_in(2) ? disks_[member]->die() : disks_[member]->fail_next_writes(1);
+            }
+            break;
+        default:
+            job.pause(false);
+            break;
+    }
+}
+
+void RaidWorld::operate() {
+    note_members();
+    if (rebuilding()) {
+        disturb_rebuild();
+    } else if (any_lost()) {
+        begin_rebuild();
+    }
+}
+
+/// At the end: everything lost gets a new disk.
+bool RaidWorld::rebuild_all() {
+    for (std::size_t i = 0; i < 3 * disks_.size(); ++i) {
+        raid::Job& job = *array_->job(JobKind::kRebuild);
+        job.pause(false);
+        job.set_limit(0);
+        if (!scheduler_.run_until([&] { return !rebuilding(); }, kRebuildPatience)) {
+            chronicle_.violation("the rebuild does not end");
+            return false;
+        }
+        note_members();
+        const auto lost = std::ranges::find(lost_, true);
+        if (lost == lost_.end() || !row_->redundant || array_->status().state > raid::ArrayState::kDegraded) {
+            return true;
+        }
+        const auto place = static_cast<std::uint32_t>(lost - lost_.begin());
+        if (array_->status().members[place].state == MemberState::kInSync) {
+            return true;  // it was to fail and nothing has asked it since
+        }
+        const auto began = scheduler_.run(home(), array_->rebuild(place, {&fresh_disk(place), ""}));
+        if (!began) {
+            chronicle_.violation("the last rebuild does not begin: " + began.error().message);
+            return false;
+        }
+    }
+    chronicle_.violation("members cannot be rebuilt");
+    return false;
+}
+
+}  // namespace gemel::sim

@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rebuild: onto a blank device and onto the member's own, with writes, restarts, crashes and failures in the middle.
+#include <gtest/gtest.h>
+
+#include "raid/array.hpp"
+#include "raid/superblock.hpp"
+#include "tests/unit/raid/array_fixture.hpp"
+
+namespace gemel::raid {
+namespace {
+
+using testing::ArrayFixture;
+using testing::FixtureOptions;
+
+constexpr std::uint64_t kSectors = 3000;
+
+Task<void> write_later(ArrayFixture& f, std::uint64_t lba, std::optional<Result<void>>& out) {
+    const Buffer buffer = *f.environment.pool().allocate(40 * kSectorBytes);
+    const Slice slice = buffer.slice(40 * kSectorBytes, Lba(lba));
+    std::ranges::fill(slice.data(), static_cast<std::byte>(lba));
+    slice.seal();
+    out.emplace(co_await f.volume().write(Lba(lba), slice, {}));
+}
+
+struct Shape {
+    const char* level;
+    std::uint32_t members;
+    std::uint32_t shards;
+};
+constexpr std::array kShapes{Shape{"6", 4, 1}, Shape{"6", 6, 4}, Shape{"1", 2, 1},  Shape{"1", 3, 4},
+                             Shape{"5", 3, 1}, Shape{"5", 5, 4}, Shape{"10", 4, 1}, Shape{"10", 6, 4}};
+
+FixtureOptions options_of(const Shape& shape, std::uint64_t bytes = 4 * kMiB) {
+    return {.level = shape.level, .members = shape.members, .shards = shape.shards, .member_bytes = bytes};
+}
+
+/// An array that has lost member `place` and was written before and after that.
+struct Degraded {
+    explicit Degraded(const FixtureOptions& options, std::uint32_t lost = 1) : f(options), place(lost) {
+        CHECK(f.create());
+        f.settle();
+        model = f.pattern(kSectors);
+        CHECK(f.write(0, model));
+        f.disks[place]->die();
+        rewrite(100, 700);
+        CHECK(f.array->status().members[place].state == MemberState::kFailed);
+    }
+    void rewrite(std::uint64_t lba, std::uint64_t sectors) {
+        const auto data = f.pattern(sectors);
+        const auto r = f.write(lba, data);
+        ASSERT_TRUE(r) << r.error().message;
+        std::ranges::copy(data, model.begin() + static_cast<std::ptrdiff_t>(lba * kSectorBytes));
+    }
+    sim::SimDisk& add_disk() { return f.add_disk(f.options.member_bytes); }
+    Result<void> rebuild(BlockDevice* device) {
+        return f.scheduler.run(*f.caller, f.array->rebuild(place, {device, ""}));
+    }
+    [[nodiscard]] MemberState state() const { return f.array->status().members[place].state; }
+    [[nodiscard]] bool ended() const { return !f.array->status().rebuild.has_value(); }
+    void finish() {
+        ASSERT_TRUE(f.scheduler.run_until([this] { return ended(); }, std::chrono::hours(1)));
+    }
+    void until_percent(std::uint64_t percent) {
+        ASSERT_TRUE(f.scheduler.run_until(
+            [&] {
+                const auto job = f.array->status().rebuild;
+                return job && job->done_bytes * 100 >= job->total_bytes * percent;
+            },
+            std::chrono::hours(1)));
+        ASSERT_FALSE(ended());
+    }
+    void expect_model(const std::string& when) {
+        const auto got = f.read(0, kSectors);
+        ASSERT_TRUE(got.result) << when << ": " << got.result.error().message;
+        EXPECT_TRUE(got.data == model) << when;
+    }
+    /// With the device in the config at its place; every single other member may be gone.
+    void expect_redundant(std::size_t disk) {
+        ASSERT_TRUE(f.stop());
+        std::swap(f.disks[place], f.disks[disk]);
+        for (std::uint32_t gone = 0; gone < f.options.members; ++gone) {
+            ArrayConfig c = f.config();
+            c.members[gone].device = nullptr;
+            const auto r = f.open(c);
+            ASSERT_TRUE(r) << r.error().message;
+            expect_model("without member " + std::to_string(gone));
+            ASSERT_TRUE(f.stop());
+        }
+        ASSERT_TRUE(f.reopen());
+        EXPECT_EQ(f.array->status().state, ArrayState::kOptimal);
+    }
+
+    ArrayFixture f;
+    std::uint32_t place;
+    std::vector<std::byte> model;
+};
+
+TEST(Rebuild, a_blank_device_takes_the_place_of_a_lost_member) {
+    for (const Shape& shape : kShapes) {
+        SCOPED_TRACE(std::string(shape.level) + "/" + std::to_string(shape.members));
+        Degraded d(options_of(shape));
+        ASSERT_TRUE(d.rebuild(&d.add_disk()));
+        EXPECT_EQ(d.state(), MemberState::kRebuilding);
+        EXPECT_EQ(d.f.array->status().state, ArrayState::kDegraded);
+        d.finish();
+        EXPECT_EQ(d.f.array->status().state, ArrayState::kOptimal);
+        EXPECT_TRUE(d.f.environment.events().has("rebuild-ended"));
+        d.expect_model("after the rebuild");
+        d.expect_redundant(shape.members);
+    }
+}
+
+TEST(Rebuild, a_stale_member_is_rebuilt_onto_itself) {
+    for (const Shape& shape : kShapes) {
+        Degraded d(options_of(shape), 0);
+        d.f.disks[0]->revive();
+        ASSERT_TRUE(d.f.stop());
+        ASSERT_TRUE(d.f.reopen());
+        EXPECT_EQ(d.state(), MemberState::kStale);
+        const auto r = d.rebuild(nullptr);
+        ASSERT_TRUE(r) << r.error().message;
+        d.finish();
+        d.expect_redundant(0);
+    }
+}
+
+TEST(Rebuild, writes_meanwhile_are_on_the_new_member) {
+    for (const Shape& shape : kShapes) {
+        SCOPED_TRACE(std::string(shape.level) + "/" + std::to_string(shape.members));
+        Degraded d(options_of(shape));
+        ASSERT_TRUE(d.rebuild(&d.add_disk()));
+        auto& random = d.f.scheduler.random();
+        int writes = 0;
+        while (!d.ended() && writes < 400) {
+            const std::uint64_t sectors = 1 + random.below(random.one_in(4) ? 500 : 30);
+            d.rewrite(random.below(kSectors - sectors), sectors);
+            ++writes;
+            if (random.one_in(5)) {
+                d.expect_model("in the middle");
+            }
+        }
+        EXPECT_GT(writes, 5);
+        d.finish();
+        d.expect_model("after the rebuild");
+        d.expect_redundant(shape.members);
+    }
+}
+
+TEST(Rebuild, goes_on_after_a_stop_and_after_a_crash) {
+    for (const Shape& shape : kShapes) {
+        for (const int how : {0, 1, 2}) {
+            SCOPED_TRACE(std::string(shape.level) + "/" + std::to_string(shape.members) + " " + std::to_string(how));
+            Degraded d(options_of(shape, 16 * kMiB));
+            d.f.scheduler.run_for(std::chrono::seconds(10));  // clean: a parity level starts degraded
+            ASSERT_TRUE(d.rebuild(&d.add_disk()));
+            d.until_percent(50);
+            if (how == 0) {
+                ASSERT_TRUE(d.f.stop());
+            } else {
+                d.f.crash(/*power=*/how == 2);
+            }
+            ArrayConfig c = d.f.config();
+            c.spares = {{d.f.disks.back().get(), ""}};
+            d.f.environment.events().clear();
+            const auto r = d.f.open(c);
+            ASSERT_TRUE(r) << r.error().message;
+            EXPECT_EQ(d.state(), MemberState::kRebuilding);
+            const auto job = d.f.array->status().rebuild;
+            ASSERT_TRUE(job);
+            EXPECT_GT(job->done_bytes * 100, job->total_bytes * 25) << "it began again";
+            d.expect_model("in the middle");
+            d.finish();
+            d.expect_redundant(shape.members);
+        }
+    }
+}
+
+TEST(Rebuild, what_a_crash_left_half_written_below_the_cursor_is_made_right_afterwards) {
+    for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+        FixtureOptions options = options_of({"5", 4, 1}, 16 * kMiB);
+        options.seed = seed;
+        Degraded d(options);
+        ASSERT_TRUE(d.rebuild(&d.add_disk()));
+        d.until_percent(60);
+        std::vector<std::optional<Result<void>>> ends(12);
+        for (std::size_t i = 0; i < ends.size(); ++i) {
+            d.f.scheduler.start(*d.f.caller, write_later(d.f, i * 96 + 8, ends[i]));
+        }
+        d.f.scheduler.run_for(std::chrono::microseconds(400));
+        d.f.crash(/*power=*/false);
+        ASSERT_TRUE(d.f.scheduler.run_until([&] { return std::ranges::all_of(ends, [](auto& e) { return !!e; }); }));
+        ArrayConfig c = d.f.config();
+        c.members[1].device = d.f.disks.back().get();
+        c.force = true;
+        ASSERT_TRUE(d.f.open(c));
+        d.finish();
+        d.f.settle();
+        d.model = d.f.read(0, kSectors).data;
+        d.expect_redundant(4);
+    }
+}
+
+TEST(Rebuild, a_device_that_missed_writes_is_stale_and_one_that_was_only_away_goes_on) {
+    for (const bool written : {false, true}) {
+        Degraded d(options_of(Shape{"5", 5, 4}, 16 * kMiB));
+        ASSERT_TRUE(d.rebuild(&d.add_disk()));
+        d.until_percent(30);
+        ASSERT_TRUE(d.f.stop());
+        ASSERT_TRUE(d.f.open(d.f.config()));
+        EXPECT_NE(d.state(), MemberState::kRebuilding);
+        if (written) {
+            d.rewrite(0, 64);
+        }
+        ASSERT_TRUE(d.f.stop());
+        ArrayConfig c = d.f.config();
+        c.members[d.place].device = d.f.disks.back().get();
+        ASSERT_TRUE(d.f.open(c));
+        EXPECT_EQ(d.state(), written ? MemberState::kStale : MemberState::kRebuilding);
+        d.finish();
+        d.expect_model("after it");
+    }
+}
+
+TEST(Rebuild, a_target_that_fails_leaves_the_array_degraded_and_another_can_be_tried) {
+    for (const Shape& shape : kShapes) {
+        Degraded d(options_of(shape, 16 * kMiB));
+        sim::SimDisk& bad = d.add_disk();
+        ASSERT_TRUE(d.rebuild(&bad));
+        d.until_percent(20);
+        bad.die();
+        d.rewrite(0, 2000);
+        d.finish();
+        EXPECT_EQ(d.state(), MemberState::kFailed);
+        EXPECT_TRUE(d.f.environment.events().has("rebuild-failed"));
+        d.expect_model("after the failure");
+        ASSERT_TRUE(d.rebuild(&d.add_disk()));
+        d.finish();
+        d.expect_redundant(shape.members + 1);
+    }
+}
+
+TEST(Rebuild, a_second_failure_counts_the_rebuilding_member_as_lost) {
+    struct Case {
+        Shape shape;
+        std::uint32_t second;
+        bool survives;
+    };
+    for (const Case& c : {Case{{"5", 4, 1}, 2, false}, Case{{"1", 2, 1}, 0, false}, Case{{"1", 3, 1}, 0, true},
+                          Case{{"6", 5, 1}, 3, true}, Case{{"10", 4, 1}, 0, false}, Case{{"10", 4, 1}, 2, true}}) {
+        Degraded d(options_of(c.shape, 16 * kMiB));
+        ASSERT_TRUE(d.rebuild(&d.add_disk()));
+        d.until_percent(20);
+        d.f.array->job(JobKind::kRebuild)->pause(true);  // so that no superblock meets the failure
+        d.f.scheduler.run_for(std::chrono::milliseconds(100));
+        d.f.disks[c.second]->fail_next_writes(1);
+        const Result<void> r = d.f.write(0, d.f.pattern(kSectors));
+        d.f.array->job(JobKind::kRebuild)->pause(false);
+        EXPECT_EQ(r.has_value(), c.survives) << c.shape.level << " " << c.shape.members << " " << c.second;
+        d.finish();
+        const ArrayStatus status = d.f.array->status();
+        EXPECT_EQ(status.state, c.survives ? ArrayState::kDegraded : ArrayState::kReadOnly);
+        EXPECT_EQ(status.members[c.second].state, c.survives ? MemberState::kFailed : MemberState::kInSync);
+        EXPECT_EQ(d.state(), c.survives ? MemberState::kInSync : MemberState::kRebuilding);
+    }
+}
+
+TEST(Rebuild, a_block_that_cannot_be_made_up_is_unreadable_for_ever_until_it_is_written) {
+    for (const Shape& shape : {Shape{"1", 2, 1}, Shape{"5", 4, 4}, Shape{"10", 4, 1}}) {
+        SCOPED_TRACE(shape.level);
+        Degraded d(options_of(shape), 1);
+        d.f.disks[0]->damage(Lba(72), SectorCount(8));
+        sim::SimDisk& fresh = d.add_disk();
+        ASSERT_TRUE(d.rebuild(&fresh));
+        d.finish();
+        EXPECT_EQ(d.f.array->status().state, ArrayState::kOptimal);
+        EXPECT_EQ(d.f.array->status().unreadable_blocks, 1U);
+        d.f.disks[0]->heal();
+        d.f.disks[0]->damage(Lba(72), SectorCount(8));
+        ASSERT_TRUE(d.f.stop());
+        std::swap(d.f.disks[1], d.f.disks.back());
+        ASSERT_TRUE(d.f.reopen());
+        EXPECT_EQ(d.f.array->status().unreadable_blocks, 1U) << "the list is durable";
+        const auto got = d.f.read(0, kSectors);
+        ASSERT_FALSE(got.result);
+        EXPECT_EQ(got.result.error().code, Errc::kMediumError);
+        for (std::size_t b = 0; b < got.status.size(); ++b) {
+            const auto mine = ConstBytes(d.model).subspan(b * kBlockBytes, kBlockBytes);
+            EXPECT_TRUE(got.status[b] == BlockStatus::kUnreadable ||
+                        std::ranges::equal(ConstBytes(got.data).subspan(b * kBlockBytes, kBlockBytes), mine));
+        }
+        d.rewrite(0, kSectors);
+        EXPECT_EQ(d.f.array->status().unreadable_blocks, 0U);
+        d.f.crash(/*power=*/true);
+        ASSERT_TRUE(d.f.reopen());
+        EXPECT_EQ(d.f.array->status().unreadable_blocks, 0U) << "a write takes it off the list, durably";
+    }
+}
+
+TEST(Rebuild, the_durable_log_is_whole_on_the_new_member) {
+    for (const Shape& shape : {Shape{"1", 2, 1}, Shape{"5", 3, 1}}) {
+        Degraded d(options_of(shape), 1);
+        const LogClientId client = kLogClientPair | 1U;
+        for (int i = 0; i < 5; ++i) {
+            ASSERT_TRUE(d.f.scheduler.run(*d.f.caller, d.f.array->log().append(client, d.f.pattern(1))));
+        }
+        ASSERT_TRUE(d.rebuild(&d.add_disk()));
+        d.finish();
+        ASSERT_TRUE(d.f.scheduler.run(*d.f.caller, d.f.array->log().append(client, d.f.pattern(1))));
+        ASSERT_TRUE(d.f.stop());
+        std::swap(d.f.disks[1], d.f.disks.back());
+        for (const std::uint32_t gone : {0U, 1U}) {
+            ArrayConfig c = d.f.config();
+            c.members[gone].device = nullptr;
+            ASSERT_TRUE(d.f.open(c));
+            const auto records = d.f.array->log().recovered(client);
+            ASSERT_TRUE(records) << records.error().message;
+            EXPECT_EQ(records->size(), 6U);
+            ASSERT_TRUE(d.f.stop());
+        }
+    }
+}
+
+TEST(Rebuild, pauses_keeps_to_its_limit_and_can_be_cancelled) {
+    Degraded d(options_of(Shape{"5", 5, 4}, 16 * kMiB));
+    d.f.array->job(JobKind::kRebuild)->set_limit(kMiB);
+    const TimePoint began = d.f.scheduler.now();
+    ASSERT_TRUE(d.rebuild(&d.add_disk()));
+    d.until_percent(25);
+    const Duration took = d.f.scheduler.now() - began;
+    EXPECT_GE(took, std::chrono::milliseconds(2500)) << "4 MiB at 1 MiB/s";
+    EXPECT_LT(took, std::chrono::seconds(8));
+    const auto running = d.f.array->status().rebuild;
+    ASSERT_TRUE(running && running->seconds_left);
+    EXPECT_NEAR(static_cast<double>(running->rate), 1.0 * kMiB, 0.4 * kMiB);
+    d.f.array->job(JobKind::kRebuild)->pause(true);
+    d.f.scheduler.run_for(std::chrono::seconds(5));
+    const auto paused = d.f.array->status().rebuild;
+    d.f.scheduler.run_for(std::chrono::seconds(60));
+    EXPECT_EQ(d.f.array->status().rebuild->done_bytes, paused->done_bytes);
+    d.rewrite(0, 3000);
+    d.f.array->job(JobKind::kRebuild)->pause(false);
+    d.until_percent(60);
+    d.f.array->job(JobKind::kRebuild)->cancel();
+    d.finish();
+    EXPECT_EQ(d.state(), MemberState::kFailed);
+    d.expect_model("after it was cancelled");
+}
+
+TEST(Rebuild, what_cannot_be_is_refused_and_nothing_changes) {
+    Degraded d(options_of({"5", 4, 1}));
+    const auto expect = [&](std::uint32_t place, BlockDevice* device, Errc code, const std::string& text) {
+        std::vector<std::vector<std::byte>> before;
+        for (const auto& disk : d.f.disks) {
+            before.push_back(disk->snapshot());
+        }
+        const auto r = d.f.scheduler.run(*d.f.caller, d.f.array->rebuild(place, {device, ""}));
+        ASSERT_FALSE(r);
+        EXPECT_EQ(r.error().code, code) << r.error().message;
+        EXPECT_NE(r.error().message.find(text), std::string::npos) << r.error().message;
+        for (std::size_t i = 0; i < before.size(); ++i) {
+            EXPECT_EQ(d.f.disks[i]->snapshot(), before[i]);
+        }
+    };
+    sim::SimDisk& small = d.f.add_disk(kMiB);
+    sim::SimDisk& used = d.add_disk();
+    auto buffer = d.f.environment.pool().allocate(512);
+    std::ranges::fill(buffer->memory(), std::byte{7});
+    ASSERT_TRUE(d.f.scheduler.run(*d.f.caller, used.write(Lba(0), buffer->slice(512, Lba(0)), {})));
+    expect(4, &d.add_disk(), Errc::kInvalidArgument, "members 0 to 3");
+    expect(0, &d.add_disk(), Errc::kRefused, "in sync");
+    expect(1, &small, Errc::kNoSpace, "needs");
+    expect(1, &used, Errc::kRefused, "not blank");
+    expect(1, d.f.disks[2].get(), Errc::kBusy, "is member 2");
+    expect(1, nullptr, Errc::kDeviceGone, "");
+    ASSERT_TRUE(d.rebuild(&d.add_disk()));
+    expect(1, &d.add_disk(), Errc::kBusy, "rebuilding");
+    ArrayFixture plain({.level = "0", .members = 2});
+    ASSERT_TRUE(plain.create());
+    EXPECT_EQ(plain.scheduler.run(*plain.caller, plain.array->rebuild(0, {})).error().code, Errc::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace gemel::raid
