@@ -27,7 +27,9 @@ void ArrayBody::set_failed(std::uint32_t index, Superblock& next) {
 /// Members that were missing when the array was assembled have been in sync with the incarnation before.
 void ArrayBody::mark_missing(Superblock& next) const {
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        if (members[m].state.load() == MemberState::kMissing && !next.members[m].failed) {
+        const MemberState state = members[m].state.load();
+        // Also a place whose own member is not there but one that held it before.
+        if ((state == MemberState::kMissing || state == MemberState::kStale) && !next.members[m].failed) {
             next.members[m].failed = true;
             next.members[m].last_incarnation = next.previous_incarnation;
         }
