@@ -38,6 +38,7 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
         members[m].device->put(config.members[m].device);
         member_names_[m] = config.members[m].name;
     }
+    spares_ = config.spares;
     for (std::uint32_t i = 0; i < config.shards.size(); ++i) {
         auto shard = std::make_unique<Shard>();
         shard->executor = config.shards[i];
@@ -125,6 +126,8 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     }
     if (superblock_.rebuild.active && rebuilding(superblock_.rebuild.place)) {
         gate_.spawn(run_rebuild(superblock_.rebuild.place, /*resumed=*/true));
+    } else {
+        gate_.spawn(use_spares());
     }
     co_return Result<void>{};
 }
@@ -187,6 +190,9 @@ ArrayStatus ArrayBody::status() const {
         out = status_;
         for (std::uint32_t m = 0; m < geometry.members; ++m) {
             out.members.push_back({member_names_[m], members[m].state.load()});
+        }
+        for (const MemberSpec& spare : spares_) {
+            out.spares.push_back(spare.name);
         }
     }
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
@@ -338,6 +344,9 @@ ArrayStatus Array::status() const {
 }
 Task<Result<void>> Array::rebuild(std::uint32_t place, MemberSpec device) {
     return body_->rebuild(place, std::move(device));
+}
+Task<Result<void>> Array::fail_member(std::uint32_t place) {
+    return body_->fail_by_operator(place);
 }
 Job* Array::job(JobKind kind) {
     return kind == JobKind::kRebuild ? &body_->rebuild_job : nullptr;

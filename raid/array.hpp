@@ -22,6 +22,9 @@
 
 namespace gemel::raid {
 
+/// More places than any array has: for numbers that come from outside.
+inline constexpr std::uint32_t kMostPlaces = 1000;
+
 /// A place in the array. The order of members is part of the array. Devices outlive the array.
 struct MemberSpec {
     BlockDevice* device = nullptr;  ///< nullptr: known to be missing
@@ -50,7 +53,8 @@ struct ArrayConfig {
     std::string level = "5";                  ///< a row of level_table: "single", "5", "raid5" ...
     std::uint32_t strip_bytes = 64U * 1024U;  ///< 4 KiB to 1 MiB, a power of two
     std::vector<MemberSpec> members;
-    std::vector<MemberSpec> spares;  ///< devices of no fixed place: what was put into a place since is found among them
+    /// Devices of no fixed place. What was put into a place since is found among them; blank ones are hot spares.
+    std::vector<MemberSpec> spares;
     std::vector<VolumeSpec> volumes;  ///< made at format; afterwards only compared, a difference is an event
     Create create = Create::kNo;
     bool force = false;  ///< start degraded after an unclean stop, or with diverged members
@@ -78,6 +82,7 @@ struct ArrayStatus {
     SectorCount free;     ///< not given to a volume
     ArrayState state = ArrayState::kOptimal;
     std::vector<MemberStatus> members;
+    std::vector<std::string> spares;  ///< names of those not used yet
     bool clean_start = true;
     bool resyncing = false;
     SectorCount resync_done;  ///< of each member's data
@@ -118,6 +123,9 @@ class Array : public VolumeStore {
     /// something else), kBusy (a rebuild is running, the device is in use), kNoSpace (the device is too small),
     /// kUnsupported (its sectors are too large), kDeviceGone, kReadOnly, kClosed.
     Task<Result<void>> rebuild(std::uint32_t place, MemberSpec device);
+    /// Marks a member failed, durably, or ends the rebuild onto it. Errors: kInvalidArgument (no such place), kRefused
+    /// (it is not in use, or the level cannot spare it), kReadOnly.
+    Task<Result<void>> fail_member(std::uint32_t place);
     /// Nothing if there is no such job.
     Job* job(JobKind kind);
 

@@ -131,6 +131,7 @@ class ArrayBody {
     /// MD2. Any executor.
     Task<Result<void>> forget_unreadable(std::uint32_t member, std::uint64_t first, std::uint64_t count);
     Job rebuild_job;
+    Task<Result<void>> fail_by_operator(std::uint32_t place);
 
     // --- Control (array_control.cpp): any executor; end on the caller's ------------------------------------------
     /// Member `index` has missed a write or a flush. Success: its failure is durable on the others, the array goes on
@@ -216,8 +217,11 @@ class ArrayBody {
     void await_columns(Shard& shard, std::uint64_t from);
     Task<Result<void>> rebuild_at_home(std::uint32_t place, MemberSpec spec);
     Result<void> may_rebuild(std::uint32_t place) const;
+    Task<Result<void>> begin_rebuild(std::uint32_t place, MemberSpec spec);
     Task<Result<void>> check_target(std::uint32_t place, MemberSpec spec);
     Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec);
+    Task<void> use_spares();
+    [[nodiscard]] std::optional<std::uint32_t> wants_spare() const;
     Task<void> run_rebuild(std::uint32_t place, bool resumed);
     Task<bool> rebuild_shard(Shard& shard, std::uint32_t place);
     Task<bool> rebuild_batch(Shard& shard, std::uint32_t place, std::uint64_t& from);
@@ -255,8 +259,9 @@ class ArrayBody {
     std::vector<std::unique_ptr<Volume>> volumes_;  ///< fixed after start()
     std::unique_ptr<RingLog> log_;
 
-    mutable std::mutex status_mutex_;  ///< guards the three below only; never held over an I/O
+    mutable std::mutex status_mutex_;  ///< guards the four below only; never held over an I/O
     std::array<std::string, kMaxMembers> member_names_;
+    std::vector<MemberSpec> spares_;  ///< those not used yet; changed on home
     ArrayStatus status_;
     std::vector<VolumeInfo> volume_infos_;
 };

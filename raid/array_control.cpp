@@ -22,6 +22,7 @@ void ArrayBody::set_failed(std::uint32_t index, Superblock& next) {
     if (next.rebuild.active && next.rebuild.place == index) {
         next.rebuild = {};
     }
+    gate_.spawn(use_spares());
 }
 
 /// Members that were missing when the array was assembled have been in sync with the incarnation before.
@@ -124,6 +125,27 @@ Task<Result<void>> ArrayBody::fail_member(std::uint32_t index, Error why) {
     {
         const auto guard = co_await control_.lock();
         r = co_await fail_locked(index, std::move(why));
+    }
+    co_await resume_on(caller);
+    co_return r;
+}
+
+Task<Result<void>> ArrayBody::fail_by_operator(std::uint32_t place) {
+    Executor& caller = Executor::current();
+    co_await resume_on(home);
+    Result<void> r;
+    {
+        const auto guard = co_await control_.lock();
+        if (place >= geometry.members) {
+            r = fail(Errc::kInvalidArgument,
+                     "array " + name + " has members 0 to " + std::to_string(geometry.members - 1));
+        } else if (!takes_writes(place)) {
+            r = fail(Errc::kRefused, member_subject(place) + " is not in use");
+        } else if (!can_spare(place)) {
+            r = fail(Errc::kRefused, member_subject(place) + " cannot be spared: the array would lose data");
+        } else {
+            r = co_await fail_locked(place, Error(Errc::kAborted, "marked failed by an operator"));
+        }
     }
     co_await resume_on(caller);
     co_return r;

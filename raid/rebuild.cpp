@@ -16,6 +16,8 @@
 //   RB6 The place is in sync by one change of the superblock: after all columns, a flush, and the durable log are on
 //   the
 //       device. Before and after any crash it is either failed with a rebuild, or in sync.
+//   RB7 A member that is durably failed gets a spare at once, unless a rebuild runs or the last one was cancelled; a
+//       spare that is not blank is refused and not tried again. Missing at a start is not failed: it may be late.
 // Threads: rebuild_batch, built, give_up_blocks on the shard; the rest on home.
 #include <algorithm>
 #include <array>
@@ -154,6 +156,16 @@ Result<void> ArrayBody::may_rebuild(std::uint32_t place) const {
 
 Task<Result<void>> ArrayBody::rebuild_at_home(std::uint32_t place, MemberSpec spec) {
     const auto turn = co_await rebuilds_.lock();
+    Result<void> r = co_await begin_rebuild(place, spec);
+    if (r) {
+        const std::scoped_lock lock(status_mutex_);
+        std::erase_if(spares_, [&](const MemberSpec& s) { return s.device == spec.device; });
+    }
+    co_return r;
+}
+
+/// REQUIRES: `rebuilds` held.
+Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec) {
     CO_TRY_VOID(may_rebuild(place));
     if (spec.device == nullptr) {
         spec = {members[place].device->device(), member_name(place)};
@@ -250,6 +262,46 @@ Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec)
         members[place].state.store(MemberState::kFailed, std::memory_order_release);
     }
     co_return r;
+}
+
+/// RB7.
+std::optional<std::uint32_t> ArrayBody::wants_spare() const {
+    if (stopping() || read_only() || rebuild_job.running() || rebuild_job.cancelled() || !level.redundant) {
+        return std::nullopt;
+    }
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if (!takes_writes(m) && superblock_.members[m].failed) {
+            return m;
+        }
+    }
+    return std::nullopt;
+}
+
+Task<void> ArrayBody::use_spares() {
+    co_await yield();  // after the change of the superblock that it was called in
+    const auto turn = co_await rebuilds_.lock();
+    while (!spares_.empty()) {
+        {
+            const auto settled = co_await control_.lock();
+        }
+        const auto place = wants_spare();
+        if (!place) {
+            break;
+        }
+        const MemberSpec spare = spares_.front();
+        {
+            const std::scoped_lock lock(status_mutex_);
+            spares_.erase(spares_.begin());
+        }
+        const std::string lost = member_subject(*place);
+        const Result<void> began = co_await begin_rebuild(*place, spare);
+        if (began) {
+            event(Severity::kWarning, "spare-used", lost, "spare " + spare.name + " takes its place");
+            break;
+        }
+        event(Severity::kError, "spare-refused", "array " + name + " spare " + spare.name, began.error().message,
+              "give the array another spare");
+    }
 }
 
 // ---- the walk
@@ -352,6 +404,7 @@ Task<void> ArrayBody::run_rebuild(std::uint32_t place, bool resumed) {
               "rebuild onto this device again, or onto another one");
     }
     rebuild_job.end();
+    gate_.spawn(use_spares());  // for the next one that is lost
 }
 
 // ---- what is durable of it

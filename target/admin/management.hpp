@@ -28,6 +28,15 @@ class Management {
     virtual Task<Result<void>> mirror_sever(std::string volume, bool force) = 0;
     virtual Task<Result<void>> mirror_re_establish(std::string volume, std::string from, bool force) = 0;
     virtual Task<Result<void>> mirror_resize(std::string volume, std::uint64_t bytes, bool shrink) = 0;
+    /// One array, or all of them when `array` is empty. Errors: kNotFound.
+    virtual Task<Result<boost::json::value>> array_list(std::string array) = 0;
+    virtual Task<Result<void>> array_fail(std::string array, std::uint64_t member) = 0;
+    /// `with`: a device of the array's configuration by its path; empty: the one that is in the place.
+    virtual Task<Result<void>> array_rebuild(std::string array, std::uint64_t member, std::string with) = 0;
+    virtual Task<Result<boost::json::value>> job_list() = 0;
+    enum class JobOrder : std::uint8_t { kPause, kResume, kCancel, kLimit };
+    /// `limit`: of kLimit, bytes per second; 0: none.
+    virtual Task<Result<void>> job_order(std::string array, JobOrder order, std::uint64_t limit) = 0;
     virtual Task<Result<void>> promote(std::string volume, bool force) = 0;
 };
 

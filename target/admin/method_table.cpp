@@ -44,6 +44,21 @@ constexpr std::array kResize{
     ParamSpec{"bytes", ParamKind::kNumber, Need::kRequired, "new size"},
     ParamSpec{"shrink", ParamKind::kFlag, Need::kOptional, "the new size may be smaller"},
 };
+constexpr ParamSpec kArray{"array", ParamKind::kText, Need::kRequired, "name of the array"};
+constexpr std::array kOneArray{kArray};
+constexpr std::array kMember{
+    kArray,
+    ParamSpec{"member", ParamKind::kNumber, Need::kRequired, "number of its place, from 0"},
+};
+constexpr std::array kRebuild{
+    kArray,
+    ParamSpec{"member", ParamKind::kNumber, Need::kRequired, "number of its place, from 0"},
+    ParamSpec{"with", ParamKind::kText, Need::kOptional, "path of a spare; default the device in the place"},
+};
+constexpr std::array kLimit{
+    kArray,
+    ParamSpec{"bytes_per_second", ParamKind::kNumber, Need::kRequired, "0: no limit"},
+};
 constexpr std::array kEvents{
     ParamSpec{"since", ParamKind::kNumber, Need::kOptional, "first sequence number; default the oldest kept"},
     ParamSpec{"follow", ParamKind::kFlag, Need::kOptional, "send later ones as notifications, method \"event\""},
@@ -81,6 +96,40 @@ constexpr std::array kMethods{
     MethodRow{"promote", kForce,
               [](Management& m, Params p) -> Answer { return done(m.promote(p.text("volume"), p.flag("force"))); },
               "make this node the primary of the volume"},
+    MethodRow{"array.list", kNoParams, [](Management& m, Params) -> Answer { return m.array_list({}); },
+              "arrays with members, spares, resync and rebuild"},
+    MethodRow{"array.show", kOneArray, [](Management& m, Params p) -> Answer { return m.array_list(p.text("array")); },
+              "one array, in a list"},
+    MethodRow{"array.fail", kMember,
+              [](Management& m, Params p) -> Answer { return done(m.array_fail(p.text("array"), p.number("member"))); },
+              "mark a member failed"},
+    MethodRow{"array.rebuild", kRebuild,
+              [](Management& m, Params p) -> Answer {
+                  return done(m.array_rebuild(p.text("array"), p.number("member"), p.text("with")));
+              },
+              "rebuild what belongs to a place that is not in sync"},
+    MethodRow{"job.list", kNoParams, [](Management& m, Params) -> Answer { return m.job_list(); },
+              "running jobs with progress, rate and time left"},
+    MethodRow{"job.pause", kOneArray,
+              [](Management& m, Params p) -> Answer {
+                  return done(m.job_order(p.text("array"), Management::JobOrder::kPause, 0));
+              },
+              "pause the array's job, until it is resumed or the daemon starts again"},
+    MethodRow{"job.resume", kOneArray,
+              [](Management& m, Params p) -> Answer {
+                  return done(m.job_order(p.text("array"), Management::JobOrder::kResume, 0));
+              },
+              "go on with the array's job"},
+    MethodRow{"job.cancel", kOneArray,
+              [](Management& m, Params p) -> Answer {
+                  return done(m.job_order(p.text("array"), Management::JobOrder::kCancel, 0));
+              },
+              "end the array's job; what it has done so far is lost"},
+    MethodRow{"job.limit", kLimit,
+              [](Management& m, Params p) -> Answer {
+                  return done(m.job_order(p.text("array"), Management::JobOrder::kLimit, p.number("bytes_per_second")));
+              },
+              "bound the rate of the array's jobs"},
     MethodRow{"events", kEvents, nullptr, "events kept, oldest first, and with follow all later ones"},
     MethodRow{"methods", kNoParams, nullptr, "this table"},
 };

@@ -70,8 +70,14 @@ void check_level(const Array& array, std::span<const LevelRule> levels, Mistakes
     }
 }
 
+std::vector<Member> devices_of(const Array& array) {
+    std::vector<Member> out = array.members;
+    out.insert(out.end(), array.spares.begin(), array.spares.end());
+    return out;
+}
+
 void check_members(const Array& array, Mistakes& mistakes) {
-    for (const Member& m : array.members) {
+    for (const Member& m : devices_of(array)) {
         if ((m.kind == MemberKind::kMemory) != array.in_memory()) {
             mistakes.push_back({m.place, fmt::format("array '{}' mixes memory members, which are blank at every start, "
                                                      "with others; expected all of them in memory or none",
@@ -94,7 +100,7 @@ void check_arrays(const Config& config, std::span<const LevelRule> levels, Mista
         names.add(array.name, array.place);
         check_level(array, levels, mistakes);
         check_members(array, mistakes);
-        for (const Member& m : array.members) {
+        for (const Member& m : devices_of(array)) {
             if (m.path.empty()) {
                 continue;
             }

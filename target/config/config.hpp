@@ -64,6 +64,7 @@ struct Array {
     std::uint32_t strip_bytes = 64U << 10;
     bool create = false;
     std::vector<Member> members;
+    std::vector<Member> spares;
     Place place;
 
     /// Memory members are made anew at each start, and the array with them.

@@ -102,6 +102,7 @@ Array read_array(TableReader& table) {
     table.flag("create", to.create);
     table.tables("members", Presence::kRequired,
                  [&](TableReader& member) { to.members.push_back(read_member(member)); });
+    table.tables("spares", Presence::kOptional, [&](TableReader& spare) { to.spares.push_back(read_member(spare)); });
     return to;
 }
 

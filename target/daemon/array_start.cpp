@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <optional>
@@ -64,7 +65,33 @@ bool is_missing(Errc code) {
 struct Members {
     std::vector<std::unique_ptr<BlockDevice>> devices;
     std::vector<raid::MemberSpec> specs;
+    std::vector<raid::MemberSpec> spares;
+
+    StartedArray with(std::unique_ptr<raid::Array> array) && {
+        std::vector<raid::MemberSpec> named;
+        for (const auto* list : {&specs, &spares}) {
+            std::ranges::copy_if(*list, std::back_inserter(named), [](const auto& m) { return m.device != nullptr; });
+        }
+        return {std::move(devices), std::move(named), std::move(array)};
+    }
 };
+
+/// A spare that cannot be opened is none.
+Task<void> open_spares(const ArrayStart& start, Create create, Members& out) {
+    for (const config::Member& spare : start.array.spares) {
+        const BackendSpec spec = spec_of(start, spare, create);
+        const std::string name = spec.path.empty() ? fmt::format("memory spare {}", out.spares.size()) : spec.path;
+        auto device = co_await open_backend(start.environment, spec);
+        if (!device) {
+            start.environment.events.emit({Severity::kError, "spare-missing",
+                                           fmt::format("array {} spare {}", start.array.name, name),
+                                           device.error().message, "bring it back, or name another one"});
+            continue;
+        }
+        out.spares.push_back({device->get(), name});
+        out.devices.push_back(*std::move(device));
+    }
+}
 
 Task<Result<Members>> open_members(const ArrayStart& start, Create create) {
     Members out;
@@ -85,6 +112,7 @@ Task<Result<Members>> open_members(const ArrayStart& start, Create create) {
                                        "bring the member back, or replace it"});
         out.specs.push_back({nullptr, name});
     }
+    co_await open_spares(start, create, out);
     co_return out;
 }
 
@@ -94,6 +122,7 @@ Task<Result<std::unique_ptr<raid::Array>>> open_array(const ArrayStart& start, c
     config.level = start.array.level;
     config.strip_bytes = start.array.strip_bytes;
     config.members = members.specs;
+    config.spares = members.spares;
     config.volumes = start.volumes;
     config.create = create;
     config.force = start.force;
@@ -111,7 +140,7 @@ Task<Result<StartedArray>> assemble(const ArrayStart& start) {
     if (!array) {
         co_return std::unexpected(std::move(array).error());
     }
-    co_return StartedArray{std::move(members.devices), *std::move(array)};
+    co_return std::move(members).with(*std::move(array));
 }
 
 /// Stops an array that was opened but must not be used.
@@ -128,19 +157,21 @@ Task<Result<StartedArray>> start_in_memory(const ArrayStart& start) {
     if (!array) {
         co_return std::unexpected(explain(start, std::move(array).error(), ""));
     }
-    co_return StartedArray{std::move(members.devices), *std::move(array)};
+    co_return std::move(members).with(*std::move(array));
 }
 
 /// The file members that do not exist yet; their directories do afterwards.
 std::vector<std::string> files_to_make(const ArrayStart& start) {
     std::vector<std::string> out;
-    for (const config::Member& member : start.array.members) {
-        const std::string path = start.state.resolve(member.path);
-        std::error_code bad;
-        if (member.kind == config::MemberKind::kFile && !std::filesystem::exists(path, bad) && !bad) {
-            // If this fails, opening the file fails and says why.
-            std::filesystem::create_directories(std::filesystem::path(path).parent_path(), bad);
-            out.push_back(path);
+    for (const auto* list : {&start.array.members, &start.array.spares}) {
+        for (const config::Member& member : *list) {
+            const std::string path = start.state.resolve(member.path);
+            std::error_code bad;
+            if (member.kind == config::MemberKind::kFile && !std::filesystem::exists(path, bad) && !bad) {
+                // If this fails, opening the file fails and says why.
+                std::filesystem::create_directories(std::filesystem::path(path).parent_path(), bad);
+                out.push_back(path);
+            }
         }
     }
     return out;
@@ -176,7 +207,7 @@ Task<Result<StartedArray>> format(const ArrayStart& start) {
             explain(start, std::move(array).error(),
                     code == Errc::kRefused ? "if these members hold this array already, set create = false" : ""));
     }
-    StartedArray started{std::move(members->devices), *std::move(array)};
+    StartedArray started = (*std::move(members)).with(*std::move(array));
     const ArrayRecord record{ArrayRecord::State::kFormatted, started.array->status().uuid};
     if (auto written = start.state.write_array_record(name, record); !written) {
         co_await give_up(start, started);

@@ -21,6 +21,7 @@ namespace gemel {
 
 struct StartedArray {
     std::vector<std::unique_ptr<BlockDevice>> devices;  ///< outlive the array
+    std::vector<raid::MemberSpec> named;                ///< those of the configuration that are there, spares last
     std::unique_ptr<raid::Array> array;
 };
 

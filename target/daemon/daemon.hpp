@@ -75,6 +75,11 @@ class Daemon final : public admin::Management {
     Task<Result<void>> mirror_re_establish(std::string volume, std::string from, bool force) override;
     Task<Result<void>> mirror_resize(std::string volume, std::uint64_t bytes, bool shrink) override;
     Task<Result<void>> promote(std::string volume, bool force) override;
+    Task<Result<boost::json::value>> array_list(std::string array) override;
+    Task<Result<void>> array_fail(std::string array, std::uint64_t member) override;
+    Task<Result<void>> array_rebuild(std::string array, std::uint64_t member, std::string with) override;
+    Task<Result<boost::json::value>> job_list() override;
+    Task<Result<void>> job_order(std::string array, JobOrder order, std::uint64_t limit) override;
 
   private:
     /// A volume as hosts see it.
@@ -97,6 +102,8 @@ class Daemon final : public admin::Management {
     /// Errors: kNotFound names the volumes there are; kRefused: this node does not replicate.
     Result<void> check_volume(const std::string& volume) const;
     Result<void> check_mirror(const std::string& volume) const;
+    /// Errors: kNotFound names the arrays there are.
+    Result<StartedArray*> check_array(const std::string& array);
     Task<std::map<std::string, replication::PairStatus>> pairs();
     boost::json::array volumes_json(const std::map<std::string, replication::PairStatus>& pairs) const;
 

@@ -7,10 +7,25 @@ namespace gemel {
 
 namespace json = boost::json;
 
+json::object job_json(const raid::JobStatus& s) {
+    return {{"kind", raid::job_kind_name(s.kind)},
+            {"member", s.member},
+            {"state", s.paused ? "paused" : "running"},
+            {"done_bytes", s.done_bytes},
+            {"total_bytes", s.total_bytes},
+            {"bytes_per_second", s.rate},
+            {"limit", s.limit},
+            {"seconds_left", s.seconds_left ? json::value(*s.seconds_left) : json::value(nullptr)}};
+}
+
 json::object array_json(const raid::ArrayStatus& status) {
     json::array members;
     for (const raid::MemberStatus& m : status.members) {
         members.push_back(json::object{{"name", m.name}, {"state", raid::member_state_name(m.state)}});
+    }
+    json::array spares;
+    for (const std::string& spare : status.spares) {
+        spares.push_back(json::value(spare));
     }
     json::value resync = nullptr;
     if (status.resyncing) {
@@ -27,7 +42,10 @@ json::object array_json(const raid::ArrayStatus& status) {
             {"clean_start", status.clean_start},
             {"epoch", status.epoch},
             {"members", std::move(members)},
-            {"resync", std::move(resync)}};
+            {"spares", std::move(spares)},
+            {"unreadable_blocks", status.unreadable_blocks},
+            {"resync", std::move(resync)},
+            {"rebuild", status.rebuild ? json::value(job_json(*status.rebuild)) : json::value(nullptr)}};
 }
 
 json::object pair_json(const replication::PairStatus& s) {

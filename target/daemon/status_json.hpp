@@ -13,6 +13,7 @@
 
 namespace gemel {
 
+boost::json::object job_json(const raid::JobStatus& status);
 boost::json::object array_json(const raid::ArrayStatus& status);
 boost::json::object pair_json(const replication::PairStatus& status);
 boost::json::object session_json(const iscsi::SessionStatus& status);

@@ -1,104 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/gemel/commands.hpp"
 
-#include <poll.h>
 #include <unistd.h>
 
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 #include <chrono>
-#include <cstdio>
 
 #include "target/config/value_syntax.hpp"
 #include "tools/gemel/client.hpp"
 #include "tools/gemel/render.hpp"
+#include "tools/gemel/verb_call.hpp"
 
 namespace gemel::cli {
 
 namespace json = boost::json;
 
 namespace {
-
-constexpr auto kPoll = std::chrono::milliseconds(250);
-
-void pause_for(std::chrono::milliseconds time) {
-    ::poll(nullptr, 0, static_cast<int>(time.count()));
-}
-
-void print(const std::string& text) {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
-}
-
-ExitCode complain(const Invocation& given, const Failure& failure) {
-    if (given.json) {
-        print(json::serialize(json::object{{"error", json::object{{"errc", failure.errc},
-                                                                  {"exit_code", static_cast<int>(failure.code)},
-                                                                  {"message", failure.message}}}}) +
-              "\n");
-    } else {
-        std::fprintf(stderr, "gemel: %s\n", failure.message.c_str());
-    }
-    return failure.code;
-}
-
-Outcome<json::value> call(const Invocation& given, std::string_view method, json::object params) {
-    auto client = AdminClient::connect(given.socket);
-    if (!client) {
-        return std::unexpected(std::move(client).error());
-    }
-    return client->call(method, std::move(params));
-}
-
-ExitCode show(const Invocation& given, std::string_view method, std::string (*render)(const json::value&)) {
-    const auto answer = call(given, method, {});
-    if (!answer) {
-        return complain(given, answer.error());
-    }
-    print(given.json ? json::serialize(*answer) + "\n" : render(*answer));
-    return ExitCode::kOk;
-}
-
-/// The text for people after a change that succeeded.
-ExitCode change(const Invocation& given, std::string_view method, json::object params, const std::string& done) {
-    const auto answer = call(given, method, std::move(params));
-    if (!answer) {
-        return complain(given, answer.error());
-    }
-    print(given.json ? json::serialize(*answer) + "\n" : done + "\n");
-    return ExitCode::kOk;
-}
-
-/// One line that is drawn over itself on a terminal; elsewhere a line only when it has changed, at most one a second.
-class ProgressLine {
-  public:
-    ~ProgressLine() { clear(); }
-    void draw(const std::string& line) {
-        if (on_terminal_) {
-            std::fprintf(stderr, "\r\033[K%s", line.c_str());
-            std::fflush(stderr);
-            drawn_ = !line.empty();
-            return;
-        }
-        const auto now = std::chrono::steady_clock::now();
-        if (!line.empty() && line != last_ && now - shown_ >= std::chrono::seconds(1)) {
-            std::fprintf(stderr, "%s\n", line.c_str());
-            last_ = line;
-            shown_ = now;
-        }
-    }
-    void clear() {
-        if (drawn_) {
-            draw("");
-        }
-    }
-
-  private:
-    const bool on_terminal_ = ::isatty(STDERR_FILENO) == 1;
-    bool drawn_ = false;
-    std::string last_;
-    std::chrono::steady_clock::time_point shown_{};
-};
 
 Outcome<json::array> pairs(AdminClient& client, const std::string& volume) {
     auto answer = client.call("mirror.status", volume.empty() ? json::object{} : json::object{{"volume", volume}});

@@ -25,6 +25,9 @@ struct Invocation {
     bool wait = false;
     bool watch = false;
     bool follow = false;
+    std::string array;
+    std::uint64_t member = 0;
+    std::string with;
     std::uint64_t since = 0;
     std::uint64_t timeout_seconds = 0;  ///< of --wait; 0: no limit
 };
@@ -40,5 +43,14 @@ ExitCode mirror_sever(const Invocation& given);
 ExitCode mirror_re_establish(const Invocation& given);
 ExitCode mirror_resize(const Invocation& given);
 ExitCode promote(const Invocation& given);
+ExitCode list_arrays(const Invocation& given);
+ExitCode show_array(const Invocation& given);
+ExitCode fail_member(const Invocation& given);
+ExitCode rebuild_member(const Invocation& given);
+ExitCode list_jobs(const Invocation& given);
+ExitCode pause_job(const Invocation& given);
+ExitCode resume_job(const Invocation& given);
+ExitCode cancel_job(const Invocation& given);
+ExitCode limit_job(const Invocation& given);
 
 }  // namespace gemel::cli

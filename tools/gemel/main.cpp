@@ -64,6 +64,39 @@ void add_mirror(CLI::App& root, Invocation& given, Verb& chosen) {
     resize.add_flag("--shrink", given.shrink, "the new size may be smaller; what lies beyond it is lost");
 }
 
+void add_array(CLI::App& app, Invocation& given) {
+    app.add_option("ARRAY", given.array, "name of the array")->required();
+}
+
+void add_member(CLI::App& app, Invocation& given) {
+    add_array(app, given);
+    app.add_option("MEMBER", given.member, "number of its place, from 0")->required();
+}
+
+void add_arrays(CLI::App& root, Invocation& given, Verb& chosen) {
+    CLI::App& array = *root.add_subcommand("array", "RAID arrays and their members");
+    array.require_subcommand(1);
+    add_verb(array, "list", "arrays with level, state and size", list_arrays, given, chosen);
+    add_array(add_verb(array, "show", "one array, its members and spares", show_array, given, chosen), given);
+    add_member(add_verb(array, "fail", "mark a member failed", fail_member, given, chosen), given);
+    CLI::App& rebuild =
+        add_verb(array, "rebuild", "rebuild a member that is not in sync", rebuild_member, given, chosen);
+    add_member(rebuild, given);
+    rebuild.add_option("--with", given.with, "spare that takes the place (default: the device that is there)");
+    rebuild.add_flag("--wait", given.wait, "wait until it is in sync, with a progress line");
+    rebuild.add_option("--timeout", given.timeout_seconds, "seconds that --wait waits at most");
+
+    CLI::App& job = *root.add_subcommand("job", "background work of arrays");
+    job.require_subcommand(1);
+    add_verb(job, "list", "running jobs with progress, rate and time left", list_jobs, given, chosen);
+    add_array(add_verb(job, "pause", "pause the array's job", pause_job, given, chosen), given);
+    add_array(add_verb(job, "resume", "go on with the array's job", resume_job, given, chosen), given);
+    add_array(add_verb(job, "cancel", "end the array's job", cancel_job, given, chosen), given);
+    CLI::App& limit = add_verb(job, "limit", "bound the rate of the array's jobs", limit_job, given, chosen);
+    add_array(limit, given);
+    limit.add_option("RATE", given.size, "bytes per second, such as 50MiB, or none")->required();
+}
+
 void add_verbs(CLI::App& root, Invocation& given, Verb& chosen) {
     add_verb(root, "status", "the node, its arrays, volumes and targets", show_status, given, chosen);
     CLI::App& volume = *root.add_subcommand("volume", "volumes of this node");
@@ -72,6 +105,7 @@ void add_verbs(CLI::App& root, Invocation& given, Verb& chosen) {
     CLI::App& session = *root.add_subcommand("session", "iSCSI sessions");
     session.require_subcommand(1);
     add_verb(session, "list", "who is logged in", list_sessions, given, chosen);
+    add_arrays(root, given, chosen);
     add_mirror(root, given, chosen);
     CLI::App& promoted = add_verb(root, "promote", "make this node the primary of a volume", promote, given, chosen);
     add_volume(promoted, given);

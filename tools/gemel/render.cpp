@@ -63,10 +63,11 @@ std::string minutes(std::int64_t seconds) {
                            : fmt::format("{}:{:02}", seconds / 60, seconds % 60);
 }
 
-void add_arrays(const json::value& status, std::string& out) {
+/// Of arrays: a table, members that are not in sync, and what runs.
+std::string arrays_text(const json::array& arrays) {
     std::vector<std::vector<std::string>> rows{{"ARRAY", "LEVEL", "STATE", "SIZE", "FREE", "STRIP", "RESYNC"}};
     std::string broken;
-    for (const json::value& a : list_of(status, "arrays")) {
+    for (const json::value& a : arrays) {
         const json::value* resync = find(a, "resync");
         const bool running = resync != nullptr && resync->is_object();
         rows.push_back({text_of(a, "name"), text_of(a, "level"), text_of(a, "state"), size_of(a, "bytes"),
@@ -78,10 +79,16 @@ void add_arrays(const json::value& status, std::string& out) {
                     fmt::format("  {}: member {} is {}\n", text_of(a, "name"), text_of(m, "name"), text_of(m, "state"));
             }
         }
+        const std::string rebuild = render_rebuild(a);
+        broken += rebuild.empty() ? "" : "  " + rebuild + "\n";
     }
-    if (rows.size() > 1) {
-        out += "\n" + render_table(rows) + broken;
-    }
+    return rows.size() > 1 ? render_table(rows) + broken : std::string();
+}
+
+std::string left_of(const json::value& job) {
+    const json::value* left = find(job, "seconds_left");
+    return left != nullptr && left->is_number() ? minutes(static_cast<std::int64_t>(number_of(job, "seconds_left")))
+                                                : "unknown time";
 }
 
 void add_targets(const json::value& status, std::string& out) {
@@ -161,13 +168,61 @@ std::string render_status(const json::value& status) {
         number_of(status, "iscsi.sessions"), number_of(status, "iscsi.logins"),
         number_of(status, "iscsi.login_failures"), number_of(status, "iscsi.protocol_errors"),
         size_of(status, "memory.in_use_bytes"), size_of(status, "memory.bound_bytes"), number_of(status, "last_event"));
-    add_arrays(status, out);
+    if (const std::string arrays = arrays_text(list_of(status, "arrays")); !arrays.empty()) {
+        out += "\n" + arrays;
+    }
     if (const json::value* volumes = find(status, "volumes");
         volumes != nullptr && !list_of(status, "volumes").empty()) {
         out += "\n" + render_volumes(*volumes);
     }
     add_targets(status, out);
     return out;
+}
+
+std::string render_arrays(const json::value& arrays) {
+    const std::string out = arrays_text(list_of(arrays, ""));
+    return out.empty() ? "no arrays\n" : out;
+}
+
+std::string render_array_details(const json::value& arrays) {
+    std::string out = render_arrays(arrays);
+    for (const json::value& a : list_of(arrays, "")) {
+        std::vector<std::vector<std::string>> rows{{"MEMBER", "DEVICE", "STATE"}};
+        for (const json::value& m : list_of(a, "members")) {
+            rows.push_back({std::to_string(rows.size() - 1), text_of(m, "name"), text_of(m, "state")});
+        }
+        for (const json::value& spare : list_of(a, "spares")) {
+            rows.push_back({"-", spare.is_string() ? std::string(spare.get_string()) : "-", "spare"});
+        }
+        out += "\n" + render_table(rows);
+        if (const std::uint64_t blocks = number_of(a, "unreadable_blocks"); blocks > 0) {
+            out += fmt::format("{} blocks of members could not be made up by a rebuild\n", blocks);
+        }
+    }
+    return out;
+}
+
+std::string render_rebuild(const json::value& array) {
+    const json::value* job = find(array, "rebuild");
+    if (job == nullptr || !job->is_object()) {
+        return {};
+    }
+    return fmt::format("{}: rebuild of member {}{}: {} of {}, {}/s, {} left", text_of(array, "name"),
+                       text_of(*job, "member"), text_of(*job, "state") == "paused" ? " (paused)" : "",
+                       percent(number_of(*job, "done_bytes"), number_of(*job, "total_bytes")),
+                       size_of(*job, "total_bytes"), size_of(*job, "bytes_per_second"), left_of(*job));
+}
+
+std::string render_jobs(const json::value& jobs) {
+    std::vector<std::vector<std::string>> rows{
+        {"ARRAY", "JOB", "MEMBER", "STATE", "DONE", "OF", "RATE", "LIMIT", "LEFT"}};
+    for (const json::value& j : list_of(jobs, "")) {
+        rows.push_back({text_of(j, "array"), text_of(j, "kind"), text_of(j, "member"), text_of(j, "state"),
+                        percent(number_of(j, "done_bytes"), number_of(j, "total_bytes")), size_of(j, "total_bytes"),
+                        size_of(j, "bytes_per_second") + "/s",
+                        number_of(j, "limit") == 0 ? "none" : size_of(j, "limit") + "/s", left_of(j)});
+    }
+    return rows.size() > 1 ? render_table(rows) : "no jobs\n";
 }
 
 std::string render_volumes(const json::value& volumes) {

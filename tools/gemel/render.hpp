@@ -22,6 +22,11 @@ std::string render_sessions(const boost::json::value& sessions);
 /// One line per pair; with details what a single pair is about, line by line.
 std::string render_pairs(const boost::json::value& pairs);
 std::string render_pair_details(const boost::json::object& pair);
+std::string render_arrays(const boost::json::value& arrays);
+std::string render_array_details(const boost::json::value& arrays);
+std::string render_jobs(const boost::json::value& jobs);
+/// "r5: rebuild of member 1: 45 % of 512 MiB, 120 MiB/s, 0:03 left"; empty when none runs.
+std::string render_rebuild(const boost::json::value& array);
 std::string render_event(const boost::json::value& event);
 
 /// "vol1: resync to beta: 45 % of 512 MiB, 120 MiB/s, 0:03 left"; empty when no resync runs.

@@ -47,6 +47,20 @@ class FakeManagement : public Management {
     Task<Result<void>> mirror_resize(std::string v, std::uint64_t bytes, bool s) override {
         return note("resize " + v + " " + std::to_string(bytes) + (s ? " shrink" : ""));
     }
+    Task<Result<json::value>> array_list(std::string a) override {
+        last = "list " + a;
+        co_return json::value(json::array{});
+    }
+    Task<Result<void>> array_fail(std::string a, std::uint64_t m) override {
+        return note("fail " + a + " " + std::to_string(m));
+    }
+    Task<Result<void>> array_rebuild(std::string a, std::uint64_t m, std::string w) override {
+        return note("rebuild " + a + " " + std::to_string(m) + " " + w);
+    }
+    Task<Result<json::value>> job_list() override { co_return json::value(json::array{}); }
+    Task<Result<void>> job_order(std::string a, JobOrder order, std::uint64_t limit) override {
+        return note("job " + a + " " + std::to_string(static_cast<int>(order)) + " " + std::to_string(limit));
+    }
     Task<Result<void>> promote(std::string v, bool f) override { return note("promote " + v + (f ? " force" : "")); }
 
     std::string last;

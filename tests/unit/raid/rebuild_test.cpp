@@ -346,6 +346,69 @@ TEST(Rebuild, pauses_keeps_to_its_limit_and_can_be_cancelled) {
     d.expect_model("after it was cancelled");
 }
 
+TEST(Spares, a_member_that_fails_is_replaced_at_once_also_a_second_one_and_also_after_a_restart) {
+    ArrayFixture f({.level = "5", .members = 4, .shards = 4, .member_bytes = 4 * kMiB});
+    ArrayConfig c = f.config();
+    c.create = ArrayConfig::Create::kIfBlank;
+    sim::SimDisk& dirty = f.add_disk(4 * kMiB);
+    auto buffer = f.environment.pool().allocate(512);
+    std::ranges::fill(buffer->memory(), std::byte{7});
+    ASSERT_TRUE(f.scheduler.run(*f.caller, dirty.write(Lba(0), buffer->slice(512, Lba(0)), {})));
+    const auto before = dirty.snapshot();
+    for (auto* disk : {&dirty, &f.add_disk(4 * kMiB), &f.add_disk(4 * kMiB)}) {
+        c.spares.push_back({disk, ""});
+    }
+    ASSERT_TRUE(f.open(c));
+    f.settle();
+    const auto data = f.pattern(kSectors);
+    for (const std::uint32_t lost : {1U, 2U}) {
+        ASSERT_TRUE(f.write(0, data));
+        f.disks[lost]->die();
+        ASSERT_TRUE(f.write(0, data));
+        EXPECT_EQ(f.array->status().members[lost].state, MemberState::kFailed);
+        ASSERT_TRUE(f.scheduler.run_until([&] { return f.array->status().state == ArrayState::kOptimal; },
+                                          std::chrono::seconds(100)));
+        EXPECT_EQ(f.read(0, kSectors).data, data);
+    }
+    EXPECT_EQ(f.environment.events().count("spare-used"), 2U);
+    EXPECT_EQ(f.environment.events().count("spare-refused"), 1U);
+    EXPECT_TRUE(f.array->status().spares.empty());
+    EXPECT_EQ(dirty.snapshot(), before) << "a device that holds something was changed";
+    ASSERT_TRUE(f.stop());
+    c.create = ArrayConfig::Create::kNo;
+    ASSERT_TRUE(f.open(c));
+    EXPECT_EQ(f.array->status().state, ArrayState::kOptimal) << "found among the spares";
+    EXPECT_EQ(f.read(0, kSectors).data, data);
+}
+
+TEST(Spares, a_member_that_is_only_missing_at_a_start_is_not_replaced_until_something_is_written) {
+    ArrayFixture f({.level = "1", .members = 2});
+    ASSERT_TRUE(f.create());
+    f.settle();
+    ASSERT_TRUE(f.stop());
+    ArrayConfig c = f.config();
+    c.members[1].device = nullptr;
+    c.spares = {{&f.add_disk(f.options.member_bytes), ""}};
+    ASSERT_TRUE(f.open(c));
+    f.scheduler.run_for(std::chrono::seconds(5));
+    EXPECT_EQ(f.array->status().members[1].state, MemberState::kMissing);
+    EXPECT_EQ(f.array->status().spares.size(), 1U);
+    ASSERT_TRUE(f.array->status().state == ArrayState::kDegraded);
+}
+
+TEST(Rebuild, an_operator_fails_a_member_that_can_be_spared_and_no_other) {
+    ArrayFixture f({.level = "5", .members = 3});
+    ASSERT_TRUE(f.create());
+    f.settle();
+    const auto fails = [&](std::uint32_t m) { return f.scheduler.run(*f.caller, f.array->fail_member(m)); };
+    EXPECT_EQ(fails(3).error().code, Errc::kInvalidArgument);
+    ASSERT_TRUE(fails(1));
+    EXPECT_EQ(f.array->status().members[1].state, MemberState::kFailed);
+    EXPECT_EQ(fails(1).error().code, Errc::kRefused);
+    EXPECT_EQ(fails(0).error().code, Errc::kRefused);
+    EXPECT_EQ(f.array->status().state, ArrayState::kDegraded);
+}
+
 TEST(Rebuild, what_cannot_be_is_refused_and_nothing_changes) {
     Degraded d(options_of({"5", 4, 1}));
     const auto expect = [&](std::uint32_t place, BlockDevice* device, Errc code, const std::string& text) {
