@@ -66,6 +66,24 @@ void ArrayBody::distrust_columns(std::uint64_t from, std::uint64_t end) {
     }
 }
 
+/// What is untrusted from this start on.
+void ArrayBody::plan_trust(const Assembly& assembly, Superblock& next) const {
+    const bool accept = lost_set() != 0 && lost_members() < level.parities() && (assembly.forced || next.accepted);
+    // By force parity that nothing can be compared with any more is right; legs that are left are made equal as always.
+    const bool taken = assembly.forced && level.parities() > 0 && !accept;
+    next.resync_cursor = !level.redundant || taken ? geometry.columns() : assembly.unclean ? 0 : next.resync_cursor;
+    if (assembly.unclean) {
+        next.untrusted.clear();  // all of it is, or by force nothing
+    }
+    // Below the cursor of a rebuild there is one member more to compare with.
+    const bool rebuilt = rebuilding(next.rebuild.place) && next.rebuild.cursor > 0;
+    if (taken && rebuilt) {
+        next.untrusted = {{0, next.rebuild.cursor}};
+    }
+    const bool kept = level.parities() > 1 && rebuilt && (taken || next.accepted);
+    next.accepted = (accept || kept) && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
+}
+
 Task<Result<void>> ArrayBody::start(Assembly assembly) {
     for (const Finding& f : assembly.findings) {
         event(f.severity, f.id, f.subject, f.cause, f.action);
@@ -89,17 +107,7 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     next.previous_incarnation = superblock_.incarnation;
     next.incarnation = env.random.uuid();
     next.log_generation = generation;
-    const bool accept = lost_set() != 0 && lost_members() < level.parities() && (assembly.forced || next.accepted);
-    // By force parity that nothing can be compared with any more is right; legs that are left are made equal as always.
-    const bool taken = assembly.forced && level.parities() > 0 && !accept;
-    next.resync_cursor = !level.redundant || taken ? geometry.columns() : assembly.unclean ? 0 : next.resync_cursor;
-    if (assembly.unclean) {
-        next.untrusted.clear();  // all of it is, or by force nothing
-    }
-    if (taken && next.rebuild.cursor > 0 && rebuilding(next.rebuild.place)) {
-        next.untrusted = {{0, next.rebuild.cursor}};  // whole stripes; a write may be half done there
-    }
-    next.accepted = accept && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
+    plan_trust(assembly, next);
     next.clean = true;  // no write of this assembly is under way; what older ones left is above the cursor
     if (assembly.forced && level.parities() > 0) {
         mark_missing(next);  // parity is taken as right without them, so it need not be right with them
@@ -124,11 +132,8 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
                      : clean_start      ? "the resync of an earlier start goes on"
                                         : "the last stop was not clean");
     }
-    if (superblock_.rebuild.active && rebuilding(superblock_.rebuild.place)) {
-        gate_.spawn(run_rebuild(superblock_.rebuild.place, /*resumed=*/true));
-    } else {
-        gate_.spawn(use_spares());
-    }
+    gate_.spawn(rebuilding(superblock_.rebuild.place) ? run_rebuild(superblock_.rebuild.place, /*resumed=*/true)
+                                                      : use_spares());
     co_return Result<void>{};
 }
 
@@ -296,6 +301,21 @@ ArrayConfig with_names(ArrayConfig config) {
     return config;
 }
 
+/// A hot spare is blank: anything else is not written to without an operator.
+void keep_blank(const std::vector<MemberReading>& readings, std::vector<MemberSpec>& spares,
+                std::vector<Finding>& findings) {
+    std::vector<MemberSpec> blank;
+    for (std::size_t i = 0; i < spares.size(); ++i) {
+        if (readings[i].kind == MemberReading::Kind::kBlank) {
+            blank.push_back(spares[i]);
+        } else {
+            findings.push_back({Severity::kWarning, "spare-refused", "spare " + spares[i].name,
+                                "it is not blank, or cannot be read", "give the array another spare"});
+        }
+    }
+    spares = std::move(blank);
+}
+
 }  // namespace
 
 Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig given) {
@@ -310,6 +330,7 @@ Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig g
     std::vector<Finding> moved;
     if (readings && spares) {
         moved = place_spares(*readings, *spares, config);
+        keep_blank(*spares, config.spares, moved);
     }
     Result<Assembly> assembly = fail(Errc::kResources);
     if (!readings) {

@@ -214,6 +214,7 @@ class ArrayBody {
         return *shards[shards.size() == 1 ? 0 : stripe.value / kGroupStripes % shards.size()];
     }
     void resume_places();
+    void plan_trust(const Assembly& assembly, Superblock& next) const;
     void await_columns(Shard& shard, std::uint64_t from);
     Task<Result<void>> rebuild_at_home(std::uint32_t place, MemberSpec spec);
     Result<void> may_rebuild(std::uint32_t place) const;

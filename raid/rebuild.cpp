@@ -215,10 +215,13 @@ Task<Result<void>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec)
     const MemberReading& found = readings.front();
     const bool own = spec.device == members[place].device->device();
     if (found.kind == MemberReading::Kind::kFound && found.superblock.array_uuid == superblock_.array_uuid) {
-        for (std::uint32_t m = 0; m < geometry.members; ++m) {
-            if (in_sync(m) && superblock_.members[m].uuid == found.superblock.member_uuid()) {
-                co_return fail(Errc::kBusy, spec.name + " is " + member_subject(m) + " by another name");
-            }
+        const std::uint32_t was = found.superblock.member_index;
+        if (was < geometry.members && in_sync(was) && superblock_.members[was].uuid == found.superblock.member_uuid()) {
+            co_return fail(Errc::kBusy, spec.name + " is " + member_subject(was) + " by another name");
+        }
+        if (was != place) {  // the config may still name it for that place
+            co_return fail(Errc::kRefused, spec.name + " was member " + std::to_string(was) + " of array " + name +
+                                               "; wipe it first if it is to be member " + std::to_string(place));
         }
         co_return Result<void>{};
     }

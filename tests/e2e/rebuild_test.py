@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Members that fail: a hot spare, kill -9 in the middle of its rebuild, rebuild onto the same device, wrong orders."""
+import time
+import unittest
+
+from e2e_case import EndToEnd, array, iqn, target, volume
+from lab.daemon import wait_until
+from lab.initiator import load
+
+MEMBERS = array(members=4)
+SPARE = MEMBERS + 'spares = [{kind = "file", path = "spare", size = "40MiB"}]\n'
+
+
+class Rebuild(EndToEnd):
+    def filled(self, text):
+        self.ledger = self.folder / "ledger"
+        node = self.start(self.daemon("n", text + volume() + target()))
+        self.assert_good(load(node.url(iqn("t")), seconds=1, depth=8, reads=0, block_size="16KiB", verify=self.ledger))
+        return node
+
+    def check(self, node):
+        self.assert_good(load(node.url(iqn("t")), verify=self.ledger, check=True, block_size="64KiB", depth=4))
+
+    def show(self, node):
+        return node.ask("array", "show", "r5")[0]
+
+    def state(self, node, member):
+        return self.show(node)["members"][member]["state"]
+
+    def test_a_spare_takes_over_and_its_rebuild_survives_kill_9(self):
+        node = self.filled(SPARE)
+        wait_until(lambda: self.show(node)["resync"] is None, 60, "the first resync has ended")
+        time.sleep(5)  # without writes: the array is clean, so that it starts degraded after a kill
+        node.gemel("job", "limit", "r5", "4MiB")
+        node.gemel("array", "fail", "r5", "1")
+        wait_until(lambda: node.ask("job", "list"), 10, "the rebuild is a job")
+        self.assertEqual(self.state(node, 1), "rebuilding")
+        wait_until(lambda: node.ask("job", "list")[0]["done_bytes"] > 16 << 20, 30, "a part is done")
+        node.gemel("job", "pause", "r5")
+        self.assertEqual(node.ask("job", "list")[0]["state"], "paused")
+        node.gemel("job", "resume", "r5")
+        node.kill()
+        self.start(node)
+        self.assertRegex(node.gemel("events").stdout, r"the rebuild of an earlier start goes on at [1-9]\d? %")
+        wait_until(lambda: self.state(node, 1) == "in-sync", 60, "the rebuild has ended")
+        self.check(node)
+        self.assertEqual(node.stop(), 0)
+        self.start(node)
+        self.assertEqual(self.show(node)["state"], "optimal")
+        self.assertTrue(self.show(node)["members"][1]["name"].endswith("/spare"))
+        self.check(node)
+
+    def test_a_failed_member_is_rebuilt_onto_itself(self):
+        node = self.filled(MEMBERS)
+        wait_until(lambda: self.show(node)["resync"] is None, 60, "the first resync has ended")
+        node.gemel("array", "fail", "r5", "2")
+        self.assertEqual(self.show(node)["state"], "degraded")
+        node.gemel("array", "rebuild", "r5", "2", "--wait", "--timeout", "60")
+        self.assertEqual(self.show(node)["state"], "optimal")
+        self.check(node)
+
+    def test_wrong_orders_are_errors_and_change_nothing(self):
+        node = self.filled(MEMBERS)
+        wait_until(lambda: self.show(node)["resync"] is None, 60, "the first resync has ended")
+        for code, words, order in (
+                (3, "no array 'r9'", ("array", "show", "r9")),
+                (3, "no array 'r9'", ("job", "pause", "r9")),
+                (3, "has no job", ("job", "pause", "r5")),
+                (2, "members 0 to 3", ("array", "fail", "r5", "4")),
+                (4, "is in sync", ("array", "rebuild", "r5", "1")),
+                (3, "no member or spare", ("array", "rebuild", "r5", "1", "--with", "/dev/null")),
+                (2, "expected", ("job", "limit", "r5", "fast"))):
+            done = node.gemel(*order, check=False)
+            self.assertEqual(done.returncode, code, (order, done.stderr))
+            self.assertIn(words, done.stderr)
+        self.assertEqual(self.show(node)["state"], "optimal")
+        node.gemel("array", "fail", "r5", "0")
+        done = node.gemel("array", "fail", "r5", "1", check=False)
+        self.assertEqual(done.returncode, 4)
+        self.assertIn("cannot be spared", done.stderr)
+        self.assertEqual(self.state(node, 1), "in-sync")
+
+
+if __name__ == "__main__":
+    unittest.main()
