@@ -125,7 +125,10 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     for (const ColumnRange& r : superblock_.untrusted) {
         distrust_columns(r.first, r.end);
     }
-    accepted_member_.store(superblock_.accepted ? lost_set() : 0);
+    // Of two lost members one is being rebuilt: below its cursor only the other one is missing.
+    const std::uint32_t told =
+        std::has_single_bit(lost_set()) ? lost_set() : lost_set() & ~(1U << superblock_.rebuild.place);
+    accepted_member_.store(superblock_.accepted ? told : 0);
     publish_status();
     if (untrusted_columns() > 0) {
         start_resync(assembly.formatted ? "the array is new"
