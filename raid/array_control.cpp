@@ -17,10 +17,11 @@ void ArrayBody::set_failed(std::uint32_t index, Superblock& next) {
     unrecorded_.store(true, std::memory_order_release);  // before anybody can leave the member out
     members[index].state.store(MemberState::kFailed, std::memory_order_release);
     lost_set_.fetch_or(1U << index, std::memory_order_acq_rel);
-    next.members[index].failed = true;
-    next.members[index].last_incarnation = next.incarnation;
     if (next.rebuild.active && next.rebuild.place == index) {
-        next.rebuild = {};
+        next.rebuild = {};  // RB5: what is said of the place's own member stays
+    } else {
+        next.members[index].failed = true;
+        next.members[index].last_incarnation = next.incarnation;
     }
     gate_.spawn(use_spares());
 }

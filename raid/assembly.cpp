@@ -121,13 +121,15 @@ const Superblock* choose_winner(const std::vector<MemberReading>& readings) {
     return winner;
 }
 
+/// R3. A place that was given to another device since says nothing: only a rebuild makes a failed one good again.
 bool diverged(const Superblock& mine, const Superblock& winner) {
     const MemberRecord& record = winner.members[mine.member_index];
     if (mine.incarnation == winner.incarnation || mine.incarnation == record.last_incarnation) {
         return false;
     }
     for (std::size_t j = 0; j < winner.members.size(); ++j) {
-        if (mine.members[j].failed && !winner.members[j].failed) {
+        const bool same = mine.members[j].uuid == winner.members[j].uuid;
+        if (same && mine.members[j].failed && !winner.members[j].failed) {
             return true;
         }
     }

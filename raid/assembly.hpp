@@ -5,7 +5,7 @@
 //   R1  A device holds a member of another array, of another place, or appears twice: refused, nothing changes.
 //   R2  The superblock with the highest epoch is the winner.
 //   R3  A member that the winner calls failed is stale: not used. If that member was assembled elsewhere since, and
-//       calls a member of the winner failed, the two diverged: refused without force.
+//       calls a member of the winner failed that no rebuild has replaced, the two diverged: refused without force.
 //   R4  Blank, damaged and absent members count as missing. Together more than the level tolerates: error.
 //   R5  Missing or stale members after an unclean stop or during a resync: kNeedsForce. Given once for level 6 without
 //       one member it holds until that resync ends or the next unclean stop.
