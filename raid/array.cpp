@@ -75,16 +75,20 @@ void ArrayBody::plan_trust(const Assembly& assembly, Superblock& next) const {
     if (assembly.unclean) {
         next.untrusted.clear();  // all of it is, or by force nothing
     }
-    // Below the cursor of a rebuild there is one member more to compare with.
-    const bool rebuilt = rebuilding(next.rebuild.place) && next.rebuild.cursor > 0;
-    if (taken && rebuilt) {
-        next.untrusted = {{0, next.rebuild.cursor}};
+    next.accepted = accept && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
+}
+
+/// RB8. What a device got before a forced start is not what parity, which is taken as right, says it holds.
+void ArrayBody::begin_rebuild_anew() {
+    RebuildRecord& rebuild = superblock_.rebuild;
+    if (rebuild.active) {
+        rebuild.cursor = 0;
+        std::erase_if(superblock_.unreadable, [&](const UnreadableRange& u) { return u.member == rebuild.place; });
     }
-    const bool kept = level.parities() > 1 && rebuilt && (taken || next.accepted);
-    next.accepted = (accept || kept) && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
 }
 
 Task<Result<void>> ArrayBody::start(Assembly assembly) {
+    const auto turn = co_await rebuilds_.lock();  // a member that fails meanwhile gets its spare after that
     for (const Finding& f : assembly.findings) {
         event(f.severity, f.id, f.subject, f.cause, f.action);
     }
@@ -98,6 +102,9 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     superblock_ = assembly.winner;
     superblock_.member_index = 0;
     superblock_.target = false;
+    if (assembly.forced) {
+        begin_rebuild_anew();
+    }
     resume_places();
     clean_start = !assembly.unclean;
     log_ = std::make_unique<RingLog>(*this, superblock_.area(AreaKind::kLog));
@@ -108,6 +115,9 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     next.incarnation = env.random.uuid();
     next.log_generation = generation;
     plan_trust(assembly, next);
+    if (assembly.forced) {
+        mark_missing(next);  // parity that is taken as right may contradict them
+    }
     next.clean = true;  // no write of this assembly is under way; what older ones left is above the cursor
     if (assembly.forced && level.parities() > 0) {
         mark_missing(next);  // parity is taken as right without them, so it need not be right with them
@@ -125,10 +135,7 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     for (const ColumnRange& r : superblock_.untrusted) {
         distrust_columns(r.first, r.end);
     }
-    // Of two lost members one is being rebuilt: below its cursor only the other one is missing.
-    const std::uint32_t told =
-        std::has_single_bit(lost_set()) ? lost_set() : lost_set() & ~(1U << superblock_.rebuild.place);
-    accepted_member_.store(superblock_.accepted ? told : 0);
+    accepted_member_.store(superblock_.accepted ? lost_set() : 0);
     publish_status();
     if (untrusted_columns() > 0) {
         start_resync(assembly.formatted ? "the array is new"

@@ -215,6 +215,7 @@ class ArrayBody {
     }
     void resume_places();
     void plan_trust(const Assembly& assembly, Superblock& next) const;
+    void begin_rebuild_anew();
     void await_columns(Shard& shard, std::uint64_t from);
     Task<Result<void>> rebuild_at_home(std::uint32_t place, MemberSpec spec);
     Result<void> may_rebuild(std::uint32_t place) const;
