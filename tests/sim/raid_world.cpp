@@ -413,6 +413,13 @@ void RaidWorld::fault_without_redundancy() {
     if (resyncing() || row_->parities() > 0) {
         return;
     }
+    // Of two failures at the same time the array may see the later one first, and go on without that member.
+    const raid::ArrayStatus status = array_->status();
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        if (lost_[i] && status.members[i].state == MemberState::kInSync) {
+            return;
+        }
+    }
     std::size_t victim = random_.below(disks_.size());
     while (lost_[victim]) {
         victim = (victim + 1) % disks_.size();
@@ -498,6 +505,7 @@ void RaidWorld::stop_cleanly() {
     }
     const Result<void> stopped = scheduler_.run(home(), array_->stop());
     unclean_ = !stopped.has_value();
+    note_members();  // one that is in sync by now is not left out of the next start: a resync may still need it
     if (!stopped && !errors_expected_) {
         chronicle_.violation("a clean stop failed: " + stopped.error().message);
     }

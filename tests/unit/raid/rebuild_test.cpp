@@ -22,6 +22,20 @@ Task<void> write_later(ArrayFixture& f, std::uint64_t lba, std::optional<Result<
     out.emplace(co_await f.volume().write(Lba(lba), slice, {}));
 }
 
+Superblock newest_superblock(const sim::SimDisk& disk) {
+    const std::vector<std::byte> all = disk.snapshot();
+    std::optional<Superblock> newest;
+    for (std::uint64_t i = 0; i < 2; ++i) {
+        const std::size_t at = byte_offset(superblock_slot(disk.limits().sectors, i));
+        const auto found = decode_superblock(ConstBytes(all).subspan(at).first<kSuperblockBytes>());
+        if (found && (!newest || found->epoch > newest->epoch)) {
+            newest = *found;
+        }
+    }
+    CHECK(newest);
+    return *newest;
+}
+
 struct Shape {
     const char* level;
     std::uint32_t members;
@@ -198,6 +212,76 @@ TEST(Rebuild, what_a_crash_left_half_written_below_the_cursor_is_made_right_afte
         d.model = d.f.read(0, kSectors).data;
         d.expect_redundant(4);
     }
+}
+
+TEST(Rebuild, a_forced_start_begins_it_anew_so_that_its_device_can_still_be_lost) {
+    for (const Shape& shape : {Shape{"5", 4, 1}, Shape{"6", 5, 4}}) {
+        SCOPED_TRACE(shape.level);
+        Degraded d(options_of(shape, 16 * kMiB));
+        sim::SimDisk& device = d.add_disk();
+        ASSERT_TRUE(d.rebuild(&device));
+        d.until_percent(60);
+        d.rewrite(0, 40);  // unclean
+        d.f.crash(/*power=*/false);
+        ArrayConfig c = d.f.config();
+        c.members[d.place].device = &device;
+        c.force = true;
+        ASSERT_TRUE(d.f.open(c));
+        const auto job = d.f.array->status().rebuild;
+        ASSERT_TRUE(job);
+        EXPECT_LT(job->done_bytes * 100, job->total_bytes * 25);
+        device.die();
+        d.rewrite(8, 4);
+        d.finish();
+        d.expect_model("without the device");
+        ASSERT_TRUE(d.rebuild(&d.add_disk()));
+        d.finish();
+        d.f.settle();
+        EXPECT_EQ(d.f.array->status().unreadable_blocks, 0U);
+        d.expect_redundant(shape.members + 1);
+    }
+}
+
+/// Two members are lost, and one of them rebuilt, before the other one comes back.
+TEST(Rebuild, a_member_that_comes_back_after_another_was_rebuilt_is_stale_and_not_taken_for_a_side_of_its_own) {
+    for (const bool written : {false, true}) {
+        SCOPED_TRACE(written);
+        Degraded d(options_of(Shape{"6", 5, 1}), 3);
+        const auto restart_without_1 = [&] {
+            ASSERT_TRUE(d.f.stop());
+            ArrayConfig c = d.f.config();
+            c.members[1].device = nullptr;
+            const auto r = d.f.open(c);
+            ASSERT_TRUE(r) << r.error().message;
+        };
+        restart_without_1();
+        if (written) {
+            d.rewrite(0, 8);
+        }
+        restart_without_1();
+        d.rewrite(8, 8);
+        ASSERT_TRUE(d.rebuild(&d.add_disk()));
+        d.finish();
+        ASSERT_TRUE(d.f.stop());
+        std::swap(d.f.disks[3], d.f.disks[5]);
+        const auto r = d.f.reopen();
+        ASSERT_TRUE(r) << r.error().message;
+        EXPECT_EQ(d.f.array->status().members[1].state, MemberState::kStale);
+        d.expect_model("with it back");
+    }
+}
+
+TEST(Rebuild, one_that_was_cancelled_leaves_what_is_known_of_the_member_that_had_the_place) {
+    Degraded d(options_of(Shape{"1", 3, 1}), 1);
+    const MemberRecord before = newest_superblock(*d.f.disks[0]).members[1];
+    ASSERT_TRUE(before.failed);
+    ASSERT_TRUE(d.f.stop());
+    ASSERT_TRUE(d.f.reopen());
+    ASSERT_TRUE(d.rebuild(&d.add_disk()));
+    d.f.array->job(JobKind::kRebuild)->cancel();
+    d.finish();
+    EXPECT_EQ(d.state(), MemberState::kFailed);
+    EXPECT_EQ(newest_superblock(*d.f.disks[0]).members[1], before);
 }
 
 TEST(Rebuild, a_device_that_missed_writes_is_stale_and_one_that_was_only_away_goes_on) {
@@ -379,6 +463,28 @@ TEST(Spares, a_member_that_fails_is_replaced_at_once_also_a_second_one_and_also_
     ASSERT_TRUE(f.open(c));
     EXPECT_EQ(f.array->status().state, ArrayState::kOptimal) << "found among the spares";
     EXPECT_EQ(f.read(0, kSectors).data, data);
+}
+
+TEST(Spares, a_member_that_fails_while_the_array_starts_gets_one_rebuild) {
+    ArrayFixture f({.level = "1", .members = 3});
+    ASSERT_TRUE(f.create());
+    f.settle();
+    ASSERT_TRUE(f.write(0, f.pattern(64)));
+    ASSERT_TRUE(f.stop());
+    const std::uint64_t generation = newest_superblock(*f.disks[0]).log_generation;
+    ArrayConfig c = f.config();
+    c.spares = {{&f.add_disk(f.options.member_bytes), ""}};
+    f.disks[2]->fail_next_writes(1);
+    f.disks[0]->set_slowness(200);  // the spare is there before the start has ended
+    f.disks[1]->set_slowness(200);
+    ASSERT_TRUE(f.open(c));
+    f.disks[0]->set_slowness(1);
+    f.disks[1]->set_slowness(1);
+    ASSERT_TRUE(f.scheduler.run_until([&] { return f.array->status().state == ArrayState::kOptimal; },
+                                      std::chrono::seconds(100)));
+    EXPECT_EQ(f.environment.events().count("spare-used"), 1U);
+    EXPECT_EQ(f.environment.events().count("rebuild-started"), 1U);
+    EXPECT_EQ(newest_superblock(*f.disks[0]).log_generation, generation + 1) << "one change undid the other";
 }
 
 TEST(Spares, a_member_that_is_only_missing_at_a_start_is_not_replaced_until_something_is_written) {
