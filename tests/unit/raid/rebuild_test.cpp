@@ -484,7 +484,9 @@ TEST(Spares, a_member_that_fails_while_the_array_starts_gets_one_rebuild) {
                                       std::chrono::seconds(100)));
     EXPECT_EQ(f.environment.events().count("spare-used"), 1U);
     EXPECT_EQ(f.environment.events().count("rebuild-started"), 1U);
-    EXPECT_EQ(newest_superblock(*f.disks[0]).log_generation, generation + 1) << "one change undid the other";
+    const Superblock now = newest_superblock(*f.disks[0]);
+    EXPECT_EQ(now.log_generation, generation + 1) << "the rebuild undid the start";
+    EXPECT_NE(now.members[2].uuid, Uuid{}) << "the start undid the rebuild";
 }
 
 TEST(Spares, a_member_that_is_only_missing_at_a_start_is_not_replaced_until_something_is_written) {
