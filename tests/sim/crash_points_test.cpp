@@ -18,7 +18,7 @@
 namespace gemel::sim {
 namespace {
 
-constexpr std::uint64_t kDiskSectors = 712;  ///< the configuration area and some sixteen stripes
+constexpr std::uint64_t kDiskSectors = 776;  ///< the configuration area and some sixteen stripes
 constexpr std::size_t kStripBytes = 4096;
 constexpr std::size_t kMostChoices = 256;
 constexpr std::size_t kMostChoicesDegraded = 8;  ///< or a few more
