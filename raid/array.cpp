@@ -31,7 +31,9 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
       level(*find_level(winner.level)),
       name(winner.array_name),
       home(*config.shards.front()),
-      rebuild_job(environment.clock, JobKind::kRebuild) {
+      rebuild_job(environment.clock, JobKind::kRebuild),
+      wanted_policy_(level.redundant ? config.policy : RecoveryPolicy::kResync),
+      journal_stripes_(config.journal_stripes) {
     geometry = geometry_of(winner);
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         members[m].device = std::make_unique<MemberDevice>(*this, m);
@@ -66,16 +68,13 @@ void ArrayBody::distrust_columns(std::uint64_t from, std::uint64_t end) {
     }
 }
 
-/// What is untrusted from this start on.
-void ArrayBody::plan_trust(const Assembly& assembly, Superblock& next) const {
-    const bool accept = lost_set() != 0 && lost_members() < level.parities() && (assembly.forced || next.accepted);
-    // By force parity that nothing can be compared with any more is right; legs that are left are made equal as always.
-    const bool taken = assembly.forced && level.parities() > 0 && !accept;
-    next.resync_cursor = !level.redundant || taken ? geometry.columns() : assembly.unclean ? 0 : next.resync_cursor;
-    if (assembly.unclean) {
-        next.untrusted.clear();  // all of it is, or by force nothing
+Task<Result<void>> ArrayBody::start(Assembly assembly) {
+    Result<void> r = co_await take_over(std::move(assembly));
+    if (!r && log_) {
+        co_await log_->stop();
+        co_await stop_journal();
     }
-    next.accepted = accept && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
+    co_return r;
 }
 
 /// RB8. What a device got before a forced start is not what parity, which is taken as right, says it holds.
@@ -87,7 +86,7 @@ void ArrayBody::begin_rebuild_anew() {
     }
 }
 
-Task<Result<void>> ArrayBody::start(Assembly assembly) {
+Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     const auto turn = co_await rebuilds_.lock();  // a member that fails meanwhile gets its spare after that
     for (const Finding& f : assembly.findings) {
         event(f.severity, f.id, f.subject, f.cause, f.action);
@@ -102,27 +101,18 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     superblock_ = assembly.winner;
     superblock_.member_index = 0;
     superblock_.target = false;
+    clean_start = !assembly.unclean;
+    log_ = std::make_unique<RingLog>(*this, superblock_.area(AreaKind::kLog));
+    CO_TRY_VOID(co_await log_->recover(superblock_.log_generation));
+    CO_TRY(const Doubts doubts, find_doubts(assembly));
     if (assembly.forced) {
         begin_rebuild_anew();
     }
     resume_places();
-    clean_start = !assembly.unclean;
-    log_ = std::make_unique<RingLog>(*this, superblock_.area(AreaKind::kLog));
-    CO_TRY_VOID(co_await log_->recover(superblock_.log_generation));
+    apply_doubts(doubts);
     CO_TRY(const std::uint64_t generation, co_await log_->begin_generation());
-    Superblock next = superblock_;
-    next.previous_incarnation = superblock_.incarnation;
-    next.incarnation = env.random.uuid();
-    next.log_generation = generation;
-    plan_trust(assembly, next);
-    if (assembly.forced) {
-        mark_missing(next);  // parity that is taken as right may contradict them
-    }
-    next.clean = true;  // no write of this assembly is under way; what older ones left is above the cursor
-    if (assembly.forced && level.parities() > 0) {
-        mark_missing(next);  // parity is taken as right without them, so it need not be right with them
-    }
-    CO_TRY_VOID(co_await commit(next));
+    co_await open_journal(doubts);
+    CO_TRY_VOID(co_await begin_incarnation(generation, assembly));
     if (assembly.forced) {
         event(Severity::kWarning, "array-forced", "array " + name,
               "started without all members after an unclean stop, by force",
@@ -131,10 +121,6 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     for (const VolumeRecord& v : superblock_.volumes) {
         volumes_.push_back(std::make_unique<Volume>(*this, v));
     }
-    distrust_columns(superblock_.resync_cursor, geometry.columns());
-    for (const ColumnRange& r : superblock_.untrusted) {
-        distrust_columns(r.first, r.end);
-    }
     accepted_member_.store(superblock_.accepted ? lost_set() : 0);
     publish_status();
     if (untrusted_columns() > 0) {
@@ -142,8 +128,32 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
                      : clean_start      ? "the resync of an earlier start goes on"
                                         : "the last stop was not clean");
     }
+    if (!resyncing_.load()) {
+        report_recovery();
+    }
     gate_.spawn(rebuilding(superblock_.rebuild.place) ? run_rebuild(superblock_.rebuild.place, /*resumed=*/true)
                                                       : use_spares());
+    co_return Result<void>{};
+}
+
+/// The first superblock of this assembly.
+Task<Result<void>> ArrayBody::begin_incarnation(std::uint64_t log_generation, const Assembly& assembly) {
+    const auto guard = co_await control_.lock();
+    Superblock next = superblock_;
+    next.previous_incarnation = superblock_.incarnation;
+    next.incarnation = env.random.uuid();
+    next.log_generation = log_generation;
+    next.policy = journal_ ? RecoveryPolicy::kJournal : RecoveryPolicy::kResync;
+    next.clean = true;  // no write of this assembly is under way; what older ones left is said to be untrusted
+    static_cast<void>(co_await visit_shards(next, /*close=*/false));
+    if (assembly.forced) {
+        mark_missing(next);  // parity that is taken as right may contradict them
+    }
+    next.accepted = accepts(assembly) && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
+    CO_TRY_VOID(co_await commit(next));
+    if (!journal_) {
+        log_->drop_before(kLogClientJournal, ~std::uint64_t{0});
+    }
     co_return Result<void>{};
 }
 
@@ -171,10 +181,15 @@ Task<Result<void>> ArrayBody::stop() {
         while (!std::ranges::all_of(volumes_, [](const auto& v) { return v->quiet(/*all=*/true); })) {
             co_await sleep_for(env.clock, kDrainPoll);
         }
-        co_await log_->stop();
         co_await gate_.close();
         const Result<void> kept = co_await checkpoint_rebuild();
         static_cast<void>(kept);  // else the next start does more again
+        if (journal_ && journal_->worth_a_checkpoint()) {
+            const Result<void> listed = co_await journal_->checkpoint(Sweep::kAllUnused);
+            static_cast<void>(listed);  // what stays named is made right at the next start
+        }
+        co_await log_->stop();
+        co_await stop_journal();
         r = co_await mark_clean();
     }
     co_await resume_on(caller);
@@ -220,6 +235,13 @@ ArrayStatus ArrayBody::status() const {
                 : lost_members() != 0 ? ArrayState::kDegraded
                                       : ArrayState::kOptimal;
     out.resyncing = resyncing_.load();
+    out.journal.policy = journal_ ? RecoveryPolicy::kJournal : RecoveryPolicy::kResync;
+    out.journal.recovered_stripes = recovery_stripes_;
+    out.journal.recovery_bytes_read = recovery_bytes_.load();
+    out.journal.recovery_ms = recovery_ms_.load();
+    if (journal_) {
+        journal_->fill(out.journal);
+    }
     out.resync_total = SectorCount(level.redundant ? geometry.columns() : 0);
     out.resync_done = SectorCount(out.resync_total.value - std::min(out.resync_total.value, untrusted_columns()));
     return out;

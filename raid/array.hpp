@@ -19,6 +19,7 @@
 #include "gemel/environment.hpp"
 #include "gemel/volume_store.hpp"
 #include "raid/job.hpp"
+#include "raid/recovery_policy.hpp"
 
 namespace gemel::raid {
 
@@ -57,7 +58,9 @@ struct ArrayConfig {
     std::vector<MemberSpec> spares;
     std::vector<VolumeSpec> volumes;  ///< made at format; afterwards only compared, a difference is an event
     Create create = Create::kNo;
-    bool force = false;  ///< start degraded after an unclean stop, or with diverged members
+    bool force = false;  ///< start although the members cannot tell what is wrong, or diverged
+    RecoveryPolicy policy = RecoveryPolicy::kJournal;  ///< from this start on; levels without redundancy have none
+    std::uint32_t journal_stripes = 0;                 ///< most that the journal lists for writes; 0: by its room
     ReservedAreas areas;
     std::vector<Executor*> shards;  ///< at least one; the first also runs what is not data path
 };
@@ -71,6 +74,21 @@ enum class MemberState : std::uint8_t { kInSync, kFailed, kMissing, kStale, kReb
 struct MemberStatus {
     std::string name;
     MemberState state = MemberState::kInSync;
+};
+
+struct JournalStatus {
+    RecoveryPolicy policy = RecoveryPolicy::kResync;
+    std::uint64_t listed_stripes = 0;
+    std::uint64_t records = 0;  ///< that listed stripes for writes
+    std::uint64_t checkpoints = 0;
+    bool checkpointing = false;
+    std::uint64_t hot_writes = 0;      ///< found all their stripes listed
+    std::uint64_t cold_writes = 0;     ///< asked for a record
+    std::uint64_t waits_for_room = 0;  ///< of writes, the set being full
+    // The recovery of this start, after an unclean stop.
+    std::uint64_t recovered_stripes = 0;
+    std::uint64_t recovery_bytes_read = 0;
+    std::uint64_t recovery_ms = 0;  ///< 0 until it has ended
 };
 
 struct ArrayStatus {
@@ -90,6 +108,7 @@ struct ArrayStatus {
     std::optional<JobStatus> rebuild;
     std::uint64_t unreadable_blocks = 0;  ///< of members, that a rebuild could not make up
     std::uint64_t epoch = 0;
+    JournalStatus journal;
 };
 
 namespace detail {

@@ -26,6 +26,7 @@
 #include "gemel/sync.hpp"
 #include "raid/array.hpp"
 #include "raid/assembly.hpp"
+#include "raid/dirty_journal.hpp"
 #include "raid/job.hpp"
 #include "raid/level_table.hpp"
 #include "raid/member_device.hpp"
@@ -85,6 +86,13 @@ class ArrayBody {
         return accepted_member_.load(std::memory_order_acquire) & lost_set();
     }
     [[nodiscard]] std::uint32_t lost_members() const { return static_cast<std::uint32_t>(std::popcount(lost_set())); }
+    /// J1: members may be changed in these stripes, which a write holds. If not: await_listed().
+    [[nodiscard]] bool listed(const Shard& shard, StripeIndex first, StripeIndex last) const {
+        return !journal_ || journal_->listed(shard, first.value, last.value);
+    }
+    Task<Result<void>> await_listed(Shard& shard, StripeIndex first, StripeIndex last) {
+        return journal_->await_listed(shard, first.value, last.value);
+    }
     [[nodiscard]] bool one_group(Lba lba, Slice slice) const {
         const std::uint64_t group = geometry.group_sectors();
         return lba.value / group == (lba.value + slice.sectors().value - 1) / group;
@@ -103,8 +111,8 @@ class ArrayBody {
     }
     /// Array data; any executor. `from` was verified.
     Task<Result<void>> write(Lba lba, Slice from, WriteOptions options) {
-        return shards.size() == 1 || !level.redundant || one_group(lba, from) ? write_piece(lba, from, options, false)
-                                                                              : write_pieces(lba, from, options, false);
+        const bool whole = !level.redundant || (shards.size() == 1 && !journal_) || one_group(lba, from);
+        return whole ? write_piece(lba, from, options, false) : write_pieces(lba, from, options, false);
     }
     /// A write that makes the redundancy of its stripes right whatever was there.
     Task<Result<void>> repair(Lba lba, Slice from) { return write_pieces(lba, from, {}, true); }
@@ -165,13 +173,15 @@ class ArrayBody {
     Task<Result<void>> mark_clean();
     /// Marks it clean after a while without writes. Runs until then or stopped. Home executor.
     Task<void> watch_idle();
-    /// Makes the progress of the resync durable, if that says anything after a crash. Home executor.
+    /// Makes the progress of the resync durable, if that says anything after a crash. Home executor, without `control`.
     Task<Result<void>> checkpoint_resync();
 
     // --- Resync (resync.cpp) ---------------------------------------------------------------------------------------
     /// Walks the untrusted columns of one shard. Runs on the shard until done or stopped.
     /// True when every stripe was seen.
     Task<bool> resync_shard(Shard& shard);
+    /// Bytes read from members to make redundancy right.
+    void count_recovery_read(std::uint64_t bytes) { recovery_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
     [[nodiscard]] std::uint64_t untrusted_columns() const { return untrusted_total_.load(std::memory_order_relaxed); }
 
     // --- Life (array.cpp) --------------------------------------------------------------------------------------------
@@ -193,6 +203,8 @@ class ArrayBody {
     RingLog& log() { return *log_; }
 
   private:
+    Task<Result<void>> take_over(Assembly assembly);
+    Task<Result<void>> begin_incarnation(std::uint64_t log_generation, const Assembly& assembly);
     /// Writes `next` with epoch + 1 to all in-sync members. REQUIRES: `control` held, home executor.
     Task<Result<void>> commit(Superblock next);
     Task<Result<void>> fail_locked(std::uint32_t index, Error why);
@@ -206,15 +218,31 @@ class ArrayBody {
         return level.tolerates(lost_set() | 1U << index, geometry.members);
     }
     Task<bool> visit_shards(Superblock& next, bool close);
+    Task<bool> quiet_shards();
+    Task<void> tend_journal();
     Task<Result<void>> commit_seen(Superblock seen, bool clean);
     Task<void> run_resync(Shard& shard);
     void start_resync(std::string_view why);
+    // array_recovery.cpp
+    struct Doubts {  ///< what may be wrong at a start
+        std::uint64_t cursor = 0;
+        std::vector<ColumnRange> ranges;
+        std::uint64_t stripes = 0;
+        bool journal = false;       ///< as the journal says
+        std::uint64_t records = 0;  ///< of the journal
+    };
+    Result<Doubts> find_doubts(Assembly& assembly);
+    std::optional<Doubts> journal_doubts();
+    void apply_doubts(const Doubts& doubts);
+    [[nodiscard]] bool accepts(const Assembly& assembly) const;
+    Task<void> open_journal(const Doubts& doubts);
+    Task<void> stop_journal();
+    void report_recovery();
     void distrust_columns(std::uint64_t first, std::uint64_t end);
     [[nodiscard]] Shard& shard_of_stripe(StripeIndex stripe) const {
         return *shards[shards.size() == 1 ? 0 : stripe.value / kGroupStripes % shards.size()];
     }
     void resume_places();
-    void plan_trust(const Assembly& assembly, Superblock& next) const;
     void begin_rebuild_anew();
     void await_columns(Shard& shard, std::uint64_t from);
     Task<Result<void>> rebuild_at_home(std::uint32_t place, MemberSpec spec);
@@ -260,6 +288,14 @@ class ArrayBody {
 
     std::vector<std::unique_ptr<Volume>> volumes_;  ///< fixed after start()
     std::unique_ptr<RingLog> log_;
+    std::unique_ptr<DirtyJournal> journal_;  ///< nothing under the policy `resync`
+    RecoveryPolicy wanted_policy_;
+    std::uint32_t journal_stripes_;
+    bool recovering_ = false;  ///< what the journal named after an unclean stop; home only
+    TimePoint recovery_began_{};
+    std::uint64_t recovery_stripes_ = 0;
+    std::atomic<std::uint64_t> recovery_bytes_{0};
+    std::atomic<std::uint64_t> recovery_ms_{0};
 
     mutable std::mutex status_mutex_;  ///< guards the four below only; never held over an I/O
     std::array<std::string, kMaxMembers> member_names_;

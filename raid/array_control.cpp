@@ -249,6 +249,29 @@ Task<bool> ArrayBody::visit_shards(Superblock& next, bool close) {
     co_return quiet;
 }
 
+Task<bool> ArrayBody::quiet_shards() {
+    bool quiet = true;
+    for (const auto& shard : shards) {
+        co_await resume_on(*shard->executor);
+        const bool recent = env.clock.now() - shard->last_write < kIdleBeforeClean;
+        quiet = quiet && shard->writes_in_flight == 0 && !recent;
+    }
+    co_await resume_on(home);
+    co_return quiet;
+}
+
+/// The journal lets go of what it lists when writes pause; earlier where what it lists cannot be read after a crash.
+Task<void> ArrayBody::tend_journal() {
+    if (!journal_ || !journal_->worth_a_checkpoint()) {
+        co_return;
+    }
+    const bool costly = level.parities() > 0 && lost_members() > 0;
+    if (costly || co_await quiet_shards()) {
+        const Result<void> r = co_await journal_->checkpoint(Sweep::kAllUnused);
+        static_cast<void>(r);  // the next one, or stop(), says the same
+    }
+}
+
 Task<Result<void>> ArrayBody::flush_locked() {
     MemberFan fan;
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
@@ -301,6 +324,7 @@ Task<void> ArrayBody::watch_idle() {
         if (stopping() || read_only()) {
             break;
         }
+        co_await tend_journal();
         const Result<void> r = co_await mark_clean();
         if (r) {
             break;
@@ -310,6 +334,9 @@ Task<void> ArrayBody::watch_idle() {
 }
 
 Task<Result<void>> ArrayBody::checkpoint_resync() {
+    if (journal_) {
+        CO_TRY_VOID(co_await journal_->checkpoint(Sweep::kNothing));
+    }
     const auto guard = co_await control_.lock();
     if (read_only()) {
         co_return Result<void>{};

@@ -26,10 +26,24 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
     } else if (!shard.writable) {
         r = co_await open_for_writes(shard);
     }
+    const TouchedBlocks touched(geometry, lba, from.sectors());
+    const bool asked = r && journal_ && !journal_->try_begin(shard, touched);
+    if (asked) {
+        r = co_await journal_->begin(shard, touched);
+    }
+    const bool held = r && journal_;
     if (r && repair && level.parities() > 0) {
         r = co_await parity_repair(*this, shard, lba, from);
     } else if (r) {
         r = co_await level.write(*this, shard, lba, from, options);
+    }
+    if (held) {
+        if (!r && asked) {  // its record may still be on its way
+            const Result<void> recorded =
+                co_await await_listed(shard, StripeIndex(touched.first()), StripeIndex(touched.last()));
+            static_cast<void>(recorded);
+        }
+        journal_->end(shard, touched);
     }
     if (r && unrecorded()) {
         r = co_await await_recorded();
@@ -99,6 +113,9 @@ void ArrayBody::trust(Shard& shard, std::uint64_t first_column, std::uint64_t en
     if (shard.untrusted.empty()) {
         untrusted_shards_.fetch_sub(1, std::memory_order_acq_rel);
     }
+    if (journal_) {
+        journal_->note_trust_changed();
+    }
 }
 
 void ArrayBody::distrust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column) {
@@ -113,6 +130,9 @@ void ArrayBody::distrust(Shard& shard, std::uint64_t first_column, std::uint64_t
     untrusted_total_.fetch_add(shard.untrusted.total() - before);
     if (was_empty) {
         untrusted_shards_.fetch_add(1, std::memory_order_acq_rel);
+    }
+    if (journal_) {
+        journal_->note_trust_changed();
     }
 }
 

@@ -190,32 +190,42 @@ Result<void> admit(Assembly& out, const std::vector<MemberReading>& readings, co
     std::string lost;
     std::string causes;
     std::uint32_t gone = 0;
-    bool unknown = false;
+    std::uint32_t unknown = 0;  // gone, and in sync as the winner says
     for (std::size_t i = 0; i < out.states.size(); ++i) {
         if (out.states[i] != MemberState::kInSync) {
             gone |= 1U << i;
-            unknown = unknown || !out.winner.members[i].failed;
+            unknown |= out.winner.members[i].failed ? 0 : 1U << i;
             lost += (lost.empty() ? "" : ", ") + std::to_string(i) + " (" + config.members[i].name + ", " +
                     std::string(member_state_name(out.states[i])) + ")";
             causes += readings[i].why.empty() ? "" : "; member " + std::to_string(i) + ": " + readings[i].why;
         }
     }
-    if (!level.tolerates(gone, static_cast<std::uint32_t>(out.states.size()))) {
+    const auto members = static_cast<std::uint32_t>(out.states.size());
+    if (!level.tolerates(gone, members)) {
         return fail(Errc::kDeviceGone, "array " + config.name + " cannot start: too many members are missing: " + lost +
                                            causes + ". Bring the devices back, or repair them, and start again");
     }
     out.unclean = !out.winner.clean;
     out.resync_unfinished = level.redundant && out.winner.resync_cursor < geometry_of(out.winner).columns();
-    // A mirror leg that knows of every failure holds every acknowledged write; parity may be half written.
-    const bool hole = level.parities() > 0 || unknown;
+    out.force = config.force;
     const bool accepted = out.winner.accepted && static_cast<std::uint32_t>(std::popcount(gone)) < level.parities();
-    if (gone != 0 && hole && (out.unclean || (out.resync_unfinished && !accepted))) {
+    if (gone == 0 || !(out.unclean || (out.resync_unfinished && !accepted))) {
+        return {};
+    }
+    const std::string why = "array " + config.name +
+                            (out.unclean ? " was not stopped cleanly" : " was not fully resynced") +
+                            " and lacks members " + lost +
+                            ": what lay on them may be wrong where writes were in flight. Bring them back, or start "
+                            "with --force";
+    // A leg that knows of every failure holds every acknowledged write, parity may be half written. Those that are
+    // missing may know more than all that are here if they can do without them.
+    const std::uint32_t all = members == kMaxMembers ? ~0U : (1U << members) - 1;
+    const bool behind = unknown != 0 && level.tolerates(all & ~unknown, members);
+    if (!behind && level.parities() > 0 && out.winner.policy == RecoveryPolicy::kJournal) {
+        out.hole = why;
+    } else if (behind || level.parities() > 0) {
         if (!config.force) {
-            return fail(Errc::kNeedsForce, "array " + config.name +
-                                               (out.unclean ? " was not stopped cleanly" : " was not fully resynced") +
-                                               " and lacks members " + lost +
-                                               ": what lay on them may be wrong where writes were in flight. "
-                                               "Bring them back, or start with --force");
+            return fail(Errc::kNeedsForce, why);
         }
         out.forced = true;
     }

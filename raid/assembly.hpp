@@ -7,8 +7,10 @@
 //   R3  A member that the winner calls failed is stale: not used. If that member was assembled elsewhere since, and
 //       calls a member of the winner failed that no rebuild has replaced, the two diverged: refused without force.
 //   R4  Blank, damaged and absent members count as missing. Together more than the level tolerates: error.
-//   R5  Missing or stale members after an unclean stop or during a resync: kNeedsForce. Given once for level 6 without
-//       one member it holds until that resync ends or the next unclean stop.
+//   R5  After an unclean stop or during a resync: kNeedsForce if a missing member may have gone on without all that are
+//       here. A parity array without one of its members wants force, too, unless its journal names what may be wrong:
+//       that is known when the log was read (`hole`). Given once for level 6 without one member, force holds until that
+//       resync ends or the next unclean stop.
 //   R6  A slot that can be read but does not hold a superblock was torn by a crash: the other one counts. A slot that
 //       cannot be read may be the newest one: the member counts as missing. If the others may have missed what it
 //       says (epoch of its other slot above the winner's, or the same and the others few): kNeedsForce. A bad sector
@@ -57,6 +59,8 @@ struct Assembly {
     bool unclean = false;              ///< the last stop was not clean
     bool resync_unfinished = false;
     bool forced = false;  ///< degraded after an unclean stop, by force
+    bool force = false;   ///< the operator allows that
+    std::string hole;     ///< why force is wanted if the journal cannot be read; or empty
     bool formatted = false;
     std::vector<Finding> findings;  ///< become events
 };

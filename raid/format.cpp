@@ -96,6 +96,7 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
     sb.incarnation = random.uuid();
     sb.epoch = 1;
     sb.log_generation = 1;
+    sb.policy = level.redundant ? config.policy : RecoveryPolicy::kResync;
     for (std::size_t i = 0; i < config.members.size(); ++i) {
         sb.members.push_back({random.uuid(), false, sb.incarnation, {}});
     }

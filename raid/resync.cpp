@@ -36,7 +36,9 @@ Task<bool> ArrayBody::resync_shard(Shard& shard) {
             from = column + strip;
         }
         co_await fan.all();
+        shard.walked = std::max(shard.walked, from);
         if (!shard.untrusted.next(from)) {
+            shard.walked = std::max(shard.walked, shard.local_from(geometry.columns()));
             co_return true;
         }
         if (total - std::min(total, shard.untrusted.total()) >= next_checkpoint) {
@@ -77,6 +79,7 @@ Task<void> ArrayBody::run_resync(Shard& shard) {
               walk_complete_ ? "the redundancy of all stripes is right"
                              : "some stripes could not be made right; they are not trusted until they are written");
     }
+    report_recovery();
     resyncing_.store(false);
 }
 

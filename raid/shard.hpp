@@ -32,6 +32,8 @@ struct Shard {
 
     /// Columns of the device that is rebuilt which are not on it yet, as local addresses.
     IntervalSet unbuilt;
+    /// Local address: the resync has seen all that is untrusted below it.
+    std::uint64_t walked = 0;
 
     bool writable = false;
     std::uint32_t writes_in_flight = 0;
@@ -44,6 +46,14 @@ struct Shard {
     }
     [[nodiscard]] std::uint64_t global(std::uint64_t local_column) const {
         return (local_column / group_columns * shards + index) * group_columns + local_column % group_columns;
+    }
+    /// The first local address that is not below `column`.
+    [[nodiscard]] std::uint64_t local_from(std::uint64_t column) const {
+        const std::uint64_t group = column / group_columns;
+        if (group % shards == index) {
+            return local(column);
+        }
+        return (group + shards - 1 - index) / shards * group_columns;
     }
     /// REQUIRES: [first, end) lies in one group of this shard, unless there is one shard.
     [[nodiscard]] bool trusted(std::uint64_t first, std::uint64_t end) const {

@@ -241,6 +241,9 @@ void StripeWriter::modify_parity(std::uint64_t from, std::uint64_t to, std::span
 
 /// Writes the host's data, and parity, to every member that is in sync.
 Task<Result<void>> StripeWriter::submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
+    if (!array_.listed(shard_, stripe_, stripe_)) {
+        CO_TRY_VOID(co_await array_.await_listed(shard_, stripe_, stripe_));
+    }
     MemberFan fan;
     for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
         const std::uint32_t m = member(s);

@@ -62,6 +62,7 @@ void put_header(LeWriter& w, const Superblock& sb) {
     w.put(static_cast<std::uint16_t>(sb.target ? 1 : 0));
     w.put(sb.rebuild.cursor);
     w.put(ConstBytes(sb.rebuild.uuid.bytes));
+    w.put(static_cast<std::uint16_t>(sb.policy));
 }
 
 Uuid get_uuid(LeReader& r) {
@@ -107,6 +108,7 @@ Counts get_header(LeReader& r, Superblock& sb) {
     sb.target = (r.get<std::uint16_t>() & 1U) != 0;
     sb.rebuild.cursor = r.get<std::uint64_t>();
     sb.rebuild.uuid = get_uuid(r);
+    sb.policy = static_cast<RecoveryPolicy>(r.get<std::uint16_t>());
     return n;
 }
 
@@ -291,6 +293,9 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     }
     if (auto why = why_member_sizes_invalid(sb, *level)) {
         return why;
+    }
+    if (!is_recovery_policy(sb.policy)) {
+        return "unknown recovery policy " + std::to_string(static_cast<std::uint16_t>(sb.policy));
     }
     const Geometry g = geometry_of(sb);
     if (sb.resync_cursor > g.columns()) {

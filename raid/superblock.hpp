@@ -19,6 +19,7 @@
 #include "gemel/result.hpp"
 #include "gemel/units.hpp"
 #include "raid/geometry.hpp"
+#include "raid/recovery_policy.hpp"
 
 namespace gemel::raid {
 
@@ -115,7 +116,8 @@ struct Superblock {
     std::uint64_t resync_cursor = 0;     ///< if clean: redundancy of columns below it is right, except `untrusted`
     std::vector<ColumnRange> untrusted;  ///< ascending, below the cursor
     RebuildRecord rebuild;
-    std::vector<UnreadableRange> unreadable;  ///< ascending by member and block, merged
+    std::vector<UnreadableRange> unreadable;          ///< ascending by member and block, merged
+    RecoveryPolicy policy = RecoveryPolicy::kResync;  ///< of the assembly that wrote this
     std::uint64_t log_generation = 0;
     std::uint16_t next_volume_number = 1;
     std::vector<AreaRecord> areas;

@@ -24,6 +24,7 @@ namespace gemel {
 /// Who a record belongs to. Low 16 bits: number of the volume; above: what it is.
 using LogClientId = std::uint32_t;
 inline constexpr LogClientId kLogClientPair = 1U << 16U;
+inline constexpr LogClientId kLogClientJournal = 2U << 16U;  ///< the array's own, of no volume
 
 struct LogRecord {
     std::uint64_t position = 0;  ///< grows with every record; never repeated

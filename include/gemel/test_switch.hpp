@@ -16,6 +16,17 @@ enum class TestSwitch : std::uint8_t {
     kClearBitEarly,    ///< clear a bit before the resync write is durable
     kSkipFlushOneLeg,  ///< flush only the local leg
     kNoIntervalLock,   ///< overlapping writes not serialised
+
+    kJournalOneCopy,          ///< a log page on one member only
+    kJournalWriteFirst,       ///< members written without waiting for the record
+    kJournalNoFlush,          ///< stripes dropped without a flush of the members
+    kJournalOmitInUse,        ///< a checkpoint omits stripes that writes are using
+    kJournalStaysListed,      ///< a stripe that a checkpoint dropped counts as listed
+    kJournalLateFlush,        ///< the checkpoint is durable before the flush
+    kJournalSkipNewest,       ///< recovery ignores the newest record
+    kJournalForgetUntrusted,  ///< a checkpoint omits columns whose redundancy is wrong
+    kJournalNoLateAdds,       ///< a checkpoint omits what was recorded while it was made
+    kJournalShortBox,         ///< an entry names only the first column of what is written
 };
 
 struct TestSwitchRow {
@@ -29,6 +40,16 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kClearBitEarly, "clear-bit-early", "replication"},
     TestSwitchRow{TestSwitch::kSkipFlushOneLeg, "skip-flush-one-leg", "replication"},
     TestSwitchRow{TestSwitch::kNoIntervalLock, "no-interval-lock", "replication"},
+    TestSwitchRow{TestSwitch::kJournalOneCopy, "journal-one-copy", "raid"},
+    TestSwitchRow{TestSwitch::kJournalWriteFirst, "journal-write-first", "raid"},
+    TestSwitchRow{TestSwitch::kJournalNoFlush, "journal-no-flush", "raid"},
+    TestSwitchRow{TestSwitch::kJournalOmitInUse, "journal-omit-in-use", "raid"},
+    TestSwitchRow{TestSwitch::kJournalStaysListed, "journal-stays-listed", "raid"},
+    TestSwitchRow{TestSwitch::kJournalLateFlush, "journal-late-flush", "raid"},
+    TestSwitchRow{TestSwitch::kJournalSkipNewest, "journal-skip-newest", "raid"},
+    TestSwitchRow{TestSwitch::kJournalForgetUntrusted, "journal-forget-untrusted", "raid"},
+    TestSwitchRow{TestSwitch::kJournalNoLateAdds, "journal-no-late-adds", "raid"},
+    TestSwitchRow{TestSwitch::kJournalShortBox, "journal-short-box", "raid"},
 };
 
 #ifdef GEMEL_TEST_SWITCHES

@@ -102,6 +102,7 @@ Task<Result<void>> equalise(ArrayBody& array, Shard& shard, std::uint64_t first,
     const Slice all = buffer.slice((end - first) * kSectorBytes, Lba(first));
     std::uint32_t bad = 0;
     const Result<void> r = co_await read_any(array, Lba(first), all, bad);
+    array.count_recovery_read(all.size());
     if (!r && r.error().code != Errc::kMediumError) {
         co_return r;
     }
@@ -219,6 +220,11 @@ Task<Result<void>> mirrored_write(ArrayBody& array, Shard& shard, Lba lba, Slice
     const auto guard = co_await shard.lock.acquire(lba.value, end - 1);
     if (array.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array.name + " is read-only");
+    }
+    const StripeIndex first = array.geometry.stripe_of(lba);
+    const StripeIndex last = array.geometry.stripe_of(Lba(end - 1));
+    if (!array.listed(shard, first, last)) {
+        CO_TRY_VOID(co_await array.await_listed(shard, first, last));
     }
     if (array.geometry.run_at(lba) >= from.sectors().value) {
         co_return co_await write_run(array, shard, lba, from, options);

@@ -165,6 +165,7 @@ Task<Result<void>> parity_sync(ArrayBody& array, Shard& shard, StripeIndex strip
     }
     detail::StripeImage image(array, stripe, 0, array.geometry.strip_sectors);
     CO_TRY_VOID(co_await image.load());
+    array.count_recovery_read(image.blocks() * kBlockBytes * (array.geometry.members - array.lost_members()));
     if ((array.lost_set() & ~lost) != 0) {
         co_return fail(Errc::kReadOnly, "array " + array.name + " lost a member during the resync");
     }

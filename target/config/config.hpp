@@ -33,6 +33,8 @@ struct Mistake {
 
 enum class MemberKind : std::uint8_t { kFile, kBlock, kMemory };
 enum class WriteCache : std::uint8_t { kVolatile, kNone };
+/// What an array knows after a crash: nothing, or what its dirty stripe journal lists.
+enum class Journal : std::uint8_t { kResync, kJournal };
 enum class OnPeerLoss : std::uint8_t { kContinue, kFreeze };
 
 struct Node {
@@ -62,6 +64,7 @@ struct Array {
     std::string name;
     std::string level;  ///< name of a LevelRule
     std::uint32_t strip_bytes = 64U << 10;
+    Journal journal = Journal::kJournal;
     bool create = false;
     std::vector<Member> members;
     std::vector<Member> spares;

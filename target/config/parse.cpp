@@ -25,6 +25,10 @@ constexpr std::array kWriteCaches{
     Choice<WriteCache>{"volatile", WriteCache::kVolatile},
     Choice<WriteCache>{"none", WriteCache::kNone},
 };
+constexpr std::array kJournals{
+    Choice<Journal>{"resync", Journal::kResync},
+    Choice<Journal>{"journal", Journal::kJournal},
+};
 constexpr std::array kPeerLossPolicies{
     Choice<OnPeerLoss>{"continue", OnPeerLoss::kContinue},
     Choice<OnPeerLoss>{"freeze", OnPeerLoss::kFreeze},
@@ -99,6 +103,7 @@ Array read_array(TableReader& table) {
         table.mistake("strip",
                       fmt::format("'strip' is {} bytes; expected a power of two from 4 KiB to 1 MiB", to.strip_bytes));
     }
+    table.choice<Journal>("journal", to.journal, kJournals);
     table.flag("create", to.create);
     table.tables("members", Presence::kRequired,
                  [&](TableReader& member) { to.members.push_back(read_member(member)); });

@@ -121,6 +121,8 @@ Task<Result<std::unique_ptr<raid::Array>>> open_array(const ArrayStart& start, c
     config.name = start.array.name;
     config.level = start.array.level;
     config.strip_bytes = start.array.strip_bytes;
+    config.policy = start.array.journal == config::Journal::kResync ? raid::RecoveryPolicy::kResync
+                                                                    : raid::RecoveryPolicy::kJournal;
     config.members = members.specs;
     config.spares = members.spares;
     config.volumes = start.volumes;

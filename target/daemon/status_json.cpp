@@ -32,6 +32,12 @@ json::object array_json(const raid::ArrayStatus& status) {
         resync =
             json::object{{"done_bytes", bytes_of(status.resync_done)}, {"total_bytes", bytes_of(status.resync_total)}};
     }
+    const raid::JournalStatus& j = status.journal;
+    json::value recovery = nullptr;
+    if (j.recovered_stripes > 0) {
+        recovery = json::object{
+            {"stripes", j.recovered_stripes}, {"bytes_read", j.recovery_bytes_read}, {"milliseconds", j.recovery_ms}};
+    }
     return {{"name", status.name},
             {"level", status.level},
             {"state", raid::array_state_name(status.state)},
@@ -45,7 +51,15 @@ json::object array_json(const raid::ArrayStatus& status) {
             {"spares", std::move(spares)},
             {"unreadable_blocks", status.unreadable_blocks},
             {"resync", std::move(resync)},
-            {"rebuild", status.rebuild ? json::value(job_json(*status.rebuild)) : json::value(nullptr)}};
+            {"rebuild", status.rebuild ? json::value(job_json(*status.rebuild)) : json::value(nullptr)},
+            {"journal", json::object{{"policy", raid::recovery_policy_name(j.policy)},
+                                     {"listed_stripes", j.listed_stripes},
+                                     {"records", j.records},
+                                     {"checkpoints", j.checkpoints},
+                                     {"hot_writes", j.hot_writes},
+                                     {"cold_writes", j.cold_writes},
+                                     {"waits_for_room", j.waits_for_room},
+                                     {"recovery", std::move(recovery)}}}};
 }
 
 json::object pair_json(const replication::PairStatus& s) {

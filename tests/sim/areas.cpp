@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 32> kRaidStates{
+constexpr std::array<std::string_view, 42> kRaidStates{
     "level single",
     "level linear",
     "level 6",
@@ -44,6 +44,16 @@ constexpr std::array<std::string_view, 32> kRaidStates{
     "clean restart",
     "views compared",
     "views without two members compared",
+    "policy resync",
+    "policy journal",
+    "hot write",
+    "cold batch",
+    "set full",
+    "clean record",
+    "checkpoint interrupted",
+    "member lost in a crash",
+    "degraded crash with journal",
+    "recovery interrupted",
 };
 
 constexpr std::array<std::string_view, 33> kReplicationStates{

@@ -53,6 +53,8 @@ void RaidWorld::choose() {
     base_.level = std::string(shape.level);
     base_.strip_bytes = 4096U << random_.below(4);
     base_.create = raid::ArrayConfig::Create::kIfBlank;
+    base_.policy = random_.one_in(4) ? raid::RecoveryPolicy::kResync : raid::RecoveryPolicy::kJournal;
+    base_.journal_stripes = random_.one_in(4) ? 0 : 64 + static_cast<std::uint32_t>(random_.below(32));
     const std::size_t shards = random_.one_in(2) ? 1 : 4;
     for (std::size_t i = 0; i < shards; ++i) {
         executors_.push_back(&scheduler_.add_executor("shard" + std::to_string(i)));
@@ -104,7 +106,8 @@ void RaidWorld::choose_faults() {
     slowness_ = random_.one_in(2) || !(power_cuts_ || kills_);
     beyond_ = random_.one_in(6);
     chronicle_.say("level " + base_.level + ", " + std::to_string(disks_.size()) + " members, strip " +
-                   std::to_string(base_.strip_bytes) + ", " + std::to_string(executors_.size()) + " shards");
+                   std::to_string(base_.strip_bytes) + ", " + std::to_string(executors_.size()) + " shards, policy " +
+                   std::string(raid::recovery_policy_name(base_.policy)));
 }
 
 void RaidWorld::create() {
@@ -155,7 +158,7 @@ bool RaidWorld::open_once(bool force) {
     auto opened = scheduler_.run(home(), raid::Array::open(environment_.get(), config(force)));
     base_.create = raid::ArrayConfig::Create::kNo;
     if (!opened) {
-        const bool may_want_force = unclean_ && any_lost();
+        const bool may_want_force = unclean_ && any_lost() && !(journal_ && row_->parities() > 0);
         if (opened.error().code == Errc::kNeedsForce && may_want_force && !force) {
             chronicle_.reached("degraded crash needs force");
             forget_stripes_at_risk(false);
@@ -182,6 +185,11 @@ bool RaidWorld::open_once(bool force) {
         chronicle_.reached("resync after unclean stop");
     }
     resumed_ = unclean_ && status.rebuild.has_value();
+    if (journal_ && unclean_ && any_lost() && row_->parities() > 0) {
+        chronicle_.reached("degraded crash with journal");
+    }
+    journal_ = status.journal.policy == raid::RecoveryPolicy::kJournal;
+    chronicle_.reached("policy " + std::string(raid::recovery_policy_name(status.journal.policy)));
     return true;
 }
 
@@ -221,6 +229,9 @@ bool RaidWorld::crash_while_opening(bool force) {
 
 bool RaidWorld::open() {
     errors_expected_ = false;
+    if (random_.one_in(12)) {
+        base_.policy = random_.one_in(2) ? raid::RecoveryPolicy::kResync : raid::RecoveryPolicy::kJournal;
+    }
     if (unclean_ && random_.one_in(4) && (power_cuts_ || kills_)) {
         crash_while_opening(false);
     }
@@ -243,14 +254,12 @@ void RaidWorld::revive_disks() {
 // ---- what the hosts may see
 
 bool RaidWorld::error_expected(const Error& error) {
-    // Blocks that were lost for good in an unresynced stripe may keep it from being written in part when another member
-    // is lost or bad there, which only level 6 has spare for.
-    const bool stuck = unreadable_ok_ && row_->parities() > 1 && error.code == Errc::kMediumError;
+    // Blocks that cannot be known may keep their stripe from being written in part when another member is lost or bad
+    // there; without the journal's only level 6 has spare for that.
+    const bool doubtful = std::ranges::any_of(volumes_, [](const Volume& v) { return !v.doubtful.empty(); });
+    const bool possible = doubtful ? row_->parities() > 0 : unreadable_ok_ && row_->parities() > 1;
+    const bool stuck = possible && error.code == Errc::kMediumError;
     return errors_expected_ || crashing_ || stuck;
-}
-
-bool RaidWorld::unreadable_expected(Lba /*lba*/) {
-    return unreadable_ok_ || errors_expected_;
 }
 
 void RaidWorld::waited(Duration d) {
@@ -320,6 +329,14 @@ void RaidWorld::round() {
     if (two_missing && writes() > writes_before && chronicle_.result.reads > reads_before) {
         chronicle_.reached("reads and writes without two members of level " + base_.level);
     }
+    if (random_.one_in(6)) {
+        rest();
+        for (Volume& v : volumes_) {
+            v.host->add_work(static_cast<std::uint32_t>(random_.below(20)));
+        }
+        scheduler_.run_for(Duration(random_.below(4'000'000)));
+    }
+    note_journal(/*crashing=*/false);
     const std::uint64_t end = random_.below(10);
     if (end < 4 && power_cuts_) {
         crash(Crash::kPower);
@@ -456,12 +473,23 @@ void RaidWorld::crash(Crash how) {
         chronicle_.reached("rebuild interrupted");
     }
     note_members();
+    note_journal(/*crashing=*/true);
+    const std::size_t victim = random_.below(disks_.size());
+    if (member_faults_ && spares(victim) && damaged() == 0 && random_.one_in(3)) {
+        lost_[victim] = true;
+        chronicle_.fault("a member is lost in the crash");
+        chronicle_.reached("member lost in a crash");
+    }
     if (any_lost()) {
         chronicle_.reached("degraded crash");
         if (without_two()) {
             chronicle_.reached("crash without two members of level " + base_.level);
         }
-        forget_stripes_at_risk(!power);
+        if (row_->parities() > 0 && journal_) {
+            doubt_what_was_written();
+        } else {
+            forget_stripes_at_risk(!power);
+        }
     }
     unreadable_ok_ = unreadable_ok_ || damaged() > 0;
     const bool settled = !any_lost() && damaged() == 0;
@@ -521,6 +549,9 @@ void RaidWorld::stop_cleanly() {
     array_.reset();
     take_complaints();
     chronicle_.reached("clean restart");
+    if (stopped) {
+        nothing_listed();
+    }
     for (const auto& disk : disks_) {
         if (stopped && power_cuts_) {
             disk->power_cut(CachePolicy::kDropAll);
@@ -544,6 +575,7 @@ void RaidWorld::forget_stripes_at_risk(bool open_only) {
         for (const std::uint64_t sector : sectors[i]) {
             const std::uint64_t first = sector < stripe_sectors_ ? 0 : sector - stripe_sectors_;
             oracle.undefine(Lba(first), SectorCount(2 * stripe_sectors_));
+            volumes_[i].doubtful.push_back({Lba(first), SectorCount(2 * stripe_sectors_)});
             if (first == 0 && i > 0) {
                 Oracle& other = *volumes_[i - 1].oracle;
                 const std::uint64_t tail = std::min(stripe_sectors_, other.sectors().value);
@@ -659,16 +691,19 @@ void RaidWorld::compare_view(raid::Array& view, const std::string& what,
             const Buffer buffer = *environment_.pool().allocate(n);
             const Slice slice = buffer.slice(n, Lba(at / kSectorBytes));
             const Result<void> read = scheduler_.run(home(), device.read(Lba(at / kSectorBytes), slice));
-            if (!read) {
+            if (!read && read.error().code != Errc::kMediumError) {
                 chronicle_.violation(what + ": " + read.error().message);
                 return;
             }
-            const auto [mine, theirs] = std::ranges::mismatch(slice.data(), std::span(images[i]).subspan(at, n));
-            if (mine != slice.data().end()) {
-                const auto offset = static_cast<std::size_t>(mine - slice.data().begin());
-                chronicle_.violation(what + " differs at sector " + std::to_string((at + offset) / kSectorBytes) +
-                                     " of " + volumes_[i].name);
-                return;
+            for (std::size_t b = 0; b < slice.blocks().size(); ++b) {
+                const Lba lba((at + b * kBlockBytes) / kSectorBytes);
+                const auto image = std::span(images[i]).subspan(at + b * kBlockBytes, slice.block_data(b).size());
+                const bool unknown = slice.blocks()[b].status == BlockStatus::kUnreadable;
+                if (unknown ? !unreadable_expected(lba) : !std::ranges::equal(slice.block_data(b), image)) {
+                    chronicle_.violation(what + (unknown ? " cannot read" : " differs at") + " sector " +
+                                         std::to_string(lba.value) + " of " + volumes_[i].name);
+                    return;
+                }
             }
         }
     }

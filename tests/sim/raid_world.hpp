@@ -5,9 +5,13 @@
 // What must hold (violations otherwise):
 //   RW1 Reads return what the oracle allows, in every state.
 //   RW2 Hosts see no error while the level tolerates what happened.
-//   RW3 The array opens again after every crash; degraded after an unclean stop it wants force, and only then.
+//   RW3 The array opens again after every crash. Degraded after an unclean stop it wants force if it has parity and no
+//       journal, or if a missing leg may know more than those that are here, and only then.
 //   RW4 Resync ends. Then every view with tolerated members removed is the same, byte for byte.
 //   RW5 After a clean stop nothing is left in the cache of a member in sync.
+//   RW6 With the journal a degraded crash makes unreadable only what was written, or listed with that, since nothing
+//   was
+//       listed; and nothing wrong.
 // Threads: the simulator's one.
 #pragma once
 
@@ -39,6 +43,8 @@ class RaidWorld : public HostWorld {
         std::string name;
         std::unique_ptr<Oracle> oracle;
         std::unique_ptr<SimHost> host;
+        Oracle::Id clean = 0;          ///< when the journal last listed nothing
+        std::vector<Extent> doubtful;  ///< RW6
     };
     enum class Crash : std::uint8_t { kPower, kKill };
 
@@ -57,6 +63,10 @@ class RaidWorld : public HostWorld {
     void damage_a_member();
     void lose_a_member();
     void crash(Crash how);
+    void note_journal(bool crashing);
+    void rest();
+    void nothing_listed();
+    void doubt_what_was_written();
     void stop_cleanly();
     void stop_array();
     void revive_disks();
@@ -114,6 +124,7 @@ class RaidWorld : public HostWorld {
     bool media_faults_ = true;
     bool slowness_ = true;
     bool beyond_ = false;           ///< also faults that the level cannot hide
+    bool journal_ = false;          ///< the array that runs, or ran last, keeps one
     bool unclean_ = false;          ///< the last stop was a crash
     bool errors_expected_ = false;  ///< until the next start
     bool crashing_ = false;

@@ -174,7 +174,7 @@ void ReplicationWorld::crash_node(std::size_t node, Crash how) {
     const auto drained = [this, node] { return (node != active_ || host_->drained()) && queries_[node] == 0; };
     const auto policy = static_cast<CachePolicy>(random_.below(4));
     if (nodes_[node]->must_not_crash()) {
-        chronicle_.fault(nodes_[node]->name() + " is stopped: its array would want force after a crash");
+        chronicle_.fault(nodes_[node]->name() + " is stopped: a crash would cost its array blocks");
         chronicle_.reached("degraded node restarted");
         nodes_[node]->stop(drained);
     } else {

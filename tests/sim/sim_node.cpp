@@ -113,8 +113,9 @@ Result<void> SimNode::start_replicator() {
 /// One disk refuses something during the start.
 void SimNode::plant(SeededRandom& dice) {
     SimDisk& disk = *disks_[dice.below(disks_.size())];
-    const auto times = static_cast<std::uint32_t>(1 + dice.below(3));
-    // With parity that is not resynced a lost member is lost data; a read that fails loses none.
+    // With parity that is not resynced a lost member is lost data; a read that fails once loses none, one that fails
+    // twice may cost the member.
+    const auto times = static_cast<std::uint32_t>(parity() && unclean_ ? 1 : 1 + dice.below(3));
     const std::uint64_t kind = dice.below(parity() && (unclean_ || degraded()) ? 3 : 5);
     chronicle_.fault(disk.name() + " refuses a " +
                      (kind < 3   ? "read"

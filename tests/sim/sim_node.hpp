@@ -5,7 +5,7 @@
 //   SN1 A crash makes disks and streams dead first, and only then stops the objects in the ordinary way, which must
 //   end.
 //   SN2 What befalls the disks of a node stays within what its array hides: one member at a time, and nothing else
-//       while it is lost. So its array starts without force, and its host sees no error.
+//       while it is lost. So its array starts without force, knows every block, and its host sees no error.
 // Threads: the simulator's one.
 #pragma once
 
@@ -51,7 +51,7 @@ class SimNode {
     bool damage_member(SeededRandom& dice);
     /// A member is, or may be, lost to the array.
     [[nodiscard]] bool degraded() const { return std::ranges::find(lost_, true) != lost_.end(); }
-    /// After a crash its array would want force: parity may be half written where no member can say.
+    /// After a crash there would be blocks that no member can say: parity may be half written.
     [[nodiscard]] bool must_not_crash() const { return parity() && degraded(); }
     /// The machine loses power, or the daemon is killed. `host_drained`: the commands in flight have ended.
     void crash(Crash how, CachePolicy policy, const std::function<bool()>& host_drained);

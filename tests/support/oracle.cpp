@@ -405,6 +405,16 @@ std::vector<std::uint64_t> Oracle::unsettled(bool open_only) const {
     return out;
 }
 
+std::vector<Extent> Oracle::written_since(Id mark) const {
+    std::vector<Extent> out;
+    for (const Write& w : writes_) {
+        if (w.began > mark) {
+            out.push_back({w.lba, SectorCount(w.sectors)});
+        }
+    }
+    return out;
+}
+
 bool Oracle::overlaps_open(Lba lba, SectorCount sectors) const {
     return std::ranges::any_of(open_, [&](std::uint32_t id) {
         const Write& w = writes_[id];

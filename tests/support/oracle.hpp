@@ -26,6 +26,7 @@
 #include <string>
 #include <vector>
 
+#include "gemel/block_device.hpp"
 #include "gemel/buffer.hpp"
 #include "gemel/units.hpp"
 
@@ -89,6 +90,10 @@ class Oracle {
     void undefine(Lba lba, SectorCount sectors);
     void resize(SectorCount sectors);
 
+    /// A moment, for written_since().
+    Id mark() { return ++tick_; }
+    /// Where writes began after that moment, whatever became of them.
+    [[nodiscard]] std::vector<Extent> written_since(Id mark) const;
     /// Sectors of writes that are open, or not durable on every leg.
     [[nodiscard]] std::vector<std::uint64_t> unsettled(bool open_only) const;
     [[nodiscard]] SectorCount sectors() const { return SectorCount(sectors_.size()); }

@@ -63,15 +63,22 @@ std::string minutes(std::int64_t seconds) {
                            : fmt::format("{}:{:02}", seconds / 60, seconds % 60);
 }
 
+/// The stripes listed, or the policy of an array that lists none.
+std::string journal_of(const json::value& array) {
+    const std::string policy = text_of(array, "journal.policy");
+    return policy == "journal" ? text_of(array, "journal.listed_stripes") + " stripes" : policy;
+}
+
 /// Of arrays: a table, members that are not in sync, and what runs.
 std::string arrays_text(const json::array& arrays) {
-    std::vector<std::vector<std::string>> rows{{"ARRAY", "LEVEL", "STATE", "SIZE", "FREE", "STRIP", "RESYNC"}};
+    std::vector<std::vector<std::string>> rows{
+        {"ARRAY", "LEVEL", "STATE", "SIZE", "FREE", "STRIP", "JOURNAL", "RESYNC"}};
     std::string broken;
     for (const json::value& a : arrays) {
         const json::value* resync = find(a, "resync");
         const bool running = resync != nullptr && resync->is_object();
         rows.push_back({text_of(a, "name"), text_of(a, "level"), text_of(a, "state"), size_of(a, "bytes"),
-                        size_of(a, "free_bytes"), size_of(a, "strip_bytes"),
+                        size_of(a, "free_bytes"), size_of(a, "strip_bytes"), journal_of(a),
                         running ? percent(number_of(*resync, "done_bytes"), number_of(*resync, "total_bytes")) : "-"});
         for (const json::value& m : list_of(a, "members")) {
             if (text_of(m, "state") != "in-sync") {

@@ -68,6 +68,7 @@ TEST(ConfigParse, AGoodFileGivesEveryValueThatItStates) {
     ASSERT_EQ(c.arrays.size(), 1U);
     EXPECT_EQ(c.arrays[0].level, "5");
     EXPECT_EQ(c.arrays[0].strip_bytes, 16U << 10);
+    EXPECT_EQ(c.arrays[0].journal, Journal::kJournal) << "the default";
     EXPECT_TRUE(c.arrays[0].create);
     ASSERT_EQ(c.arrays[0].members.size(), 3U);
     EXPECT_EQ(c.arrays[0].members[0].kind, MemberKind::kFile);
@@ -100,6 +101,14 @@ TEST(ConfigParse, DefaultsAreTheDocumentedOnes) {
     EXPECT_EQ(parsed->replication.tries, 3U);
     EXPECT_EQ(parsed->replication.ack_timeout, std::chrono::seconds(2));
     EXPECT_EQ(parsed->replication.on_peer_loss, OnPeerLoss::kContinue);
+}
+
+TEST(ConfigParse, AnArrayCanDoWithoutAJournal) {
+    std::string text(kGood);
+    text.replace(text.find("create = true"), 13, "journal = \"resync\"");
+    const auto parsed = parse(text, kLevels);
+    ASSERT_TRUE(parsed.has_value()) << render(parsed.error(), "test");
+    EXPECT_EQ(parsed->arrays[0].journal, Journal::kResync);
 }
 
 /// A change of the good file, and where and how it must be reported.
@@ -159,6 +168,7 @@ constexpr std::array kMistakes{
     Case{"node without name", "name = \"alpha\"", "", 1, 1, "[node] has no 'name'"},
     Case{"bad time", "\"1500ms\"", "\"1500\"", 35, 15, "is not a time"},
     Case{"time out of range", "\"1500ms\"", "\"5ms\"", 35, 15, "expected 100 ms to 60000 ms"},
+    Case{"journal", "create = true", "journal = \"journ\"", 15, 11, "did you mean \"journal\"?"},
     Case{"not TOML", "create = true", "create = yes", 15, 10, "this is not TOML"},
     Case{"key twice", "create = true", "create = true\ncreate = true", 16, 10, "this is not TOML"},
 };

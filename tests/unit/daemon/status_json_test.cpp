@@ -21,5 +21,18 @@ TEST(StatusJson, AResyncHasADirectionOnlyWhileItRuns) {
     }
 }
 
+TEST(StatusJson, AnArraySaysWhatItsJournalListsAndWhatItsRecoveryTook) {
+    raid::ArrayStatus status;
+    status.journal.policy = raid::RecoveryPolicy::kJournal;
+    status.journal.listed_stripes = 12;
+    EXPECT_EQ(array_json(status).at("journal").at("policy").as_string(), "journal");
+    EXPECT_EQ(array_json(status).at("journal").at("listed_stripes"), 12U);
+    EXPECT_TRUE(array_json(status).at("journal").at("recovery").is_null());
+    status.journal.recovered_stripes = 3;
+    status.journal.recovery_bytes_read = 4096;
+    EXPECT_EQ(array_json(status).at("journal").at("recovery").at("stripes"), 3U);
+    EXPECT_EQ(array_json(status).at("journal").at("recovery").at("bytes_read"), 4096U);
+}
+
 }  // namespace
 }  // namespace gemel

@@ -24,6 +24,8 @@ struct FixtureOptions {
     std::uint64_t member_bytes = 2 * kMiB;
     std::uint64_t more_bytes = 0;  ///< that each member has beyond the one before it
     std::uint32_t alignment_sectors = 1;
+    RecoveryPolicy policy = RecoveryPolicy::kJournal;
+    std::uint32_t journal_stripes = 0;
     std::vector<VolumeSpec> volumes{{"vol", 0}};
 };
 
@@ -65,6 +67,8 @@ class ArrayFixture {
         c.level = options.level;
         c.strip_bytes = options.strip_bytes;
         c.volumes = options.volumes;
+        c.policy = options.policy;
+        c.journal_stripes = options.journal_stripes;
         for (std::uint32_t i = 0; i < options.members; ++i) {
             c.members.push_back({disks[i].get(), ""});
         }

@@ -166,8 +166,8 @@ TEST(ArrayOpen, a_leg_that_was_started_alone_without_writes_does_not_win_over_on
     EXPECT_EQ(f.read(0, 8).data, data);
 }
 
-TEST(ArrayOpen, a_degraded_start_after_an_unclean_stop_needs_force) {
-    ArrayFixture f;
+TEST(ArrayOpen, a_degraded_start_after_an_unclean_stop_needs_force_without_a_journal) {
+    ArrayFixture f({.policy = RecoveryPolicy::kResync});
     ASSERT_TRUE(f.create());
     f.settle();
     ASSERT_TRUE(f.write(0, f.pattern(64)));
@@ -470,7 +470,7 @@ TEST(ArrayMedia, data_that_no_longer_matches_its_checksum_is_not_written) {
 }
 
 TEST(ArrayResync, an_unresynced_stripe_gives_no_garbage_when_a_member_dies) {
-    ArrayFixture f({.member_bytes = 4 * kMiB});
+    ArrayFixture f({.member_bytes = 4 * kMiB, .policy = RecoveryPolicy::kResync});
     ASSERT_TRUE(f.create());
     f.settle();
     const auto data = f.pattern(96);
@@ -538,7 +538,7 @@ TEST(ArrayResync, goes_on_where_a_clean_stop_left_it) {
 
 TEST(ArrayResync, one_that_is_not_over_keeps_the_array_from_starting_degraded) {
     for (const std::uint32_t shards : {1U, 4U}) {
-        ArrayFixture f({.shards = shards, .member_bytes = 16 * kMiB});
+        ArrayFixture f({.shards = shards, .member_bytes = 16 * kMiB, .policy = RecoveryPolicy::kResync});
         ASSERT_TRUE(f.create());
         f.scheduler.run_until([&] { return f.array->status().resync_done.value > 8192; });
         ASSERT_TRUE(f.array->status().resyncing);

@@ -137,7 +137,11 @@ void force_without_member_0(ArrayFixture& f) {
 TEST(Level6, by_force_without_a_member_p_and_q_agree_again_before_another_is_lost) {
     for (std::uint32_t second = 1; second < 5; ++second) {
         for (const bool restart : {false, true}) {
-            ArrayFixture f({.seed = 50 + second, .level = "6", .members = 5, .shards = second % 2 == 0 ? 1U : 4U});
+            ArrayFixture f({.seed = 50 + second,
+                            .level = "6",
+                            .members = 5,
+                            .shards = second % 2 == 0 ? 1U : 4U,
+                            .policy = RecoveryPolicy::kResync});
             force_without_member_0(f);
             const auto early = f.read(0, 2000);
             ASSERT_TRUE(early.result) << early.result.error().message;
@@ -164,7 +168,7 @@ TEST(Level6, by_force_without_a_member_p_and_q_agree_again_before_another_is_los
 }
 
 TEST(Level6, a_member_lost_during_that_resync_costs_only_what_is_not_resynced) {
-    ArrayFixture f({.level = "6", .members = 5, .member_bytes = 8 * kMiB});
+    ArrayFixture f({.level = "6", .members = 5, .member_bytes = 8 * kMiB, .policy = RecoveryPolicy::kResync});
     force_without_member_0(f);
     const std::uint64_t sectors = f.volume().limits().sectors.value;
     const auto before = f.read(0, sectors);

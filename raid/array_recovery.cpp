@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an array may not trust at a start, and the opening of its journal.
+//
+// The journal names it exactly, after any stop. The superblock names it too coarsely, and only after a clean stop;
+// after any other it says nothing, and then all of it is doubtful. So the superblock stands in where the journal cannot
+// be read or is new.
+#include <algorithm>
+#include <set>
+
+#include "raid/array_body.hpp"
+#include "raid/durable_log.hpp"
+
+namespace gemel::raid::detail {
+
+std::optional<ArrayBody::Doubts> ArrayBody::journal_doubts() {
+    const JournalShape shape(geometry);
+    const Result<std::vector<LogRecord>> records = log_->recovered(kLogClientJournal);
+    Result<JournalState> state = fail(Errc::kCorrupt);
+    if (records) {
+        state = recover_journal(*records, shape);
+    } else {
+        state = std::unexpected(records.error());
+    }
+    if (!state) {
+        event(Severity::kError, "journal-damaged", "array " + name,
+              "the dirty stripe journal cannot be read: " + state.error().message,
+              "everything is resynced; check the members");
+        return std::nullopt;
+    }
+    if (!state->based) {
+        return std::nullopt;
+    }
+    log_->drop_before(kLogClientJournal, state->base);
+    Doubts out;
+    out.journal = true;
+    out.records = records->size();
+    out.cursor = state->cursor;
+    std::set<std::uint64_t> stripes;
+    for (const DirtyEntry& e : state->entries) {
+        shape.each_range(e, [&out](std::uint64_t first, std::uint64_t end) { out.ranges.push_back({first, end}); });
+        stripes.insert(e.stripe);
+    }
+    out.stripes = stripes.size();
+    return out;
+}
+
+/// Errors: kNeedsForce (R5).
+Result<ArrayBody::Doubts> ArrayBody::find_doubts(Assembly& assembly) {
+    Doubts out;
+    if (level.redundant && superblock_.policy == RecoveryPolicy::kJournal) {
+        if (auto doubts = journal_doubts()) {
+            return *std::move(doubts);
+        }
+        if (!assembly.hole.empty() && !assembly.force) {
+            return fail(Errc::kNeedsForce, assembly.hole + " (its journal cannot tell where)");
+        }
+        assembly.forced = assembly.forced || !assembly.hole.empty();
+    }
+    // By force parity that nothing can be compared with any more is right; legs that are left are made equal as always.
+    const bool comparable = lost_set() != 0 && lost_members() < level.parities();
+    const bool believed = level.parities() > 0 && assembly.forced && !comparable;
+    out.cursor = !level.redundant || believed ? geometry.columns() : assembly.unclean ? 0 : superblock_.resync_cursor;
+    if (!assembly.unclean) {
+        out.ranges = superblock_.untrusted;
+    }
+    return out;
+}
+
+/// By force, now or before a clean stop: P tells what a missing member held of untrusted stripes.
+bool ArrayBody::accepts(const Assembly& assembly) const {
+    const bool told = lost_set() != 0 && lost_members() < level.parities();
+    return told && (assembly.forced || (superblock_.accepted && !assembly.unclean));
+}
+
+void ArrayBody::apply_doubts(const Doubts& doubts) {
+    walking_ = doubts.cursor < geometry.columns();
+    recovery_began_ = env.clock.now();
+    recovering_ = doubts.journal && !clean_start;
+    recovery_stripes_ = recovering_ ? doubts.stripes : 0;
+    for (const auto& shard : shards) {
+        shard->walked = shard->local_from(doubts.cursor);
+    }
+    distrust_columns(doubts.cursor, geometry.columns());
+    for (const ColumnRange& r : doubts.ranges) {
+        distrust_columns(r.first, r.end);
+    }
+}
+
+namespace {
+
+/// What the first record of a journal says: no more than is doubtful, if there is room for that.
+JournalRecord base_record(std::uint64_t cursor, const std::vector<ColumnRange>& ranges, const JournalShape& shape,
+                          std::size_t room) {
+    JournalRecord out{JournalKind::kCheckpoint, cursor, {}};
+    const std::uint64_t strip = shape.strip_columns();
+    for (const ColumnRange& r : ranges) {
+        for (std::uint64_t at = r.first; at < r.end;) {
+            const std::uint64_t end = std::min(r.end, round_down(at, strip) + strip);
+            if (out.entries.size() == room) {
+                out.cursor = std::min(out.cursor, at);
+                return out;
+            }
+            out.entries.push_back(shape.entry_of(at, end));
+            at = end;
+        }
+    }
+    return out;
+}
+
+}  // namespace
+
+/// A journal that says nothing yet gets its first record before the superblock says that it counts; one that a row of
+/// crashes has left long is made short. Neither is done while a member is missing: a record would make that one stale,
+/// and the array may only be looked at. A journal without room for a checkpoint counts no more.
+Task<void> ArrayBody::open_journal(const Doubts& doubts) {
+    if (wanted_policy_ != RecoveryPolicy::kJournal) {
+        co_return;
+    }
+    const auto present = [](const Member& m) { return m.state.load() != MemberState::kMissing; };
+    const bool may_append = std::ranges::all_of(std::span(members).first(geometry.members), present);
+    const bool full = log_->used_pages() > log_->pages() / 2;
+    Result<void> ready = doubts.journal ? Result<void>{} : Result<void>(fail(Errc::kRefused, "members are missing"));
+    if (may_append && (!doubts.journal || full)) {
+        const std::size_t room = journal_entries_in(log_->max_record_bytes() / 2);
+        const JournalRecord record = base_record(doubts.cursor, doubts.ranges, JournalShape(geometry), room);
+        const Result<std::uint64_t> at = co_await log_->append(kLogClientJournal, encode(record));
+        if (at) {
+            log_->drop_before(kLogClientJournal, *at);
+        }
+        ready = at ? Result<void>{} : Result<void>(std::unexpected(at.error()));
+    } else if (full && log_->used_pages() > log_->pages() / 4 * 3) {
+        ready = fail(Errc::kNoSpace, "the durable log has no room for it");
+    }
+    if (ready) {
+        journal_ = std::make_unique<DirtyJournal>(*this, *log_, journal_stripes_, doubts.records);
+    } else {
+        event(Severity::kWarning, "journal-later", "array " + name,
+              "the dirty stripe journal cannot begin: " + ready.error().message,
+              "it begins with a later start; a crash before that resyncs everything");
+    }
+}
+
+Task<void> ArrayBody::stop_journal() {
+    if (journal_) {
+        co_await journal_->stop();
+    }
+}
+
+/// How long it took until what the journal named was right, or that it cannot be made right now.
+void ArrayBody::report_recovery() {
+    if (!std::exchange(recovering_, false) || stopping()) {
+        return;
+    }
+    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(env.clock.now() - recovery_began_).count();
+    recovery_ms_.store(static_cast<std::uint64_t>(std::max<std::int64_t>(ms, 1)));
+    const bool all = untrusted_columns() == 0;
+    const std::string stripes = std::to_string(recovery_stripes_) + " stripes";
+    event(all ? Severity::kInfo : Severity::kWarning, "journal-recovered", "array " + name,
+          all ? "recovered " + stripes + " (" + std::to_string(recovery_bytes_.load()) + " bytes read) in " +
+                    std::to_string(ms) + " ms after an unclean stop"
+              : stripes + " were listed after an unclean stop, and " +
+                    std::to_string(untrusted_columns() * kSectorBytes) +
+                    " bytes of each member stay untrusted: what a missing member held of them cannot be read",
+          all ? "" : "write these blocks anew, or bring the members back");
+}
+
+}  // namespace gemel::raid::detail

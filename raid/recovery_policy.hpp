@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// RecoveryPolicy: how an array knows after a crash which redundancy may be wrong.
+// Threads: any.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace gemel::raid {
+
+/// Numbers on disk: only added.
+enum class RecoveryPolicy : std::uint16_t {
+    kResync = 1,   ///< it does not: all of it is made anew
+    kJournal = 2,  ///< the dirty stripe journal lists it (dirty_journal.hpp)
+};
+
+struct RecoveryPolicyRow {
+    RecoveryPolicy id;
+    std::string_view name;
+};
+inline constexpr std::array kRecoveryPolicies{
+    RecoveryPolicyRow{RecoveryPolicy::kResync, "resync"},
+    RecoveryPolicyRow{RecoveryPolicy::kJournal, "journal"},
+};
+
+constexpr std::string_view recovery_policy_name(RecoveryPolicy policy) {
+    for (const RecoveryPolicyRow& row : kRecoveryPolicies) {
+        if (row.id == policy) {
+            return row.name;
+        }
+    }
+    return "unknown";
+}
+constexpr std::optional<RecoveryPolicy> find_recovery_policy(std::string_view name) {
+    for (const RecoveryPolicyRow& row : kRecoveryPolicies) {
+        if (row.name == name) {
+            return row.id;
+        }
+    }
+    return std::nullopt;
+}
+constexpr bool is_recovery_policy(RecoveryPolicy policy) {
+    return policy == RecoveryPolicy::kResync || policy == RecoveryPolicy::kJournal;
+}
+
+}  // namespace gemel::raid
