@@ -70,8 +70,13 @@ void ArrayBody::distrust_columns(std::uint64_t from, std::uint64_t end) {
 
 Task<Result<void>> ArrayBody::start(Assembly assembly) {
     Result<void> r = co_await take_over(std::move(assembly));
-    if (!r && log_) {
-        co_await log_->stop();
+    if (!r) {
+        stopping_.store(true);
+        stop_event_.set();
+        co_await gate_.close();  // a member that failed meanwhile may have called for a spare
+        if (log_) {
+            co_await log_->stop();
+        }
         co_await stop_journal();
     }
     co_return r;

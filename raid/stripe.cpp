@@ -52,9 +52,10 @@ Task<Result<void>> StripeImage::load() {
     co_await fan.all();
     for (std::uint32_t m = 0; m < members; ++m) {
         if (const auto code = fan.failure(m)) {
-            failed_otherwise_ = failed_otherwise_ || *code != Errc::kMediumError;
             settle_read(slices_[m], code);
             co_await array_.note_read_error(m, *code);
+            // One that has failed for it will not know them another time.
+            failed_otherwise_ = failed_otherwise_ || (*code != Errc::kMediumError && array_.holds(m, stripe_));
         }
     }
     co_return Result<void>{};

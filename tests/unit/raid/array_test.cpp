@@ -188,7 +188,7 @@ TEST(ArrayOpen, a_degraded_start_after_an_unclean_stop_needs_force_without_a_jou
 TEST(ArrayOpen, a_member_that_a_forced_start_did_without_is_stale_also_if_nothing_was_written) {
     for (const char* level : {"5", "6", "1"}) {
         SCOPED_TRACE(level);
-        ArrayFixture f({.level = level});
+        ArrayFixture f({.level = level, .policy = RecoveryPolicy::kResync});
         ASSERT_TRUE(f.create());
         f.settle();
         ASSERT_TRUE(f.write(0, f.pattern(64)));

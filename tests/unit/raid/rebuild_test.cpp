@@ -141,7 +141,7 @@ TEST(Rebuild, a_stale_member_is_rebuilt_onto_itself) {
 TEST(Rebuild, writes_meanwhile_are_on_the_new_member) {
     for (const Shape& shape : kShapes) {
         SCOPED_TRACE(std::string(shape.level) + "/" + std::to_string(shape.members));
-        Degraded d(options_of(shape));
+        Degraded d(options_of(shape, 8 * kMiB));
         ASSERT_TRUE(d.rebuild(&d.add_disk()));
         auto& random = d.f.scheduler.random();
         int writes = 0;
@@ -164,7 +164,7 @@ TEST(Rebuild, goes_on_after_a_stop_and_after_a_crash) {
     for (const Shape& shape : kShapes) {
         for (const int how : {0, 1, 2}) {
             SCOPED_TRACE(std::string(shape.level) + "/" + std::to_string(shape.members) + " " + std::to_string(how));
-            Degraded d(options_of(shape, 16 * kMiB));
+            Degraded d(options_of(shape, 32 * kMiB));
             d.f.scheduler.run_for(std::chrono::seconds(10));  // clean: a parity level starts degraded
             ASSERT_TRUE(d.rebuild(&d.add_disk()));
             d.until_percent(50);
@@ -217,7 +217,9 @@ TEST(Rebuild, what_a_crash_left_half_written_below_the_cursor_is_made_right_afte
 TEST(Rebuild, a_forced_start_begins_it_anew_so_that_its_device_can_still_be_lost) {
     for (const Shape& shape : {Shape{"5", 4, 1}, Shape{"6", 5, 4}}) {
         SCOPED_TRACE(shape.level);
-        Degraded d(options_of(shape, 16 * kMiB));
+        FixtureOptions options = options_of(shape, 16 * kMiB);
+        options.policy = RecoveryPolicy::kResync;
+        Degraded d(options);
         sim::SimDisk& device = d.add_disk();
         ASSERT_TRUE(d.rebuild(&device));
         d.until_percent(60);
@@ -307,7 +309,7 @@ TEST(Rebuild, a_device_that_missed_writes_is_stale_and_one_that_was_only_away_go
 
 TEST(Rebuild, a_target_that_fails_leaves_the_array_degraded_and_another_can_be_tried) {
     for (const Shape& shape : kShapes) {
-        Degraded d(options_of(shape, 16 * kMiB));
+        Degraded d(options_of(shape, 32 * kMiB));
         sim::SimDisk& bad = d.add_disk();
         ASSERT_TRUE(d.rebuild(&bad));
         d.until_percent(20);
