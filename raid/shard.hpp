@@ -16,6 +16,7 @@
 #include "gemel/interval_lock.hpp"
 #include "raid/geometry.hpp"
 #include "raid/interval_set.hpp"
+#include "raid/stripe_plug.hpp"
 
 namespace gemel::raid::detail {
 
@@ -26,6 +27,7 @@ struct Shard {
     std::uint64_t group_columns = 0;  ///< columns of one group
 
     IntervalLock lock;  ///< by stripe for parity levels, by data sector for the others
+    StripePlug plug;    ///< of parity levels
 
     /// Untrusted columns of this shard's groups, as local addresses: its groups side by side.
     IntervalSet untrusted;

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <array>
+#include <span>
 
 #include "raid/array_body.hpp"
 #include "raid/write_plan.hpp"
@@ -70,8 +71,18 @@ class StripeImage {
 /// Fills `to`, one member's part of a stripe that could not be read. Any executor.
 Task<Result<void>> recover_strip(ArrayBody& array, Lba lba, Slice to);
 
-/// Writes a part of one stripe. `from` holds the data strips' parts one after another.
+/// A part of one stripe: the data strips' parts one after another in `whole`, or each by itself in `strips`.
+struct StripeData {
+    SectorCount sectors;
+    Slice whole;
+    std::span<const Slice> strips;
+};
+
+/// Writes a part of one stripe, together with what others write of it at the same time (stripe_plug.hpp).
 Task<Result<void>> write_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options);
+
+/// Writes a part of one stripe. REQUIRES: the stripe's lock is held.
+Task<Result<void>> write_locked(ArrayBody& array, Shard& shard, Lba lba, StripeData data, WriteOptions options);
 
 /// Writes inside one group, distrusting all parity that is there.
 Task<Result<void>> parity_repair(ArrayBody& array, Shard& shard, Lba lba, Slice from);

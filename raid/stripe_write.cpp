@@ -12,14 +12,14 @@ namespace {
 
 class StripeWriter {
   public:
-    StripeWriter(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options)
+    StripeWriter(ArrayBody& array, Shard& shard, Lba lba, StripeData data, WriteOptions options)
         : array_(array),
           shard_(shard),
           g_(array.geometry),
           stripe_(g_.stripe_of(lba)),
-          w_(StripeWrite::at(g_, lba.value - stripe_.value * g_.row_sectors(), from.sectors().value)),
+          w_(StripeWrite::at(g_, lba.value - stripe_.value * g_.row_sectors(), data.sectors.value)),
           base_(g_.stripe_lba(stripe_)),
-          from_(from),
+          data_(data),
           options_(options) {}
 
     [[nodiscard]] std::uint64_t stripe() const { return stripe_.value; }
@@ -87,7 +87,7 @@ class StripeWriter {
     StripeIndex stripe_;
     StripeWrite w_;
     Lba base_;
-    Slice from_;
+    StripeData data_;
     WriteOptions options_;
     std::uint32_t parities_used_ = 0;  ///< by the plan, as bits: 1 is P, 2 is Q
     // Old data and parity by slot.
@@ -102,8 +102,11 @@ class StripeWriter {
 };
 
 Slice StripeWriter::part_of(std::uint32_t strip) const {
+    if (!data_.strips.empty()) {
+        return data_.strips[strip - w_.first];
+    }
     const std::uint64_t at = strip == w_.first ? 0 : (strip - w_.first) * w_.strip_sectors - w_.begin;
-    return from_.sub(at * kSectorBytes, (w_.end_of(strip) - w_.begin_of(strip)) * kSectorBytes);
+    return data_.whole.sub(at * kSectorBytes, (w_.end_of(strip) - w_.begin_of(strip)) * kSectorBytes);
 }
 
 const std::byte* StripeWriter::new_at(std::uint32_t strip, std::uint64_t column) const {
@@ -495,15 +498,30 @@ void StripeWriter::trust_written(const StripeImage& image) {
 
 }  // namespace
 
+Task<Result<void>> write_locked(ArrayBody& array, Shard& shard, Lba lba, StripeData data, WriteOptions options) {
+    StripeWriter writer(array, shard, lba, data, options);
+    co_return co_await writer.run();
+}
+
 Task<Result<void>> write_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
-    StripeWriter writer(array, shard, lba, from, options);
-    const auto guard = co_await shard.lock.acquire(writer.stripe(), writer.stripe());
+    HeldWrite held{lba, from, options};
+    const StripeIndex stripe = array.geometry.stripe_of(lba);
+    if (shard.plug.hold(held, array.geometry.row_sectors(), shard.writes_in_flight > 1)) {
+        co_await held.resumed();
+        if (held.leads) {
+            co_await write_held(array, shard, stripe);
+        }
+        co_return std::move(held.result);
+    }
+    const StripePlug::AtWork at_work(shard.plug, stripe);
+    StripeWriter writer(array, shard, lba, {from.sectors(), from, {}}, options);
+    const auto guard = co_await shard.lock.acquire(stripe.value, stripe.value);
     co_return co_await writer.run();
 }
 
 namespace {
 Task<Result<void>> repair_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice from) {
-    StripeWriter writer(array, shard, lba, from, {});
+    StripeWriter writer(array, shard, lba, {from.sectors(), from, {}}, {});
     const auto guard = co_await shard.lock.acquire(writer.stripe(), writer.stripe());
     if (array.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array.name + " is read-only");

@@ -48,7 +48,7 @@ Finding sequential_against_members(RaidLab& lab, Subject& subject, std::uint64_t
     ours.depth = depth;
     Load theirs = ours;
     theirs.bytes = subject.shape.strip_kib * kKiB;
-    theirs.depth = 8;
+    theirs.depth = 16;
     Rate last;
     const double share = static_cast<double>(kDataStrips) / static_cast<double>(subject.members.size());
     const Comparison c = compare(
@@ -74,7 +74,7 @@ Findings full_stripes(RaidLab& lab) {
     for (const std::string level : {"5", "6"}) {
         for (const std::string kind : {"file", "memory"}) {
             Subject subject = lab.open(parity_shape(level, kind));
-            out.push_back(sequential_against_members(lab, subject, kDataStrips * 64 * kKiB, 8));
+            out.push_back(sequential_against_members(lab, subject, kDataStrips * 64 * kKiB, 16));
             out.back().name += ", full stripes";
             if (kind == "file") {
                 out.back().goal = 0.85;
