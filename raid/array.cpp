@@ -26,8 +26,13 @@ namespace {
 constexpr Duration kDrainPoll = std::chrono::milliseconds(1);
 }
 
-ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const Superblock& winner)
-    : env(environment), level(*find_level(winner.level)), name(winner.array_name), home(*config.shards.front()) {
+ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const Superblock& winner,
+                     MemberWatch& watching)
+    : env(environment),
+      level(*find_level(winner.level)),
+      name(winner.array_name),
+      home(*config.shards.front()),
+      watch(watching) {
     geometry = geometry_of(winner);
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         members[m].device = config.members[m].device;
@@ -141,12 +146,14 @@ Task<Result<void>> ArrayBody::stop() {
     Result<void> r;
     if (!stopping_.exchange(true)) {
         stop_event_.set();
+        watch.begin_stop();
         while (!std::ranges::all_of(volumes_, [](const auto& v) { return v->quiet(/*all=*/true); })) {
             co_await sleep_for(env.clock, kDrainPoll);
         }
         co_await log_->stop();
         co_await gate_.close();
         r = co_await mark_clean();
+        co_await watch.stop();
     }
     co_await resume_on(caller);
     co_return r;
@@ -176,7 +183,7 @@ ArrayStatus ArrayBody::status() const {
         out = status_;
     }
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        out.members.push_back({members[m].name, members[m].state.load()});
+        out.members.push_back({members[m].name, members[m].state.load(), watch.unanswered(m)});
     }
     const bool lost = !level.tolerates(lost_set(), geometry.members);
     out.state = lost                  ? ArrayState::kFailed
@@ -275,12 +282,16 @@ ArrayConfig with_names(ArrayConfig config) {
 }  // namespace
 
 Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig given) {
-    const ArrayConfig config = with_names(std::move(given));
+    ArrayConfig config = with_names(std::move(given));
     if (auto why = why_invalid(config)) {
         co_return fail(Errc::kInvalidArgument, *why);
     }
     Executor& caller = Executor::current();
     co_await resume_on(*config.shards.front());
+    auto watch = std::make_unique<MemberWatch>(env, config.member_timeout, config.shards);
+    for (std::uint32_t i = 0; i < config.members.size(); ++i) {
+        config.members[i].device = watch->watched(i, config.members[i].device);
+    }
     Result<std::vector<MemberReading>> readings = co_await read_members(env, config);
     Result<Assembly> assembly = fail(Errc::kResources);
     if (!readings) {
@@ -293,9 +304,13 @@ Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig g
     std::unique_ptr<Array> array;
     Result<void> started;
     if (assembly) {
-        auto body = std::make_unique<detail::ArrayBody>(env, config, assembly->winner);
+        auto body = std::make_unique<detail::ArrayBody>(env, config, assembly->winner, *watch);
+        watch->set_judge(body.get());
         started = co_await body->start(*std::move(assembly));
-        array = std::make_unique<Array>(std::move(body));
+        array = std::make_unique<Array>(std::move(watch), std::move(body));
+    }
+    if (!assembly || !started) {
+        co_await (array ? *array->watch_ : *watch).stop();
     }
     co_await resume_on(caller);
     CO_TRY_VOID(assembly);
@@ -303,8 +318,13 @@ Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig g
     co_return array;
 }
 
-Array::Array(std::unique_ptr<detail::ArrayBody> body) : body_(std::move(body)) {}
+Array::Array(std::unique_ptr<MemberWatch> watch, std::unique_ptr<detail::ArrayBody> body)
+    : watch_(std::move(watch)), body_(std::move(body)) {}
 Array::~Array() = default;
+
+void Array::begin_stop() {
+    watch_->begin_stop();
+}
 
 Task<Result<void>> Array::stop() {
     return body_->stop();

@@ -41,6 +41,10 @@ struct ReservedAreas {
     std::uint64_t migration_bytes = 0;
 };
 
+inline constexpr Duration kDefaultMemberTimeout = std::chrono::seconds(30);
+inline constexpr Duration kMinMemberTimeout = std::chrono::milliseconds(100);
+inline constexpr Duration kMaxMemberTimeout = std::chrono::minutes(10);
+
 struct ArrayConfig {
     enum class Create : std::uint8_t { kNo, kIfBlank };
 
@@ -52,7 +56,8 @@ struct ArrayConfig {
     Create create = Create::kNo;
     bool force = false;  ///< start degraded after an unclean stop, or with diverged members
     ReservedAreas areas;
-    std::vector<Executor*> shards;  ///< at least one; the first also runs what is not data path
+    Duration member_timeout = kDefaultMemberTimeout;  ///< a member I/O that takes longer fails its member
+    std::vector<Executor*> shards;                    ///< at least one; the first also runs what is not data path
 };
 
 enum class ArrayState : std::uint8_t { kOptimal, kDegraded, kReadOnly, kFailed };
@@ -64,6 +69,7 @@ enum class MemberState : std::uint8_t { kInSync, kFailed, kMissing, kStale };
 struct MemberStatus {
     std::string name;
     MemberState state = MemberState::kInSync;
+    std::uint32_t unanswered = 0;  ///< I/Os that were not waited for any longer and have not ended
 };
 
 struct ArrayStatus {
@@ -82,6 +88,7 @@ struct ArrayStatus {
     std::uint64_t epoch = 0;
 };
 
+class MemberWatch;
 namespace detail {
 class ArrayBody;
 }
@@ -94,15 +101,19 @@ class Array : public VolumeStore {
     /// kCorrupt, kUnsupported (a newer format).
     static Task<Result<std::unique_ptr<Array>>> open(Environment& env, ArrayConfig config);
 
-    explicit Array(std::unique_ptr<detail::ArrayBody> body);
+    Array(std::unique_ptr<MemberWatch> watch, std::unique_ptr<detail::ArrayBody> body);
     /// REQUIRES: stop() has ended, or open() failed.
     ~Array() override;
     Array(const Array&) = delete;
     Array& operator=(const Array&) = delete;
 
-    /// Refuses new I/O (kClosed), waits for that in flight, flushes and writes the clean superblock. Always ends when
-    /// the members' I/O ends; an error says why the array is left unclean.
+    /// Refuses new I/O (kClosed), waits for that in flight, flushes and writes the clean superblock; an error says why
+    /// the array is left unclean. What a member does not answer within member_timeout is not waited for, not even on
+    /// the last copy: status() then says so, and its device, and the pool, must outlive that I/O.
     Task<Result<void>> stop();
+    /// Before the users of the volumes are stopped, which wait for their I/O: from now on none waits for a member
+    /// longer than member_timeout. Any thread.
+    void begin_stop();
 
     [[nodiscard]] ArrayStatus status() const;
 
@@ -113,6 +124,7 @@ class Array : public VolumeStore {
     DurableLog& log() override;
 
   private:
+    std::unique_ptr<MemberWatch> watch_;  ///< outlives the body
     std::unique_ptr<detail::ArrayBody> body_;
 };
 

@@ -72,6 +72,10 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
             if (!code || (started >> m & 1U) == 0) {
                 continue;
             }
+            if (*code == Errc::kTimedOut) {  // the device still reads from there
+                Result<Buffer> fresh = env.buffers.allocate(kSuperblockBytes);
+                slots_[m] = fresh ? *std::move(fresh) : std::move(slots_[m]);
+            }
             if (!can_spare(m)) {
                 turn_read_only("the superblock of member " + std::to_string(m) + " cannot be written (" +
                                std::string(errc_name(*code)) + ") and the level can spare no further member");
@@ -117,6 +121,12 @@ Task<Result<void>> ArrayBody::fail_member(std::uint32_t index, Error why) {
     }
     co_await resume_on(caller);
     co_return r;
+}
+
+Task<Result<void>> ArrayBody::silent(std::uint32_t member, Duration patience) {
+    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(patience).count();
+    co_return co_await fail_member(member,
+                                   Error(Errc::kTimedOut, "an I/O has not ended within " + std::to_string(ms) + " ms"));
 }
 
 Task<Result<void>> ArrayBody::await_recorded() {

@@ -63,6 +63,7 @@ struct Array {
     std::string level;  ///< name of a LevelRule
     std::uint32_t strip_bytes = 64U << 10;
     bool create = false;
+    Duration member_timeout = std::chrono::seconds(30);
     std::vector<Member> members;
     Place place;
 

@@ -100,6 +100,7 @@ Array read_array(TableReader& table) {
                       fmt::format("'strip' is {} bytes; expected a power of two from 4 KiB to 1 MiB", to.strip_bytes));
     }
     table.flag("create", to.create);
+    table.duration("member_timeout", to.member_timeout, std::chrono::milliseconds(100), std::chrono::minutes(10));
     table.tables("members", Presence::kRequired,
                  [&](TableReader& member) { to.members.push_back(read_member(member)); });
     return to;

@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 27> kRaidStates{
+constexpr std::array<std::string_view, 33> kRaidStates{
     "level single",
     "level linear",
     "level 6",
@@ -39,6 +39,12 @@ constexpr std::array<std::string_view, 27> kRaidStates{
     "clean restart",
     "views compared",
     "views without two members compared",
+    "member hangs",
+    "member failed for its silence",
+    "work went on over an I/O that hangs",
+    "silent member answered too late",
+    "read went around a silent member",
+    "last copy silent",
 };
 
 constexpr std::array<std::string_view, 33> kReplicationStates{

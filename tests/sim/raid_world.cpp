@@ -52,6 +52,7 @@ void RaidWorld::choose() {
     base_.level = std::string(shape.level);
     base_.strip_bytes = 4096U << random_.below(4);
     base_.create = raid::ArrayConfig::Create::kIfBlank;
+    base_.member_timeout = std::chrono::milliseconds(1000 + random_.below(2000));  // beyond what a slow disk takes
     const std::size_t shards = random_.one_in(2) ? 1 : 4;
     for (std::size_t i = 0; i < shards; ++i) {
         executors_.push_back(&scheduler_.add_executor("shard" + std::to_string(i)));
@@ -369,7 +370,11 @@ void RaidWorld::lose_a_member() {
         return;
     }
     SimDisk& disk = *disks_[victim];
-    switch (random_.below(4)) {
+    switch (random_.below(6)) {
+        case 4:
+        case 5:
+            silence(disk);
+            break;
         case 0:
             chronicle_.fault(disk.name() + " fails a write");
             disk.fail_next_writes(1);
@@ -394,6 +399,27 @@ void RaidWorld::lose_a_member() {
     }
 }
 
+/// For ever, which is until the process or the disk ends, or until some time after it was given up.
+void RaidWorld::silence(SimDisk& disk) {
+    const bool for_ever = random_.one_in(2);
+    const Duration d = base_.member_timeout * (2 + static_cast<std::int64_t>(random_.below(4))) / 2;
+    chronicle_.fault(disk.name() + (for_ever ? " answers no more" : " does not answer for a time"));
+    for_ever ? disk.hang() : disk.hang(d);
+    chronicle_.reached("member hangs");
+    scheduler_.run_for(Duration(random_.below(static_cast<std::uint64_t>(3 * base_.member_timeout.count()))));
+    for (const raid::MemberStatus& m : array_->status().members) {
+        if (m.name != disk.name() || m.state == MemberState::kInSync) {
+            continue;
+        }
+        chronicle_.reached("member failed for its silence");
+        if (m.unanswered > 0) {
+            chronicle_.reached("work went on over an I/O that hangs");
+        } else if (!for_ever) {
+            chronicle_.reached("silent member answered too late");
+        }
+    }
+}
+
 /// More than the level hides: hosts see errors, never wrong data.
 void RaidWorld::fault_without_redundancy() {
     if (resyncing() || row_->parities() > 0) {
@@ -409,10 +435,14 @@ void RaidWorld::fault_without_redundancy() {
     errors_expected_ = true;
     SimDisk& disk = *disks_[victim];
     chronicle_.fault(disk.name() + " fails a write that cannot be spared");
-    random_.one_in(2) ? disk.fail_next_writes(1) : disk.fail_next_reads(1);
-    scheduler_.run_for(20ms);
+    const std::uint64_t which = random_.below(3);
+    which == 0 ? disk.fail_next_writes(1) : which == 1 ? disk.fail_next_reads(1) : disk.hang(2 * base_.member_timeout);
+    scheduler_.run_for(which == 2 ? 2 * base_.member_timeout : Duration(20ms));
     if (array_->status().state == ArrayState::kReadOnly) {
         chronicle_.reached("array read-only");
+        if (which == 2) {
+            chronicle_.reached("last copy silent");
+        }
     }
 }
 
@@ -423,6 +453,17 @@ void RaidWorld::stop_array() {
     chronicle_.say(stopped ? "array stopped" : "array stopped: " + stopped.error().message);
     array_.reset();
     take_complaints();
+}
+
+/// A new process gets a device only when nothing of the old one is under way there any more.
+void RaidWorld::end_silence() {
+    for (const auto& disk : disks_) {
+        if (disk->waiting() > 0) {
+            disk->kill_process();
+            const bool ended = scheduler_.run_until([&] { return disk->waiting() == 0; }, 1s);
+            CHECK(ended);
+        }
+    }
 }
 
 void RaidWorld::crash(Crash how) {
@@ -462,6 +503,7 @@ void RaidWorld::crash(Crash how) {
     if (power) {
         environment_.power_lost();
     }
+    end_silence();
     revive_disks();
     unclean_ = true;
     crashing_ = false;
@@ -495,6 +537,7 @@ void RaidWorld::stop_cleanly() {
     array_.reset();
     take_complaints();
     chronicle_.reached("clean restart");
+    end_silence();
     for (const auto& disk : disks_) {
         if (stopped && power_cuts_) {
             disk->power_cut(CachePolicy::kDropAll);
@@ -674,6 +717,7 @@ HistoryResult RaidWorld::run() {
         stop_array();
         wait_hosts(kPatience);
     }
+    end_silence();
     chronicle_.result.writes = writes();
     for (const Volume& v : volumes_) {
         chronicle_.result.sectors_checked += v.oracle->sectors_checked();

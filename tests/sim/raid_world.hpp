@@ -8,6 +8,8 @@
 //   RW3 The array opens again after every crash; degraded after an unclean stop it wants force, and only then.
 //   RW4 Resync ends. Then every view with tolerated members removed is the same, byte for byte.
 //   RW5 After a clean stop nothing is left in the cache of a member in sync.
+//   RW6 A member that hangs, for a time or for ever, keeps no command waiting beyond its time; its late answers are
+//       seen by nobody, and no memory is given out again that it holds.
 // Threads: the simulator's one.
 #pragma once
 
@@ -56,10 +58,12 @@ class RaidWorld : public HostWorld {
     void fault_without_redundancy();
     void damage_a_member();
     void lose_a_member();
+    void silence(SimDisk& disk);
     void crash(Crash how);
     void stop_cleanly();
     void stop_array();
     void revive_disks();
+    void end_silence();
     void forget_stripes_at_risk(bool open_only);
     void finish();
     void check_views(const std::vector<std::vector<std::byte>>& images);
