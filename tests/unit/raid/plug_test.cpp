@@ -50,12 +50,13 @@ MemberIos member_ios(const ArrayFixture& f) {
     return sum;
 }
 
-/// An array with three data strips in a stripe whose superblock says already that hosts write.
+/// An array with three data strips in a stripe, of which hosts wrote a moment ago: nothing has to be noted durably
+/// before they write it again.
 struct Plugged : ArrayFixture {
     explicit Plugged(FixtureOptions o = {}) : ArrayFixture(std::move(o)) {
         CHECK(create());
         settle();
-        CHECK(write(10 * row(), pattern(row())));
+        CHECK(write(0, pattern(12 * row())));
     }
     [[nodiscard]] std::uint64_t row() const { return kStrip * 3; }
 
