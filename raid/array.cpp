@@ -26,11 +26,13 @@ namespace {
 constexpr Duration kDrainPoll = std::chrono::milliseconds(1);
 }
 
-ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const Superblock& winner)
+ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const Superblock& winner,
+                     MemberWatch& watching)
     : env(environment),
       level(*find_level(winner.level)),
       name(winner.array_name),
       home(*config.shards.front()),
+      watch(watching),
       rebuild_job(environment.clock, JobKind::kRebuild),
       wanted_policy_(level.redundant ? config.policy : RecoveryPolicy::kResync),
       journal_stripes_(config.journal_stripes) {
@@ -73,6 +75,7 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
     if (!r) {
         stopping_.store(true);
         stop_event_.set();
+        watch.begin_stop();
         co_await gate_.close();  // a member that failed meanwhile may have called for a spare
         if (log_) {
             co_await log_->stop();
@@ -183,6 +186,7 @@ Task<Result<void>> ArrayBody::stop() {
     Result<void> r;
     if (!stopping_.exchange(true)) {
         stop_event_.set();
+        watch.begin_stop();
         while (!std::ranges::all_of(volumes_, [](const auto& v) { return v->quiet(/*all=*/true); })) {
             co_await sleep_for(env.clock, kDrainPoll);
         }
@@ -196,6 +200,7 @@ Task<Result<void>> ArrayBody::stop() {
         co_await log_->stop();
         co_await stop_journal();
         r = co_await mark_clean();
+        co_await watch.stop();
     }
     co_await resume_on(caller);
     co_return r;
@@ -224,7 +229,8 @@ ArrayStatus ArrayBody::status() const {
         const std::scoped_lock lock(status_mutex_);
         out = status_;
         for (std::uint32_t m = 0; m < geometry.members; ++m) {
-            out.members.push_back({member_names_[m], members[m].state.load()});
+            out.members.push_back(
+                {member_names_[m], members[m].state.load(), MemberWatch::unanswered(members[m].device->device())});
         }
         for (const MemberSpec& spare : spares_) {
             out.spares.push_back(spare.name);
@@ -362,6 +368,12 @@ Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig g
     }
     Executor& caller = Executor::current();
     co_await resume_on(*config.shards.front());
+    auto watch = std::make_unique<MemberWatch>(env, config.member_timeout, config.shards);
+    for (std::vector<MemberSpec>* specs : {&config.members, &config.spares}) {
+        for (MemberSpec& spec : *specs) {
+            spec.device = watch->watched(spec.device);
+        }
+    }
     Result<std::vector<MemberReading>> readings = co_await read_members(env, config.members);
     Result<std::vector<MemberReading>> spares = co_await read_members(env, config.spares);
     std::vector<Finding> moved;
@@ -381,9 +393,13 @@ Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig g
     Result<void> started;
     if (assembly) {
         std::ranges::move(moved, std::back_inserter(assembly->findings));
-        auto body = std::make_unique<detail::ArrayBody>(env, config, assembly->winner);
+        auto body = std::make_unique<detail::ArrayBody>(env, config, assembly->winner, *watch);
+        watch->set_judge(body.get());
         started = co_await body->start(*std::move(assembly));
-        array = std::make_unique<Array>(std::move(body));
+        array = std::make_unique<Array>(std::move(watch), std::move(body));
+    }
+    if (!assembly || !started) {
+        co_await (array ? *array->watch_ : *watch).stop();
     }
     co_await resume_on(caller);
     CO_TRY_VOID(assembly);
@@ -391,8 +407,13 @@ Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig g
     co_return array;
 }
 
-Array::Array(std::unique_ptr<detail::ArrayBody> body) : body_(std::move(body)) {}
+Array::Array(std::unique_ptr<MemberWatch> watch, std::unique_ptr<detail::ArrayBody> body)
+    : watch_(std::move(watch)), body_(std::move(body)) {}
 Array::~Array() = default;
+
+void Array::begin_stop() {
+    watch_->begin_stop();
+}
 
 Task<Result<void>> Array::stop() {
     return body_->stop();

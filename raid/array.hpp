@@ -47,6 +47,10 @@ struct ReservedAreas {
     std::uint64_t migration_bytes = 0;
 };
 
+inline constexpr Duration kDefaultMemberTimeout = std::chrono::seconds(30);
+inline constexpr Duration kMinMemberTimeout = std::chrono::milliseconds(100);
+inline constexpr Duration kMaxMemberTimeout = std::chrono::minutes(10);
+
 struct ArrayConfig {
     enum class Create : std::uint8_t { kNo, kIfBlank };
 
@@ -62,7 +66,8 @@ struct ArrayConfig {
     RecoveryPolicy policy = RecoveryPolicy::kJournal;  ///< from this start on; levels without redundancy have none
     std::uint32_t journal_stripes = 0;                 ///< most that the journal lists for writes; 0: by its room
     ReservedAreas areas;
-    std::vector<Executor*> shards;  ///< at least one; the first also runs what is not data path
+    Duration member_timeout = kDefaultMemberTimeout;  ///< a member I/O that takes longer fails its member
+    std::vector<Executor*> shards;                    ///< at least one; the first also runs what is not data path
 };
 
 enum class ArrayState : std::uint8_t { kOptimal, kDegraded, kReadOnly, kFailed };
@@ -74,6 +79,7 @@ enum class MemberState : std::uint8_t { kInSync, kFailed, kMissing, kStale, kReb
 struct MemberStatus {
     std::string name;
     MemberState state = MemberState::kInSync;
+    std::uint32_t unanswered = 0;  ///< I/Os that were not waited for any longer and have not ended
 };
 
 struct JournalStatus {
@@ -111,6 +117,7 @@ struct ArrayStatus {
     JournalStatus journal;
 };
 
+class MemberWatch;
 namespace detail {
 class ArrayBody;
 }
@@ -123,15 +130,19 @@ class Array : public VolumeStore {
     /// kCorrupt, kUnsupported (a newer format).
     static Task<Result<std::unique_ptr<Array>>> open(Environment& env, ArrayConfig config);
 
-    explicit Array(std::unique_ptr<detail::ArrayBody> body);
+    Array(std::unique_ptr<MemberWatch> watch, std::unique_ptr<detail::ArrayBody> body);
     /// REQUIRES: stop() has ended, or open() failed.
     ~Array() override;
     Array(const Array&) = delete;
     Array& operator=(const Array&) = delete;
 
-    /// Refuses new I/O (kClosed), waits for that in flight, flushes and writes the clean superblock. Always ends when
-    /// the members' I/O ends; an error says why the array is left unclean.
+    /// Refuses new I/O (kClosed), waits for that in flight, flushes and writes the clean superblock; an error says why
+    /// the array is left unclean. What a member does not answer within member_timeout is not waited for, not even on
+    /// the last copy: status() then says so, and its device, and the pool, must outlive that I/O.
     Task<Result<void>> stop();
+    /// Before the users of the volumes are stopped, which wait for their I/O: from now on none waits for a member
+    /// longer than member_timeout. Any thread.
+    void begin_stop();
 
     [[nodiscard]] ArrayStatus status() const;
 
@@ -155,6 +166,7 @@ class Array : public VolumeStore {
     DurableLog& log() override;
 
   private:
+    std::unique_ptr<MemberWatch> watch_;  ///< outlives the body
     std::unique_ptr<detail::ArrayBody> body_;
 };
 

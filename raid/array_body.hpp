@@ -31,6 +31,7 @@
 #include "raid/level_table.hpp"
 #include "raid/member_device.hpp"
 #include "raid/member_fan.hpp"
+#include "raid/member_watch.hpp"
 #include "raid/shard.hpp"
 #include "raid/superblock.hpp"
 
@@ -48,10 +49,10 @@ struct Member {
     std::uint64_t slot = 0;  ///< of the newest superblock on it (SB1); under `control`
 };
 
-class ArrayBody {
+class ArrayBody : public SilenceJudge {
   public:
-    ArrayBody(Environment& environment, const ArrayConfig& config, const Superblock& winner);
-    ~ArrayBody();
+    ArrayBody(Environment& environment, const ArrayConfig& config, const Superblock& winner, MemberWatch& watch);
+    ~ArrayBody() override;
     ArrayBody(const ArrayBody&) = delete;
     ArrayBody& operator=(const ArrayBody&) = delete;
 
@@ -63,6 +64,7 @@ class ArrayBody {
     std::array<Member, kMaxMembers> members;
     std::vector<std::unique_ptr<Shard>> shards;
     Executor& home;
+    MemberWatch& watch;
     bool clean_start = true;  ///< set by start()
 
     // --- The data path (array_io.cpp) ------------------------------------------------------------------------------
@@ -145,6 +147,7 @@ class ArrayBody {
     /// Member `index` has missed a write or a flush. Success: its failure is durable on the others, the array goes on
     /// without it. Error: kReadOnly (B3).
     Task<Result<void>> fail_member(std::uint32_t index, Error why);
+    Task<Result<void>> silent(const BlockDevice* device, Duration patience) override;
     /// A write or flush that left out a failed member is acknowledged only when that failure is durable (B2).
     [[nodiscard]] bool unrecorded() const { return unrecorded_.load(std::memory_order_acquire); }
     Task<Result<void>> await_recorded();

@@ -84,6 +84,10 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
             if (!code || (started >> m & 1U) == 0) {
                 continue;
             }
+            if (*code == Errc::kTimedOut) {  // the device still reads from there
+                Result<Buffer> fresh = env.buffers.allocate(kSuperblockBytes);
+                slots_[m] = fresh ? *std::move(fresh) : std::move(slots_[m]);
+            }
             if (!can_spare(m)) {
                 turn_read_only("the superblock of member " + std::to_string(m) + " cannot be written (" +
                                std::string(errc_name(*code)) + ") and the level can spare no further member");
@@ -150,6 +154,17 @@ Task<Result<void>> ArrayBody::fail_by_operator(std::uint32_t place) {
     }
     co_await resume_on(caller);
     co_return r;
+}
+
+Task<Result<void>> ArrayBody::silent(const BlockDevice* device, Duration patience) {
+    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(patience).count();
+    const auto* member =
+        std::ranges::find_if(members, [&](const Member& m) { return m.device && m.device->device() == device; });
+    if (member == members.end()) {
+        co_return Result<void>{};
+    }
+    co_return co_await fail_member(static_cast<std::uint32_t>(member - members.begin()),
+                                   Error(Errc::kTimedOut, "an I/O has not ended within " + std::to_string(ms) + " ms"));
 }
 
 Task<Result<void>> ArrayBody::await_recorded() {

@@ -285,6 +285,9 @@ std::optional<std::string> why_invalid(const ArrayConfig& config) {
     if (config.shards.empty() || std::ranges::count(config.shards, nullptr) > 0) {
         return "array " + config.name + ": no executor to run on";
     }
+    if (config.member_timeout < kMinMemberTimeout || config.member_timeout > kMaxMemberTimeout) {
+        return "array " + config.name + ": the time that a member has to answer must be 100 ms to 10 min";
+    }
     for (std::size_t i = 0; i < config.members.size(); ++i) {
         for (std::size_t j = 0; j < i; ++j) {
             if (config.members[i].device != nullptr && config.members[i].device == config.members[j].device) {

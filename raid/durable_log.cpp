@@ -383,7 +383,7 @@ Task<Result<void>> RingLog::copy_to(std::uint32_t member) {
 
 /// The whole ring: from each slot the newest page that any member in sync has, if it is of this log; else zeros.
 Task<Result<void>> RingLog::copy_pages(std::uint32_t member) {
-    CO_TRY(const Buffer in, co_await array_.allocate(kChunkPages * kLogPageBytes));
+    CO_TRY(Buffer in, co_await array_.allocate(kChunkPages * kLogPageBytes));
     CO_TRY(const Buffer out, co_await array_.allocate(kChunkPages * kLogPageBytes));
     for (std::uint64_t at = 0; at < slots_; at += kChunkPages) {
         const std::uint64_t count = std::min(kChunkPages, slots_ - at);
@@ -398,6 +398,10 @@ Task<Result<void>> RingLog::copy_pages(std::uint32_t member) {
             const Slice from = in.slice(count * kLogPageBytes, slot_lba(m, at));
             from.clear_infos();
             const Result<void> r = co_await detail::read_twice(*array_.members[m].device, slot_lba(m, at), from);
+            if (!r && r.error().code == Errc::kTimedOut) {  // the device may still write to its memory
+                CO_TRY(in, co_await array_.allocate(kChunkPages * kLogPageBytes));
+                continue;
+            }
             detail::settle_read(from, r ? std::nullopt : std::optional(r.error().code));
             for (std::uint64_t i = 0; i < count; ++i) {
                 const auto page = from.data().subspan(i * kLogPageBytes).first<kLogPageBytes>();

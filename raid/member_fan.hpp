@@ -36,7 +36,8 @@ class MemberFan {
         return codes_[slot] == Errc{0} ? std::nullopt : std::optional(codes_[slot]);
     }
     [[nodiscard]] bool failed() const { return first_.has_value(); }
-    /// The first error that came. REQUIRES: failed().
+    /// The first error that came, but kTimedOut before all others: it says that memory is still lent. REQUIRES:
+    /// failed().
     [[nodiscard]] const Error& first_error() const { return *first_; }
     void reset() {
         codes_.fill(Errc{0});
@@ -48,7 +49,7 @@ class MemberFan {
         Result<void> r = co_await std::move(io);
         if (!r) {
             fan.codes_[slot] = r.error().code;
-            if (!fan.first_) {
+            if (!fan.first_ || r.error().code == Errc::kTimedOut) {
                 fan.first_.emplace(std::move(r).error());
             }
         }
@@ -67,7 +68,7 @@ class MemberFan {
 enum class AfterFailure : std::uint8_t { kGoOn, kStop };
 
 /// Cuts `all`, which begins at `lba`, into pieces and starts io(lba, slice) for each, kSlots at a time. `run(lba)`:
-/// sectors from there on that stay together. Returns the first error.
+/// sectors from there on that stay together. Returns the first error, as MemberFan.
 template <class Run, class Io>
 Task<Result<void>> fan_out(Lba lba, Slice all, AfterFailure after, Run run, Io io) {
     MemberFan fan;
@@ -81,7 +82,7 @@ Task<Result<void>> fan_out(Lba lba, Slice all, AfterFailure after, Run run, Io i
         at += bytes;
         if (slot == MemberFan::kSlots || at == all.size()) {
             co_await fan.all();
-            if (fan.failed() && !error) {
+            if (fan.failed() && (!error || fan.first_error().code == Errc::kTimedOut)) {
                 error.emplace(fan.first_error());
             }
             fan.reset();

@@ -159,6 +159,7 @@ Result<void> ArrayBody::may_rebuild(std::uint32_t place) const {
 
 Task<Result<void>> ArrayBody::rebuild_at_home(std::uint32_t place, MemberSpec spec) {
     const auto turn = co_await rebuilds_.lock();
+    spec.device = watch.watched(spec.device);
     Result<void> r = co_await begin_rebuild(place, spec);
     if (r) {
         const std::scoped_lock lock(status_mutex_);
@@ -190,6 +191,10 @@ Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec
 
 /// The device fits, and nothing on it is needed.
 Task<Result<void>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec) {
+    if (MemberWatch::unanswered(spec.device) > 0) {
+        co_return fail(Errc::kBusy,
+                       spec.name + " did not answer; take another device, or start the daemon again when it answers");
+    }
     const DeviceLimits limits = spec.device->limits();
     const AreaRecord& last = superblock_.areas.back();
     const std::uint64_t needed = last.lba.value + last.sectors.value + superblock_.area_shift(place);

@@ -27,7 +27,9 @@ StripeImage::StripeImage(ArrayBody& array, StripeIndex stripe, std::uint64_t beg
 
 Task<Result<void>> read_twice(BlockDevice& device, Lba lba, Slice to) {
     Result<void> r = co_await device.read(lba, to, {});
-    if (!r && r.error().code != Errc::kMediumError && r.error().code != Errc::kDeviceGone) {
+    const bool again = !r && r.error().code != Errc::kMediumError && r.error().code != Errc::kDeviceGone &&
+                       r.error().code != Errc::kTimedOut;
+    if (again) {
         to.clear_infos();
         r = co_await device.read(lba, to, {});
     }
@@ -52,6 +54,10 @@ Task<Result<void>> StripeImage::load() {
     co_await fan.all();
     for (std::uint32_t m = 0; m < members; ++m) {
         if (const auto code = fan.failure(m)) {
+            if (*code == Errc::kTimedOut) {  // the device may still write to its memory
+                CO_TRY(buffers_[m], co_await array_.allocate(bytes_));
+                slices_[m] = buffers_[m].slice(bytes_, lba_);
+            }
             settle_read(slices_[m], code);
             co_await array_.note_read_error(m, *code);
             // One that has failed for it will not know them another time.

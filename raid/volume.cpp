@@ -132,7 +132,7 @@ Task<Result<void>> Volume::read(Lba lba, Slice to, ReadOptions options) {
         if (!r && r.error().code == Errc::kMediumError) {
             report(lba + at / kSectorBytes, part);
         }
-        if (!r && out) {
+        if (!r && (out || r.error().code == Errc::kTimedOut)) {
             out = std::move(r);
         }
         at += bytes;

@@ -198,6 +198,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     Task<Result<void>> begin_resync(std::uint64_t run, bool full);
     Task<Result<void>> copy_pass(std::uint64_t run);
     Task<void> copy_tracks(Run tracks, std::uint64_t run);
+    Task<Result<Buffer>> read_copy(Lba lba, SectorCount sectors);
     Task<Result<void>> copy_range(Lba lba, SectorCount sectors);
     Task<Result<void>> finish_resync(std::uint64_t run);
     Task<void> resync_begun(std::uint64_t session, std::uint64_t generation);

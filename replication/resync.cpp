@@ -12,6 +12,7 @@ namespace {
 
 constexpr Duration kReadyTimeout = std::chrono::seconds(10);
 constexpr Duration kMemoryRetry = std::chrono::milliseconds(5);
+constexpr int kReadTries = 3;
 constexpr std::uint64_t kTracksPerPass = 1024;  // 64 MiB between two flushes: progress that an interruption keeps
 constexpr std::uint64_t kMapBytesPerFrame = 16384;
 
@@ -203,22 +204,36 @@ Task<void> Mirror::copy_tracks(Run tracks, std::uint64_t run) {
     }
 }
 
+/// A part of the volume in new memory. What a device that does not answer keeps is left to it.
+Task<Result<Buffer>> Mirror::read_copy(Lba lba, SectorCount sectors) {
+    for (int i = 0;; ++i) {
+        Result<Buffer> memory = context_.env.buffers.allocate(bytes_of(sectors));
+        while (!memory && memory.error().code == Errc::kResources && sending_) {
+            co_await stop_.wait_until(clock(), clock().now() + kMemoryRetry);
+            memory = context_.env.buffers.allocate(bytes_of(sectors));
+        }
+        if (!memory) {
+            co_return std::unexpected(std::move(memory).error());
+        }
+        const Slice slice = memory->slice(bytes_of(sectors), lba);
+        slice.clear_infos();
+        ReadOptions background;
+        background.background = true;
+        const Result<void> r = co_await device_.read(lba, slice, background);
+        if (r) {
+            co_return memory;
+        }
+        if (r.error().code != Errc::kTimedOut || i == kReadTries) {
+            co_return std::unexpected(r.error());
+        }
+    }
+}
+
 /// Reads and sends under the interval lock (M4). kMediumError: an unreadable block, nothing was sent: never as zeros.
 Task<Result<void>> Mirror::copy_range(Lba lba, SectorCount sectors) {
     const IntervalLock::Guard guard = co_await lock_.acquire(lba.value, lba.value + sectors.value - 1);
-    Result<Buffer> memory = context_.env.buffers.allocate(bytes_of(sectors));
-    while (!memory && memory.error().code == Errc::kResources && sending_) {
-        co_await stop_.wait_until(clock(), clock().now() + kMemoryRetry);
-        memory = context_.env.buffers.allocate(bytes_of(sectors));
-    }
-    if (!memory) {
-        co_return std::unexpected(std::move(memory).error());
-    }
-    const Slice slice = memory->slice(bytes_of(sectors), lba);
-    slice.clear_infos();
-    ReadOptions background;
-    background.background = true;
-    CO_TRY_VOID(co_await device_.read(lba, slice, background));
+    CO_TRY(const Buffer memory, co_await read_copy(lba, sectors));
+    const Slice slice = memory.slice(bytes_of(sectors), lba);
     if (!slice.all_readable()) {
         co_return fail(Errc::kMediumError, "unreadable blocks");
     }

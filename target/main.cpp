@@ -215,6 +215,10 @@ int run_daemon(const CommandLine& given, config::Config config, StateDirectory& 
     if (const auto ran = processors.run_main(); !ran) {
         return exit_with(DaemonExit::kResources, ran.error().message);
     }
+    if (daemon.holds_memory()) {
+        std::fflush(nullptr);
+        std::_Exit(exit_code);
+    }
     processors.stop_and_join();
     return exit_code;
 }

@@ -60,6 +60,8 @@ class BlockDevice {
     /// Fills `to` and sets the status of each of its blocks (B2); sets checksums only where one is kept with the data.
     /// REQUIRES:  the range is inside limits().sectors and aligned; to.size() <= max_transfer_bytes.
     /// Errors:    kMediumError: some blocks are unreadable, the others are good. kDeviceGone, kNotReady, kStandby, kIo.
+    ///            kTimedOut: a device below did not answer and still holds the memory of `to` (B4), which means nothing
+    ///            any more; a read into another buffer goes around that device.
     /// Ordering:  a read that overlaps a write in flight returns per sector the old or the new value.
     virtual Task<Result<void>> read(Lba lba, Slice to, ReadOptions options = {}) = 0;
 

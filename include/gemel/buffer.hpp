@@ -7,11 +7,16 @@
 //   B1  Data that a host sent carries the CRC32C of each piece from its arrival to the last device.
 //   B2  A read sets every piece's status; the data of a piece that is not kOk is zeros and is never shown to a host.
 //   B3  A slice borrows; its Buffer outlives it. A slice is cut at 4 KiB addresses only.
+//   B4  Memory that a device did not give back (BufferPool::lend) is given out again only when it has, also if its
+//       Buffer goes before that. Until then the device may write to what it was to fill.
 // Threads: a buffer is used by one executor at a time; it may be freed on any.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <list>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <utility>
 
@@ -149,14 +154,91 @@ class BufferPool {
     /// Errors: kResources when the pool's bound is reached; the caller reports busy or waits.
     virtual Result<Buffer> allocate(std::size_t bytes) = 0;
 
+    /// Ends a loan (B4) when it goes.
+    class Loan {
+      public:
+        Loan(BufferPool& pool, std::uint64_t number) : pool_(&pool), number_(number) {}
+        Loan(Loan&& o) noexcept : pool_(std::exchange(o.pool_, nullptr)), number_(o.number_) {}
+        Loan(const Loan&) = delete;
+        Loan& operator=(const Loan&) = delete;
+        Loan& operator=(Loan&&) = delete;
+        ~Loan() {
+            if (pool_ != nullptr) {
+                pool_->end_loan(number_);
+            }
+        }
+
+      private:
+        BufferPool* pool_;
+        std::uint64_t number_;
+    };
+    /// B4 for `part`. Memory that is not of this pool is not kept: its owner must. The pool outlives the loan.
+    [[nodiscard]] Loan lend(ConstBytes part) {
+        const std::scoped_lock lock(loans_mutex_);
+        loans_.push_back({++last_loan_, part});
+        lent_.fetch_add(1, std::memory_order_release);
+        return {*this, last_loan_};
+    }
+    /// Devices, and this pool, must not go before it is zero.
+    [[nodiscard]] std::uint32_t loans() const { return lent_.load(std::memory_order_acquire); }
+
   private:
     friend class Buffer;
     virtual void release(MutableBytes memory, std::span<BlockInfo> infos, std::uint32_t token) noexcept = 0;
+
+    struct LentPart {
+        std::uint64_t number;
+        ConstBytes part;
+    };
+    struct Kept {
+        MutableBytes memory;
+        std::span<BlockInfo> infos;
+        std::uint32_t token;
+    };
+    [[nodiscard]] bool on_loan(ConstBytes memory) const {
+        return std::ranges::any_of(loans_, [&](const LentPart& l) {
+            return l.part.data() < memory.data() + memory.size() && memory.data() < l.part.data() + l.part.size();
+        });
+    }
+    void put_back(Kept buffer) noexcept {
+        if (lent_.load(std::memory_order_acquire) != 0) {
+            const std::scoped_lock lock(loans_mutex_);
+            if (on_loan(buffer.memory)) {
+                kept_.push_back(buffer);
+                return;
+            }
+        }
+        release(buffer.memory, buffer.infos, buffer.token);
+    }
+    void end_loan(std::uint64_t number) noexcept {
+        std::list<Kept> back;
+        {
+            const std::scoped_lock lock(loans_mutex_);
+            loans_.remove_if([&](const LentPart& l) { return l.number == number; });
+            for (auto at = kept_.begin(); at != kept_.end();) {
+                const auto next = std::next(at);
+                if (!on_loan(at->memory)) {
+                    back.splice(back.end(), kept_, at);
+                }
+                at = next;
+            }
+            lent_.fetch_sub(1, std::memory_order_release);
+        }
+        for (const Kept& buffer : back) {
+            release(buffer.memory, buffer.infos, buffer.token);
+        }
+    }
+
+    std::atomic<std::uint32_t> lent_{0};  ///< loans; all that is looked at while there is none
+    std::mutex loans_mutex_;              ///< guards the rest; never held over an I/O
+    std::uint64_t last_loan_ = 0;
+    std::list<LentPart> loans_;
+    std::list<Kept> kept_;  ///< buffers that went while a part of them was on loan
 };
 
 inline Buffer::~Buffer() {
     if (pool_ != nullptr) {
-        pool_->release(memory_, infos_, token_);
+        pool_->put_back({memory_, infos_, token_});
     }
 }
 

@@ -16,7 +16,9 @@ namespace {
 
 /// A read that failed on one member: its blocks, and the member if the device is gone.
 Task<Result<void>> settle(ArrayBody& array, std::uint32_t member, Slice part, Error error) {
-    detail::settle_read(part, error.code);
+    if (error.code != Errc::kTimedOut) {
+        detail::settle_read(part, error.code);
+    }
     co_await array.note_read_error(member, error.code);
     co_return std::unexpected(std::move(error));
 }

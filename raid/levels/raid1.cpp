@@ -56,7 +56,7 @@ Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32
 
 /// Reads a run from its legs in order until every block is known; tells which legs had bad ones. REQUIRES: the lock.
 Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& bad_legs) {
-    CO_TRY(const Buffer buffer, co_await array.allocate(to.size()));
+    CO_TRY(Buffer buffer, co_await array.allocate(to.size()));
     to.mark_all(BlockStatus::kUnreadable);
     bad_legs = 0;
     Errc failure = Errc::kMediumError;  // another one may be gone the next time: then the blocks are not lost
@@ -66,10 +66,14 @@ Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& 
         if ((legs >> m & 1U) == 0 || !array.in_sync(m)) {
             continue;
         }
-        const Slice part = buffer.slice(to.size(), lba);
+        Slice part = buffer.slice(to.size(), lba);
         part.clear_infos();
         const Result<void> r = co_await detail::read_twice(*array.members[m].device, member_lba, part);
         if (!r) {
+            if (r.error().code == Errc::kTimedOut) {  // the device may still write to its memory
+                CO_TRY(buffer, co_await array.allocate(to.size()));
+                part = buffer.slice(to.size(), lba);
+            }
             detail::settle_read(part, r.error().code);
             failure = r.error().code == Errc::kMediumError ? failure : r.error().code;
             co_await array.note_read_error(m, r.error().code);
@@ -185,7 +189,7 @@ Task<Result<void>> read_run(ArrayBody& array, Lba lba, Slice to, ReadOptions opt
     if (leg && (array.all_trusted() || array.read_only())) {
         const Lba member_lba = array.geometry.locate(lba).member_lba;
         const Result<void> r = co_await array.members[*leg].device->read(member_lba, to, options);
-        if (r) {
+        if (r || r.error().code == Errc::kTimedOut) {
             co_return r;
         }
         co_await array.note_read_error(*leg, r.error().code);

@@ -19,7 +19,7 @@ Task<Result<void>> read_strip(ArrayBody& array, Lba lba, Slice part, ReadOptions
     const Place place = array.geometry.locate(lba);
     if (array.in_sync(place.member)) {
         const Result<void> r = co_await array.members[place.member].device->read(place.member_lba, part, options);
-        if (r) {
+        if (r || r.error().code == Errc::kTimedOut) {
             co_return r;
         }
         co_await array.note_read_error(place.member, r.error().code);

@@ -66,6 +66,7 @@ struct Array {
     std::uint32_t strip_bytes = 64U << 10;
     Journal journal = Journal::kJournal;
     bool create = false;
+    Duration member_timeout = std::chrono::seconds(30);
     std::vector<Member> members;
     std::vector<Member> spares;
     Place place;

@@ -105,6 +105,7 @@ Array read_array(TableReader& table) {
     }
     table.choice<Journal>("journal", to.journal, kJournals);
     table.flag("create", to.create);
+    table.duration("member_timeout", to.member_timeout, std::chrono::milliseconds(100), std::chrono::minutes(10));
     table.tables("members", Presence::kRequired,
                  [&](TableReader& member) { to.members.push_back(read_member(member)); });
     table.tables("spares", Presence::kOptional, [&](TableReader& spare) { to.spares.push_back(read_member(spare)); });

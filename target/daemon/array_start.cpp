@@ -128,6 +128,7 @@ Task<Result<std::unique_ptr<raid::Array>>> open_array(const ArrayStart& start, c
     config.volumes = start.volumes;
     config.create = create;
     config.force = start.force;
+    config.member_timeout = start.array.member_timeout;
     config.shards = start.shards;
     Executor& home = Executor::current();
     co_await resume_on(*start.shards.front());
@@ -136,10 +137,20 @@ Task<Result<std::unique_ptr<raid::Array>>> open_array(const ArrayStart& start, c
     co_return array;
 }
 
+/// A start that failed leaves its devices as they are where one of them does not answer: they go with the process.
+void leave_silent(const ArrayStart& start, Members& members) {
+    for (auto& device : members.devices) {
+        if (start.environment.buffers.loans() > 0) {
+            static_cast<void>(device.release());
+        }
+    }
+}
+
 Task<Result<StartedArray>> assemble(const ArrayStart& start) {
     CO_TRY(Members members, co_await open_members(start, Create::kNo));
     auto array = co_await open_array(start, members, Create::kNo);
     if (!array) {
+        leave_silent(start, members);
         co_return std::unexpected(std::move(array).error());
     }
     co_return std::move(members).with(*std::move(array));
@@ -200,6 +211,7 @@ Task<Result<StartedArray>> format(const ArrayStart& start) {
     }
     auto array = co_await open_array(start, *members, Create::kIfBlank);
     if (!array) {
+        leave_silent(start, *members);
         const Errc code = array.error().code;
         if (code == Errc::kRefused || code == Errc::kInvalidArgument || code == Errc::kNoSpace) {
             members->devices.clear();

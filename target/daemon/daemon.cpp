@@ -256,6 +256,9 @@ Task<void> Daemon::stop_arrays() {
 }
 
 Task<void> Daemon::stop() {
+    for (const StartedArray& started : arrays_) {
+        started.array->begin_stop();  // commands in flight may wait for a member that does not answer
+    }
     // Both at once: commands in flight may wait for the peer, and the replicator ends that waiting.
     Task<bool> no_server = [](iscsi::Server* s) -> Task<bool> {
         co_return s == nullptr || co_await ended(s->stop());
@@ -269,6 +272,12 @@ Task<void> Daemon::stop() {
     }
     // Arrays tell units and mirrors what happens to them until they have stopped: only then these may go.
     co_await stop_arrays();
+    if (holds_memory()) {
+        events_.emit({Severity::kWarning, "member-does-not-answer", "daemon",
+                      "a member has not ended all I/O that it was given; the process ends without waiting for it",
+                      "check the device"});
+        co_return;  // what its I/O needs stays until the process has ended
+    }
     server_.reset();
     admin_.reset();
     units_.clear();

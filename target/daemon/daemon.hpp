@@ -62,6 +62,8 @@ class Daemon final : public admin::Management {
     /// All of it, or an error; stop() must follow either way.
     Task<std::expected<void, StartFailure>> start();
     Task<void> stop();
+    /// After stop(): a device has not ended its I/O. The process is to end as it is, nothing is to be destroyed.
+    [[nodiscard]] bool holds_memory() const { return runtime_.buffers().loans() > 0; }
     /// "listening on 127.0.0.1:3260 (node alpha, 1 target, 1 LUN, admin socket /x/admin.sock)". REQUIRES: started.
     [[nodiscard]] std::string summary() const;
 

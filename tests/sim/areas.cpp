@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 42> kRaidStates{
+constexpr std::array<std::string_view, 48> kRaidStates{
     "level single",
     "level linear",
     "level 6",
@@ -54,6 +54,12 @@ constexpr std::array<std::string_view, 42> kRaidStates{
     "member lost in a crash",
     "degraded crash with journal",
     "recovery interrupted",
+    "member hangs",
+    "member failed for its silence",
+    "work went on over an I/O that hangs",
+    "silent member answered too late",
+    "read went around a silent member",
+    "last copy silent",
 };
 
 constexpr std::array<std::string_view, 33> kReplicationStates{

@@ -55,6 +55,7 @@ void RaidWorld::choose() {
     base_.create = raid::ArrayConfig::Create::kIfBlank;
     base_.policy = random_.one_in(4) ? raid::RecoveryPolicy::kResync : raid::RecoveryPolicy::kJournal;
     base_.journal_stripes = random_.one_in(4) ? 0 : 64 + static_cast<std::uint32_t>(random_.below(32));
+    base_.member_timeout = std::chrono::milliseconds(1000 + random_.below(2000));  // beyond what a slow disk takes
     const std::size_t shards = random_.one_in(2) ? 1 : 4;
     for (std::size_t i = 0; i < shards; ++i) {
         executors_.push_back(&scheduler_.add_executor("shard" + std::to_string(i)));
@@ -400,7 +401,11 @@ void RaidWorld::lose_a_member() {
     if (rebuilding()) {
         chronicle_.reached("second failure in a rebuild");
     }
-    switch (random_.below(4)) {
+    switch (random_.below(6)) {
+        case 4:
+        case 5:
+            silence(disk);
+            break;
         case 0:
             chronicle_.fault(disk.name() + " fails a write");
             disk.fail_next_writes(1);
@@ -422,6 +427,27 @@ void RaidWorld::lose_a_member() {
     chronicle_.reached("member lost");
     if (std::ranges::count(lost_, true) > 1) {
         chronicle_.reached("two members of level " + base_.level + " lost");
+    }
+}
+
+/// For ever, which is until the process or the disk ends, or until some time after it was given up.
+void RaidWorld::silence(SimDisk& disk) {
+    const bool for_ever = random_.one_in(2);
+    const Duration d = base_.member_timeout * (2 + static_cast<std::int64_t>(random_.below(4))) / 2;
+    chronicle_.fault(disk.name() + (for_ever ? " answers no more" : " does not answer for a time"));
+    for_ever ? disk.hang() : disk.hang(d);
+    chronicle_.reached("member hangs");
+    scheduler_.run_for(Duration(random_.below(static_cast<std::uint64_t>(3 * base_.member_timeout.count()))));
+    for (const raid::MemberStatus& m : array_->status().members) {
+        if (m.name != disk.name() || m.state == MemberState::kInSync) {
+            continue;
+        }
+        chronicle_.reached("member failed for its silence");
+        if (m.unanswered > 0) {
+            chronicle_.reached("work went on over an I/O that hangs");
+        } else if (!for_ever) {
+            chronicle_.reached("silent member answered too late");
+        }
     }
 }
 
@@ -447,10 +473,14 @@ void RaidWorld::fault_without_redundancy() {
     errors_expected_ = true;
     SimDisk& disk = *disks_[victim];
     chronicle_.fault(disk.name() + " fails a write that cannot be spared");
-    random_.one_in(2) ? disk.fail_next_writes(1) : disk.fail_next_reads(1);
-    scheduler_.run_for(20ms);
+    const std::uint64_t which = random_.below(3);
+    which == 0 ? disk.fail_next_writes(1) : which == 1 ? disk.fail_next_reads(1) : disk.hang(2 * base_.member_timeout);
+    scheduler_.run_for(which == 2 ? 2 * base_.member_timeout : Duration(20ms));
     if (array_->status().state == ArrayState::kReadOnly) {
         chronicle_.reached("array read-only");
+        if (which == 2) {
+            chronicle_.reached("last copy silent");
+        }
     }
 }
 
@@ -461,6 +491,17 @@ void RaidWorld::stop_array() {
     chronicle_.say(stopped ? "array stopped" : "array stopped: " + stopped.error().message);
     array_.reset();
     take_complaints();
+}
+
+/// A new process gets a device only when nothing of the old one is under way there any more.
+void RaidWorld::end_silence() {
+    for (const auto& disk : disks_) {
+        if (disk->waiting() > 0) {
+            disk->kill_process();
+            const bool ended = scheduler_.run_until([&] { return disk->waiting() == 0; }, 1s);
+            CHECK(ended);
+        }
+    }
 }
 
 void RaidWorld::crash(Crash how) {
@@ -515,6 +556,7 @@ void RaidWorld::crash(Crash how) {
     if (power) {
         environment_.power_lost();
     }
+    end_silence();
     revive_disks();
     unclean_ = true;
     crashing_ = false;
@@ -552,6 +594,7 @@ void RaidWorld::stop_cleanly() {
     if (stopped) {
         nothing_listed();
     }
+    end_silence();
     for (const auto& disk : disks_) {
         if (stopped && power_cuts_) {
             disk->power_cut(CachePolicy::kDropAll);
@@ -738,6 +781,7 @@ HistoryResult RaidWorld::run() {
         stop_array();
         wait_hosts(kPatience);
     }
+    end_silence();
     chronicle_.result.writes = writes();
     for (const Volume& v : volumes_) {
         chronicle_.result.sectors_checked += v.oracle->sectors_checked();

@@ -12,6 +12,8 @@
 //   RW6 With the journal a degraded crash makes unreadable only what was written, or listed with that, since nothing
 //   was
 //       listed; and nothing wrong.
+//   RW7 A member that hangs, for a time or for ever, keeps no command waiting beyond its time; its late answers are
+//       seen by nobody, and no memory is given out again that it holds.
 // Threads: the simulator's one.
 #pragma once
 
@@ -62,6 +64,7 @@ class RaidWorld : public HostWorld {
     void fault_without_redundancy();
     void damage_a_member();
     void lose_a_member();
+    void silence(SimDisk& disk);
     void crash(Crash how);
     void note_journal(bool crashing);
     void rest();
@@ -70,6 +73,7 @@ class RaidWorld : public HostWorld {
     void stop_cleanly();
     void stop_array();
     void revive_disks();
+    void end_silence();
     void forget_stripes_at_risk(bool open_only);
     void finish();
     void check_views(const std::vector<std::vector<std::byte>>& images);

@@ -71,6 +71,7 @@ class SimHost {
     Task<void> command(std::uint64_t life);
     Task<void> write_some(std::uint64_t life, Extent where);
     Task<void> discard_some(std::uint64_t life, Extent where);
+    Task<Result<void>> read_into(Extent where, Buffer& buffer);
     Task<void> read_some(std::uint64_t life, Extent where);
     Task<void> ended(std::uint64_t life, std::uint64_t id, bool fua, std::string_view what, Extent where,
                      Result<void> result);

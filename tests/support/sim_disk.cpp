@@ -6,6 +6,7 @@ namespace gemel::sim {
 namespace {
 
 constexpr std::array<std::byte, kSectorBytes> kZeros{};
+constexpr Duration kHangPoll = std::chrono::milliseconds(100);
 
 }  // namespace
 
@@ -34,10 +35,15 @@ Duration SimDisk::latency(std::size_t bytes) {
 }
 
 Task<void> SimDisk::delay(std::size_t bytes) {
+    ++waiting_;
     co_await sleep_for(scheduler_, latency(bytes));
+    while (hangs() && !dead_) {
+        co_await sleep_until(scheduler_, std::min(hung_until_, scheduler_.now() + kHangPoll));
+    }
     if (stalled_until_ > scheduler_.now()) {
         co_await sleep_until(scheduler_, stalled_until_ + latency(bytes));
     }
+    --waiting_;
 }
 
 Task<Result<void>> SimDisk::gone() {
@@ -340,6 +346,7 @@ void SimDisk::revive() {
     full_ = false;
     slowness_ = 1;
     stalled_until_ = {};
+    hung_until_ = {};
     failing_reads_ = failing_writes_ = failing_flushes_ = 0;
 }
 

@@ -101,6 +101,10 @@ class SimDisk : public BlockDevice {
     void set_slowness(std::uint32_t factor) { slowness_ = factor; }
     /// Nothing completes before `d` from now.
     void stall(Duration d) { stalled_until_ = scheduler_.now() + d; }
+    /// The same, but the end can come earlier: answer(), or a death of disk or process.
+    void hang(Duration d = std::chrono::hours(24 * 365)) { hung_until_ = scheduler_.now() + d; }
+    void answer() { hung_until_ = {}; }
+    [[nodiscard]] bool hangs() const { return hung_until_ > scheduler_.now(); }
     void fail_next_writes(std::uint32_t n) { failing_writes_ = n; }
     void fail_next_flushes(std::uint32_t n) { failing_flushes_ = n; }
     /// `after`: so many reads more go well first.
@@ -121,6 +125,8 @@ class SimDisk : public BlockDevice {
     void load(ConstBytes content);
     [[nodiscard]] std::size_t unflushed_sectors() const { return cache_.size(); }
     [[nodiscard]] std::size_t in_flight() const { return pending_.size(); }
+    /// Reads and flushes, too.
+    [[nodiscard]] std::uint64_t waiting() const { return waiting_; }
     [[nodiscard]] const SimDiskCounters& counters() const { return counters_; }
     [[nodiscard]] const std::vector<std::string>& complaints() const { return complaints_; }
 
@@ -172,6 +178,8 @@ class SimDisk : public BlockDevice {
     bool full_ = false;
     std::uint32_t slowness_ = 1;
     TimePoint stalled_until_{};
+    TimePoint hung_until_{};
+    std::uint64_t waiting_ = 0;  ///< operations submitted and not completed
     std::uint32_t failing_reads_ = 0;
     std::uint32_t reads_before_failing_ = 0;
     std::uint32_t failing_writes_ = 0;

@@ -26,9 +26,22 @@ std::optional<std::uint64_t> first_unreadable(const LogicalUnit& unit, Lba start
     return std::nullopt;
 }
 
-/// Reads and turns a block that is not known into an error, whatever the device returned (B2).
-Task<std::optional<ScsiResult>> read_into(LogicalUnit& unit, Lba lba, Slice to) {
-    const Result<void> done = co_await unit.device().read(lba, to);
+constexpr int kReadTries = 4;
+
+/// Reads `bytes` into a new buffer and turns a block that is not known into an error, whatever the device returned
+/// (B2). Where a device below does not answer, it keeps the buffer (B4), and another one is filled without that device.
+Task<std::optional<ScsiResult>> read_into(LogicalUnit& unit, Lba lba, std::size_t bytes, Buffer& buffer) {
+    Result<void> done = fail(Errc::kTimedOut);
+    Slice to;
+    for (int i = 0; i < kReadTries && !done && done.error().code == Errc::kTimedOut; ++i) {
+        Result<Buffer> fresh = unit.environment().buffers.allocate(bytes);
+        if (!fresh) {
+            co_return from_error(fresh.error());
+        }
+        buffer = *std::move(fresh);
+        to = buffer.slice(bytes, lba);
+        done = co_await unit.device().read(lba, to);
+    }
     if (!done) {
         std::optional<std::uint64_t> where;
         if (done.error().code == Errc::kMediumError) {
@@ -72,14 +85,11 @@ bool write_through(const LogicalUnit& unit, const ScsiCommand& command) {
 /// Reads the range of the plan and compares it with the data of the command. GOOD, MISCOMPARE or the device's error.
 /// `data` repeats every `data.size()` bytes; empty: only readability is checked.
 Task<ScsiResult> compare(LogicalUnit& unit, const ScsiCommand& command, ConstBytes data, std::size_t bytes) {
-    Result<Buffer> buffer = unit.environment().buffers.allocate(bytes);
-    if (!buffer) {
-        co_return after_transfer(from_error(buffer.error()), command);
-    }
-    const Slice medium = buffer->slice(bytes, command.plan.lba);
-    if (std::optional<ScsiResult> failed = co_await read_into(unit, command.plan.lba, medium)) {
+    Buffer buffer;
+    if (std::optional<ScsiResult> failed = co_await read_into(unit, command.plan.lba, bytes, buffer)) {
         co_return after_transfer(*std::move(failed), command);
     }
+    const Slice medium = buffer.slice(bytes, command.plan.lba);
     for (std::size_t at = 0; !data.empty() && at < bytes; at += data.size()) {
         const ConstBytes stored = ConstBytes(medium.data()).subspan(at, std::min(data.size(), bytes - at));
         const auto difference = std::ranges::mismatch(stored, data);
@@ -102,15 +112,9 @@ Task<ScsiResult> commands::read(LogicalUnit& unit, const ScsiCommand& command) {
         co_return result;
     }
     const std::size_t bytes = round_up(wanted, unit.options().block_bytes);
-    Result<Buffer> buffer = unit.environment().buffers.allocate(bytes);
-    if (!buffer) {
-        co_return from_error(buffer.error());
-    }
-    if (std::optional<ScsiResult> failed =
-            co_await read_into(unit, command.plan.lba, buffer->slice(bytes, command.plan.lba))) {
+    if (std::optional<ScsiResult> failed = co_await read_into(unit, command.plan.lba, bytes, result.data_in)) {
         co_return *std::move(failed);
     }
-    result.data_in = *std::move(buffer);
     result.data_in_bytes = wanted;
     co_return result;
 }

@@ -169,9 +169,18 @@ constexpr std::array kMistakes{
     Case{"bad time", "\"1500ms\"", "\"1500\"", 35, 15, "is not a time"},
     Case{"time out of range", "\"1500ms\"", "\"5ms\"", 35, 15, "expected 100 ms to 60000 ms"},
     Case{"journal", "create = true", "journal = \"journ\"", 15, 11, "did you mean \"journal\"?"},
+    Case{"time to answer", "create = true", "create = true\nmember_timeout = \"20ms\"", 16, 18,
+         "expected 100 ms to 600000 ms"},
     Case{"not TOML", "create = true", "create = yes", 15, 10, "this is not TOML"},
     Case{"key twice", "create = true", "create = true\ncreate = true", 16, 10, "this is not TOML"},
 };
+
+TEST(ConfigParse, AMemberHas30SecondsToAnswerUnlessItIsSaid) {
+    EXPECT_EQ(parse(kGood, kLevels)->arrays[0].member_timeout, std::chrono::seconds(30));
+    std::string other(kGood);
+    other.replace(other.find("create = true"), 13, "create = true\nmember_timeout = \"45s\"");
+    EXPECT_EQ(parse(other, kLevels)->arrays[0].member_timeout, std::chrono::seconds(45));
+}
 
 TEST(ConfigParse, EachMistakeIsReportedWithItsPlaceAndWhatWasExpected) {
     for (const Case& c : kMistakes) {

@@ -34,6 +34,35 @@ TEST(Slice, an_unaligned_range_is_divided_at_4_kib_addresses) {
     EXPECT_EQ(tail.block_data(0).data(), s.block_data(1).data());
 }
 
+TEST(BufferPool, memory_on_loan_is_given_out_again_only_when_the_loan_has_ended) {
+    sim::HeapPool pool(3 * std::size_t{kBlockBytes});
+    {
+        std::optional<BufferPool::Loan> first;
+        std::optional<BufferPool::Loan> second;
+        {
+            const Buffer buffer = *pool.allocate(2 * std::size_t{kBlockBytes});
+            const Buffer other = *pool.allocate(kBlockBytes);
+            first.emplace(pool.lend(buffer.memory().first(1)));
+            second.emplace(pool.lend(buffer.memory().last(1)));
+            EXPECT_EQ(pool.loans(), 2U);
+        }
+        EXPECT_EQ(pool.outstanding_bytes(), 2U * kBlockBytes) << "the other one is back";
+        EXPECT_FALSE(pool.allocate(2 * std::size_t{kBlockBytes}));
+        first.reset();
+        EXPECT_EQ(pool.outstanding_bytes(), 2U * kBlockBytes) << "another device still has a part of it";
+        second.reset();
+        EXPECT_EQ(pool.outstanding_bytes(), 0U);
+        EXPECT_EQ(pool.loans(), 0U);
+    }
+    {
+        const Buffer buffer = *pool.allocate(kBlockBytes);
+        static_cast<void>(pool.lend(buffer.memory()));
+        EXPECT_EQ(pool.loans(), 0U);
+        EXPECT_EQ(pool.outstanding_bytes(), kBlockBytes) << "a loan that ends first leaves the buffer to its owner";
+    }
+    EXPECT_EQ(pool.outstanding_bytes(), 0U);
+}
+
 TEST(Slice, verify_finds_a_changed_byte_and_skips_blocks_without_checksum) {
     sim::HeapPool pool;
     const Buffer buffer = *pool.allocate(8192);

@@ -56,12 +56,13 @@ FixtureOptions unlisted(FixtureOptions o) {
     return o;
 }
 
-/// An array with three data strips in a stripe whose superblock says already that hosts write.
+/// An array with three data strips in a stripe, of which hosts wrote a moment ago: nothing has to be noted durably
+/// before they write it again.
 struct Plugged : ArrayFixture {
     explicit Plugged(FixtureOptions o = {}) : ArrayFixture(unlisted(std::move(o))) {
         CHECK(create());
         settle();
-        CHECK(write(10 * row(), pattern(row())));
+        CHECK(write(0, pattern(12 * row())));
     }
     [[nodiscard]] std::uint64_t row() const { return kStrip * 3; }
 

@@ -353,6 +353,18 @@ TEST(Medium, a_block_that_cannot_be_read_is_named_and_its_zeros_are_never_shown)
     }
 }
 
+TEST(Medium, a_read_that_a_member_does_not_answer_goes_around_it_in_other_memory) {
+    ScsiBench bench({.block_bytes = 512});
+    const Answer before = bench.send(form_cdb(kReads[1], 8, 64));
+    bench.device.silent_reads = 2;
+    const Answer answer = bench.send(form_cdb(kReads[1], 8, 64));
+    EXPECT_EQ(answer.data, before.data);
+    EXPECT_EQ(answer.transfer_bytes, 64U * 512);
+    EXPECT_EQ(bench.device.held.size(), 2U);
+    bench.device.silent_reads = 1000;
+    EXPECT_TRUE(bench.send(form_cdb(kReads[1], 8, 64)).data.empty()) << "in the end the initiator has to try again";
+}
+
 TEST(Medium, every_device_error_reaches_the_initiator_from_reads_writes_and_verifies) {
     for (const ErrcRow& row : kErrcTable) {
         ScsiBench bench;

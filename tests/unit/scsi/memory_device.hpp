@@ -4,6 +4,8 @@
 // Threads: one.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <cstdlib>
 #include <optional>
 #include <set>
@@ -37,6 +39,12 @@ class MemoryDevice : public BlockDevice {
     Task<Result<void>> read(Lba lba, Slice to, ReadOptions /*options*/) override {
         ++reads;
         CHECK(inside(lba, to.size()) && to.size() > 0);
+        if (silent_reads > 0) {
+            --silent_reads;
+            held.push_back(to.data().data());
+            co_return fail(Errc::kTimedOut, "as the test wants");
+        }
+        EXPECT_EQ(std::ranges::count(held, to.data().data()), 0) << "a device still has that memory";
         if (error) {
             co_return fail(*error, "as the test wants");
         }
@@ -106,6 +114,8 @@ class MemoryDevice : public BlockDevice {
     int flushes = 0;
     bool last_fua = false;
     bool hide_medium_errors = false;              ///< success, with the status of the blocks alone telling (B2)
+    int silent_reads = 0;                         ///< so many next reads keep their memory
+    std::vector<const std::byte*> held;           ///< by those
     std::optional<Errc> error;                    ///< every operation fails with it
     std::set<std::uint64_t> unreadable;           ///< sectors
     std::vector<std::size_t> corrupt_next_write;  ///< offset of a byte that the medium will get wrong
