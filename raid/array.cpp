@@ -183,7 +183,7 @@ ArrayStatus ArrayBody::status() const {
         out = status_;
     }
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        out.members.push_back({members[m].name, members[m].state.load(), watch.unanswered(m)});
+        out.members.push_back({members[m].name, members[m].state.load(), MemberWatch::unanswered(members[m].device)});
     }
     const bool lost = !level.tolerates(lost_set(), geometry.members);
     out.state = lost                  ? ArrayState::kFailed
@@ -289,8 +289,8 @@ Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig g
     Executor& caller = Executor::current();
     co_await resume_on(*config.shards.front());
     auto watch = std::make_unique<MemberWatch>(env, config.member_timeout, config.shards);
-    for (std::uint32_t i = 0; i < config.members.size(); ++i) {
-        config.members[i].device = watch->watched(i, config.members[i].device);
+    for (MemberSpec& member : config.members) {
+        member.device = watch->watched(member.device);
     }
     Result<std::vector<MemberReading>> readings = co_await read_members(env, config);
     Result<Assembly> assembly = fail(Errc::kResources);

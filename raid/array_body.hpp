@@ -118,7 +118,7 @@ class ArrayBody : public SilenceJudge {
     /// Member `index` has missed a write or a flush. Success: its failure is durable on the others, the array goes on
     /// without it. Error: kReadOnly (B3).
     Task<Result<void>> fail_member(std::uint32_t index, Error why);
-    Task<Result<void>> silent(std::uint32_t member, Duration patience) override;
+    Task<Result<void>> silent(const BlockDevice* device, Duration patience) override;
     /// A write or flush that left out a failed member is acknowledged only when that failure is durable (B2).
     [[nodiscard]] bool unrecorded() const { return unrecorded_.load(std::memory_order_acquire); }
     Task<Result<void>> await_recorded();

@@ -123,9 +123,13 @@ Task<Result<void>> ArrayBody::fail_member(std::uint32_t index, Error why) {
     co_return r;
 }
 
-Task<Result<void>> ArrayBody::silent(std::uint32_t member, Duration patience) {
+Task<Result<void>> ArrayBody::silent(const BlockDevice* device, Duration patience) {
     const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(patience).count();
-    co_return co_await fail_member(member,
+    const auto* member = std::ranges::find(members, device, &Member::device);
+    if (member == members.end()) {
+        co_return Result<void>{};
+    }
+    co_return co_await fail_member(static_cast<std::uint32_t>(member - members.begin()),
                                    Error(Errc::kTimedOut, "an I/O has not ended within " + std::to_string(ms) + " ms"));
 }
 

@@ -46,30 +46,32 @@ struct MemberWatch::Flight {
 
 class MemberWatch::Watched : public BlockDevice {
   public:
-    Watched(MemberWatch& watch, std::uint32_t member, BlockDevice& device)
-        : watch_(watch), member_(member), device_(device) {
+    Watched(MemberWatch& watch, BlockDevice& device) : watch_(watch), device_(device) {
         const SectorCount sectors = device.limits().sectors;
         superblocks_ = sectors.value < 2 * kSuperblockSectors ? Lba(sectors.value) : superblock_slot(sectors, 0);
     }
 
     [[nodiscard]] DeviceLimits limits() const override { return device_.limits(); }
     Task<Result<void>> read(Lba lba, Slice to, ReadOptions options) override {
-        return watch_.wait(device_.read(lba, to, options), {member_, false, to.data()});
+        return watch_.wait(device_.read(lba, to, options), {this, false, to.data()});
     }
     Task<Result<void>> write(Lba lba, Slice from, WriteOptions options) override {
-        return watch_.wait(device_.write(lba, from, options), {member_, lba >= superblocks_, from.data()});
+        return watch_.wait(device_.write(lba, from, options), {this, lba >= superblocks_, from.data()});
     }
-    Task<Result<void>> flush() override { return watch_.wait(device_.flush(), {member_, true, {}}); }
+    Task<Result<void>> flush() override { return watch_.wait(device_.flush(), {this, true, {}}); }
     Task<Result<void>> discard(Lba lba, SectorCount count) override {
-        return watch_.wait(device_.discard(lba, count), {member_, false, {}});
+        return watch_.wait(device_.discard(lba, count), {this, false, {}});
     }
     void observe(DeviceObserver* observer) override { device_.observe(observer); }
     [[nodiscard]] Uuid identity() const override { return device_.identity(); }
     [[nodiscard]] std::string name() const override { return device_.name(); }
 
+    [[nodiscard]] const BlockDevice& device() const { return device_; }
+    Counter unanswered = std::make_shared<std::atomic<std::uint32_t>>(0);
+    std::atomic<bool> out{false};  ///< it gets no I/O any more (MW4)
+
   private:
     MemberWatch& watch_;
-    std::uint32_t member_;
     BlockDevice& device_;
     Lba superblocks_;  ///< they are from here on
 };
@@ -87,9 +89,6 @@ MemberWatch::MemberWatch(Environment& env, Duration patience, const std::vector<
         };
         lanes_.push_back(std::move(lane));
     }
-    for (Counter& counter : unanswered_) {
-        counter = std::make_shared<std::atomic<std::uint32_t>>(0);
-    }
 }
 
 MemberWatch::~MemberWatch() {
@@ -98,13 +97,21 @@ MemberWatch::~MemberWatch() {
     }
 }
 
-BlockDevice* MemberWatch::watched(std::uint32_t member, BlockDevice* device) {
-    CHECK(member < kMaxMembers);
+BlockDevice* MemberWatch::watched(BlockDevice* device) {
     if (device == nullptr) {
         return nullptr;
     }
-    devices_.push_back(std::make_unique<Watched>(*this, member, *device));
+    const auto same = [device](const auto& w) { return w.get() == device || &w->device() == device; };
+    if (const auto known = std::ranges::find_if(devices_, same); known != devices_.end()) {
+        return known->get();
+    }
+    devices_.push_back(std::make_unique<Watched>(*this, *device));
     return devices_.back().get();
+}
+
+std::uint32_t MemberWatch::unanswered(const BlockDevice* device) {
+    const auto* watched = dynamic_cast<const Watched*>(device);
+    return watched == nullptr ? 0 : watched->unanswered->load();
 }
 
 MemberWatch::Lane* MemberWatch::lane_here() {
@@ -117,7 +124,7 @@ MemberWatch::Lane* MemberWatch::lane_here() {
 }
 
 Task<Result<void>> MemberWatch::wait(Task<Result<void>> io, Terms terms) {
-    if ((out_.load(std::memory_order_acquire) >> terms.member & 1U) != 0) {
+    if (terms.device->out.load(std::memory_order_acquire)) {
         co_return fail(Errc::kDeviceGone, "the device did not answer");  // MW4
     }
     Executor& here = Executor::current();
@@ -186,7 +193,7 @@ void MemberWatch::give_up(Lane& lane, Which which) {
         if (which(*f)) {
             unlist(*f);
             f->loan.emplace(env_.buffers.lend(f->terms.memory));
-            f->unanswered = unanswered_[f->terms.member];
+            f->unanswered = f->terms.device->unanswered;
             f->unanswered->fetch_add(1);
             std::exchange(f->caller, nullptr)->answer_later(fail(Errc::kTimedOut, "the device does not answer"));
         }
@@ -203,36 +210,35 @@ void MemberWatch::sweep(Lane& lane) {
     const bool stopping = stopping_.load();
     SilenceJudge* judge = judge_.load();
     const auto overdue = [&lane](const Flight& f) { return lane.tick - f.tick > kTicks; };
-    std::uint32_t silent = 0;
+    std::vector<Watched*> silent;
     for (const Flight* f = lane.first; f != nullptr; f = f->after) {
-        silent |= overdue(*f) ? 1U << f->terms.member : 0;
-    }
-    const std::uint32_t out = out_.fetch_or(stopping ? silent : 0) | (stopping ? silent : 0);
-    if (silent == 0 && out == 0) {
-        return;
-    }
-    silent &= judge == nullptr ? 0 : ~(out | lane.asked | lane.refused);
-    lane.asked |= silent;
-    give_up(lane, [&](const Flight& f) {
-        const bool gone = (out >> f.terms.member & 1U) != 0;
-        return gone || (overdue(f) && (f.terms.at_once || judge == nullptr));
-    });
-    for (std::uint32_t m = 0; m < kMaxMembers; ++m) {
-        if ((silent >> m & 1U) != 0) {
-            ++lane.questions;
-            start_detached(ask(lane, m));
+        Watched& device = *f->terms.device;
+        if (!overdue(*f)) {
+            continue;
         }
+        if (std::ranges::find(lane.asked, &device) == lane.asked.end() && !device.out.load() && judge != nullptr) {
+            lane.asked.push_back(&device);
+            silent.push_back(&device);
+        }
+        if (stopping) {
+            device.out.store(true);
+        }
+    }
+    give_up(lane, [&](const Flight& f) {
+        return f.terms.device->out.load() || (overdue(f) && (f.terms.at_once || judge == nullptr));
+    });
+    for (Watched* device : silent) {
+        ++lane.questions;
+        start_detached(ask(lane, *device));
     }
 }
 
-Task<void> MemberWatch::ask(Lane& lane, std::uint32_t member) {
-    const Result<void> failed = co_await judge_.load()->silent(member, patience_);
-    lane.asked &= ~(1U << member);
-    if (failed) {
-        out_.fetch_or(1U << member);
-        give_up(lane, [member](const Flight& f) { return f.terms.member == member; });
-    } else {
-        lane.refused |= 1U << member;
+Task<void> MemberWatch::ask(Lane& lane, Watched& device) {
+    const Result<void> failed = co_await judge_.load()->silent(&device, patience_);
+    if (failed) {  // else it stays among those that were asked for
+        device.out.store(true);
+        std::erase(lane.asked, &device);
+        give_up(lane, [&device](const Flight& f) { return f.terms.device == &device; });
     }
     --lane.questions;
 }

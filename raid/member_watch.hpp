@@ -16,7 +16,6 @@
 // Threads: I/O on any executor; one that has no list goes by the first one's.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -24,7 +23,6 @@
 
 #include "gemel/block_device.hpp"
 #include "gemel/environment.hpp"
-#include "raid/geometry.hpp"
 
 namespace gemel::raid {
 
@@ -32,8 +30,9 @@ namespace gemel::raid {
 class SilenceJudge {
   public:
     virtual ~SilenceJudge() = default;
-    /// Success: the member is durably failed. Ends on the caller's executor.
-    virtual Task<Result<void>> silent(std::uint32_t member, Duration patience) = 0;
+    /// `device`, as watched() gave it, does not answer. Success: whoever it was is durably failed, or it is no member
+    /// any more. Ends on the caller's executor.
+    virtual Task<Result<void>> silent(const BlockDevice* device, Duration patience) = 0;
 };
 
 class MemberWatch {
@@ -44,16 +43,16 @@ class MemberWatch {
     MemberWatch(const MemberWatch&) = delete;
     MemberWatch& operator=(const MemberWatch&) = delete;
 
-    /// `device` as the place `member` of the array, watched; lives as long as this. The device outlives its last I/O.
-    BlockDevice* watched(std::uint32_t member, BlockDevice* device);
+    /// `device`, watched: the same one each time; lives as long as this. The device outlives its last I/O. Home.
+    BlockDevice* watched(BlockDevice* device);
     /// Before I/O of hosts starts; nullptr takes it away.
     void set_judge(SilenceJudge* judge) { judge_.store(judge); }
     /// From now on what is overdue is given up whatever becomes of its member.
     void begin_stop() { stopping_.store(true); }
     /// REQUIRES: no I/O has a caller any more. Any executor; ends there.
     Task<void> stop();
-    /// I/Os that were given up and have not ended.
-    [[nodiscard]] std::uint32_t unanswered(std::uint32_t member) const { return unanswered_[member]->load(); }
+    /// I/Os of what watched() gave that were given up and have not ended. Any thread.
+    [[nodiscard]] static std::uint32_t unanswered(const BlockDevice* device);
 
   private:
     class Watched;
@@ -67,16 +66,15 @@ class MemberWatch {
         };
         Executor* executor = nullptr;
         Flight* first = nullptr;
-        std::uint64_t tick = 0;     ///< counts the timer's ends while I/Os are listed
-        std::uint32_t asked = 0;    ///< members whose failing is under way, as bits
-        std::uint32_t refused = 0;  ///< that cannot be failed
-        std::uint32_t questions = 0;
+        std::uint64_t tick = 0;       ///< counts the timer's ends while I/Os are listed
+        std::vector<Watched*> asked;  ///< whose failing is under way, or was refused
+        std::uint32_t questions = 0;  ///< under way
         bool closed = false;
         Sweep sweep;
     };
     /// What the caller of an I/O lends, and whether it may be given up by itself (MW2).
     struct Terms {
-        std::uint32_t member = 0;
+        Watched* device = nullptr;
         bool at_once = false;
         ConstBytes memory;
     };
@@ -90,7 +88,7 @@ class MemberWatch {
     static void unlist(Flight& flight);
     void arm(Lane& lane);
     void sweep(Lane& lane);
-    Task<void> ask(Lane& lane, std::uint32_t member);
+    Task<void> ask(Lane& lane, Watched& device);
     template <class Which>
     void give_up(Lane& lane, Which which);
 
@@ -98,10 +96,8 @@ class MemberWatch {
     Duration patience_;
     std::vector<std::unique_ptr<Lane>> lanes_;
     std::vector<std::unique_ptr<Watched>> devices_;
-    std::array<Counter, kMaxMembers> unanswered_;
     std::atomic<SilenceJudge*> judge_{nullptr};
     std::atomic<bool> stopping_{false};
-    std::atomic<std::uint32_t> out_{0};  ///< members that get no I/O any more (MW4), as bits
 };
 
 }  // namespace gemel::raid
