@@ -114,6 +114,11 @@ std::uint32_t MemberWatch::unanswered(const BlockDevice* device) {
     return watched == nullptr ? 0 : watched->unanswered->load();
 }
 
+bool MemberWatch::given_up(const BlockDevice* device) {
+    const auto* watched = dynamic_cast<const Watched*>(device);
+    return watched != nullptr && watched->out.load();
+}
+
 MemberWatch::Lane* MemberWatch::lane_here() {
     for (const auto& lane : lanes_) {
         if (lane->executor->is_current()) {

@@ -10,7 +10,7 @@
 //       open yet; and, of a device that never answers, those of an array that stops.
 //   MW3 The memory of an I/O that was given up is on loan (B4) until it really ends. What it then brings is dropped.
 //   MW4 The stripe's lock goes with the caller, for the I/O can reach nobody: its device gets no I/O of the array any
-//       more, which fails, and is not taken into a place again while unanswered() is not zero.
+//       more, which fails, and enters no place again as long as the array is open.
 //   MW5 I/Os are listed by executor, each list touched there only. One timer for each, armed only while I/Os are
 //       listed, on their first; nothing is measured or allocated for an I/O.
 // Threads: I/O on any executor; one that has no list goes by the first one's.
@@ -53,6 +53,8 @@ class MemberWatch {
     Task<void> stop();
     /// I/Os of what watched() gave that were given up and have not ended. Any thread.
     [[nodiscard]] static std::uint32_t unanswered(const BlockDevice* device);
+    /// What watched() gave gets no I/O any more (MW4). Any thread.
+    [[nodiscard]] static bool given_up(const BlockDevice* device);
 
   private:
     class Watched;

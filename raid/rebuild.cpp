@@ -191,7 +191,7 @@ Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec
 
 /// The device fits, and nothing on it is needed.
 Task<Result<void>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec) {
-    if (MemberWatch::unanswered(spec.device) > 0) {
+    if (MemberWatch::given_up(spec.device)) {
         co_return fail(Errc::kBusy,
                        spec.name + " did not answer; take another device, or start the daemon again when it answers");
     }

@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 48> kRaidStates{
+constexpr std::array<std::string_view, 49> kRaidStates{
     "level single",
     "level linear",
     "level 6",
@@ -60,6 +60,7 @@ constexpr std::array<std::string_view, 48> kRaidStates{
     "silent member answered too late",
     "read went around a silent member",
     "last copy silent",
+    "silent member refused",
 };
 
 constexpr std::array<std::string_view, 33> kReplicationStates{

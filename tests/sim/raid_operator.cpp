@@ -56,7 +56,9 @@ void RaidWorld::begin_rebuild() {
     }
     away_[place] = true;
     SimDisk* disk = disks_[place].get();
-    if (operator_.one_in(3)) {
+    const bool own = operator_.one_in(3);
+    if (own) {
+        disk->answer();
         disk->revive();
         disk->set_full(false);
         chronicle_.reached("stale member rebuilt");
@@ -65,7 +67,9 @@ void RaidWorld::begin_rebuild() {
     }
     chronicle_.say("rebuild onto " + disk->name());
     const auto began = scheduler_.run(home(), array_->rebuild(static_cast<std::uint32_t>(place), {disk, ""}));
-    if (!began && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
+    if (own && !began && began.error().code == Errc::kBusy) {
+        chronicle_.reached("silent member refused");
+    } else if (!began && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
         chronicle_.violation("a rebuild does not begin: " + began.error().message);
     }
     resumed_ = false;

@@ -495,11 +495,13 @@ void RaidWorld::stop_array() {
 
 /// A new process gets a device only when nothing of the old one is under way there any more.
 void RaidWorld::end_silence() {
-    for (const auto& disk : disks_) {
-        if (disk->waiting() > 0) {
-            disk->kill_process();
-            const bool ended = scheduler_.run_until([&] { return disk->waiting() == 0; }, 1s);
-            CHECK(ended);
+    for (const auto* disks : {&disks_, &retired_}) {
+        for (const auto& disk : *disks) {
+            if (disk->waiting() > 0) {
+                disk->kill_process();
+                const bool ended = scheduler_.run_until([&] { return disk->waiting() == 0; }, 1s);
+                CHECK(ended);
+            }
         }
     }
 }

@@ -148,6 +148,42 @@ TEST_F(Silence, an_answer_after_the_deadline_changes_nothing) {
     expect_no_complaints();
 }
 
+TEST_F(Silence, another_device_takes_the_place_while_the_silent_one_still_hangs) {
+    make("5", 4);
+    sim::SimDisk& fresh = f().add_disk(f().options.member_bytes);
+    f().disks[1]->hang();
+    Ended write;
+    start_write(0, 200, write);
+    f().scheduler.run_for(kSoon);
+    ASSERT_EQ(state(1), MemberState::kFailed);
+    const auto own = f().scheduler.run(*f().caller, f().array->rebuild(1, {}));
+    ASSERT_FALSE(own);
+    EXPECT_EQ(own.error().code, Errc::kBusy) << own.error().message;
+    const auto began = f().scheduler.run(*f().caller, f().array->rebuild(1, {&fresh, ""}));
+    ASSERT_TRUE(began) << began.error().message;
+    ASSERT_TRUE(f().scheduler.run_until([this] { return state(1) == MemberState::kInSync; }, std::chrono::minutes(10)));
+    EXPECT_EQ(f().array->status().members[1].unanswered, 0U) << "of the device that has the place";
+    f().disks[1]->answer();
+    f().scheduler.run_for(kSoon);
+    EXPECT_EQ(state(1), MemberState::kInSync);
+    f().disks[0]->die();
+    EXPECT_EQ(read_all(), model);
+}
+
+TEST_F(Silence, a_device_that_does_not_answer_ends_its_rebuild) {
+    make("6", 5);
+    sim::SimDisk& fresh = f().add_disk(f().options.member_bytes);
+    f().disks[1]->die();
+    ASSERT_TRUE(f().write(0, f().pattern(8)));
+    ASSERT_TRUE(f().write(0, {model.begin(), model.begin() + 8 * kSectorBytes}));
+    ASSERT_TRUE(f().scheduler.run(*f().caller, f().array->rebuild(1, {&fresh, ""})));
+    fresh.hang();
+    f().scheduler.run_for(2 * kSoon);
+    EXPECT_FALSE(f().array->status().rebuild);
+    EXPECT_EQ(state(1), MemberState::kFailed);
+    EXPECT_EQ(read_all(), model);
+}
+
 TEST_F(Silence, a_read_that_hangs_is_told_apart_and_its_memory_is_not_given_out) {
     for (const auto& [level, members] : {std::pair{"1", 2U}, std::pair{"5", 4U}, std::pair{"6", 5U}}) {
         SCOPED_TRACE(level);
