@@ -164,8 +164,9 @@ void RaidLab::close(Subject& subject) {
     subject.members.clear();
 }
 
-Task<std::uint64_t> RaidLab::work_at_home(Run run, unsigned index) {
+Task<RaidLab::Waits> RaidLab::work_at_home(Run run, unsigned index) {
     const Load& load = run.load;
+    Clock& clock = environment_->clock;
     auto in = environment_->buffers.allocate(load.bytes);
     auto out = environment_->buffers.allocate(load.bytes);
     CHECK(in && out);
@@ -177,30 +178,38 @@ Task<std::uint64_t> RaidLab::work_at_home(Run run, unsigned index) {
         from.seal();
     }
     std::mt19937_64 random(index + 1);
-    std::uint64_t done = 0;
-    while (environment_->clock.now() < run.end) {
+    Waits waits;
+    TimePoint now = clock.now();
+    TimePoint due = now;
+    while (now < run.end) {
         const std::uint64_t dice = random();
         Place& place = run.places[(load.sequential ? index : dice >> 8U) % run.places.size()];
         const std::uint64_t block = load.sequential ? place.next.fetch_add(1, std::memory_order_relaxed) : random();
         const Lba lba(block % place.blocks * (load.bytes / kSectorBytes));
-        const bool read = dice % 100 < load.read_percent;
+        const bool read = place.read || dice % 100 < load.read_percent;
         const Result<void> r =
             read ? co_await place.device->read(lba, to, {}) : co_await place.device->write(lba, from, {});
         if (!r) {
             give_up(r.error());
         }
-        ++done;
+        const TimePoint began = std::exchange(now, clock.now());
+        waits.push_back(std::chrono::duration<float, std::micro>(now - began).count());
         co_await yield();  // RL3
+        due += load.interval;
+        if (load.interval.count() > 0) {
+            co_await sleep_until(clock, due);
+            now = clock.now();
+        }
     }
-    co_return done;
+    co_return waits;
 }
 
-Task<std::uint64_t> RaidLab::work(Run run, unsigned index) {
+Task<RaidLab::Waits> RaidLab::work(Run run, unsigned index) {
     Executor& caller = Executor::current();
     co_await resume_on(processor(index % run.load.processors));
-    const std::uint64_t done = co_await work_at_home(run, index);
+    Waits waits = co_await work_at_home(run, index);
     co_await resume_on(caller);
-    co_return done;
+    co_return waits;
 }
 
 Rate RaidLab::run(Subject& subject, const Load& load, std::vector<Place>& places, unsigned workers, bool sealed) {
@@ -208,18 +217,22 @@ Rate RaidLab::run(Subject& subject, const Load& load, std::vector<Place>& places
     const TimePoint began = environment_->clock.now();
     const auto length = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(options_.seconds));
     const Run run{places, load, began + length, sealed};
-    std::vector<Task<std::uint64_t>> tasks;
+    std::vector<Task<Waits>> tasks;
     for (unsigned i = 0; i < workers; ++i) {
         tasks.push_back(work(run, i));
     }
-    const auto counts = run_blocking(processor(0), when_all(std::move(tasks)));
+    const std::vector<Waits> all = run_blocking(processor(0), when_all(std::move(tasks)));
     const double seconds = std::chrono::duration<double>(environment_->clock.now() - began).count();
     const MemberIos after = subject.ios();
-    double done = 0;
-    for (const std::uint64_t n : counts) {
-        done += static_cast<double>(n);
+    Waits waits;
+    for (const Waits& w : all) {
+        waits.insert(waits.end(), w.begin(), w.end());
     }
+    const auto done = static_cast<double>(waits.size());
+    const auto p99 = waits.begin() + static_cast<std::ptrdiff_t>(waits.size() * 99 / 100);
+    std::ranges::nth_element(waits, p99);
     return {done / seconds,
+            *p99,
             {(after.reads - before.reads) / done, (after.writes - before.writes) / done,
              (after.written_bytes - before.written_bytes) / done}};
 }
@@ -227,7 +240,8 @@ Rate RaidLab::run(Subject& subject, const Load& load, std::vector<Place>& places
 Rate RaidLab::run_array(Subject& subject, const Load& load) {
     std::vector<Place> places(1);
     places[0].device = &subject.volume();
-    places[0].blocks = bytes_of(subject.volume().limits().sectors) / load.bytes;
+    const std::uint64_t bytes = bytes_of(subject.volume().limits().sectors);
+    places[0].blocks = (load.region == 0 ? bytes : std::min(bytes, load.region)) / load.bytes;
     return run(subject, load, places, load.depth, /*sealed=*/true);
 }
 
@@ -236,6 +250,7 @@ Rate RaidLab::run_members(Subject& subject, const Load& load) {
     for (std::size_t i = 0; i < places.size(); ++i) {
         places[i].device = subject.members[i].get();
         places[i].blocks = bytes_of(subject.data_sectors()) / load.bytes;
+        places[i].read = load.only_written >= 0 && i != static_cast<std::size_t>(load.only_written);
     }
     const auto streams = static_cast<unsigned>(places.size());
     return run(subject, load, places, load.sequential ? load.depth * streams : load.depth, /*sealed=*/false);

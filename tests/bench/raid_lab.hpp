@@ -76,12 +76,16 @@ struct Load {
     unsigned depth = 32;                ///< in all; a sequential load of members: of each member
     bool sequential = false;
     unsigned read_percent = 0;
-    unsigned processors = 1;  ///< that the workers are divided over
+    unsigned processors = 1;   ///< that the workers are divided over
+    std::uint64_t region = 0;  ///< bytes from the start that it stays in; 0: all
+    Duration interval{0};      ///< of each worker from one I/O to the next; 0: as fast as it can
+    int only_written = -1;     ///< sequential load of members: this one is written, the others are read
 };
 
 struct Rate {
-    double ios = 0;    ///< per second
-    MemberIos member;  ///< per I/O
+    double ios = 0;     ///< per second
+    double p99_us = 0;  ///< how long all but one of a hundred took at most
+    MemberIos member;   ///< per I/O
 };
 
 /// An open array and its members. The array is gone after close().
@@ -123,6 +127,7 @@ class RaidLab {
   private:
     struct Place {
         BlockDevice* device = nullptr;
+        bool read = false;  ///< where only_written is set
         std::uint64_t blocks = 0;
         std::atomic<std::uint64_t> next{0};
     };
@@ -133,8 +138,9 @@ class RaidLab {
         bool sealed = false;
     };
     Rate run(Subject& subject, const Load& load, std::vector<Place>& places, unsigned workers, bool sealed);
-    Task<std::uint64_t> work(Run run, unsigned index);
-    Task<std::uint64_t> work_at_home(Run run, unsigned index);
+    using Waits = std::vector<float>;  ///< microseconds, one per I/O
+    Task<Waits> work(Run run, unsigned index);
+    Task<Waits> work_at_home(Run run, unsigned index);
     Task<Result<Subject>> make(Shape shape);
     Task<Result<void>> fill(BlockDevice& device);
 

@@ -17,26 +17,10 @@ namespace {
 constexpr unsigned kDataStrips = 4;
 constexpr double kMegabyte = 1e6;
 
-std::string number(double value, int digits = 0) {
-    std::array<char, 64> text{};
-    std::snprintf(text.data(), text.size(), "%.*f", digits, value);
-    return text.data();
-}
-
 std::string amplification(const Rate& rate, std::uint64_t bytes) {
     return "per write " + number(rate.member.reads, 2) + " member reads, " + number(rate.member.writes, 2) +
            " member writes; " + number(rate.member.written_bytes / static_cast<double>(bytes), 2) +
            " bytes written for one";
-}
-
-Shape parity_shape(const std::string& level, const std::string& kind, unsigned shards = 1) {
-    Shape shape;
-    shape.name = "raid" + level + "-" + kind + "-" + std::to_string(shards);
-    shape.level = level;
-    shape.members = kDataStrips + (level == "6" ? 2 : 1);
-    shape.kind = kind;
-    shape.shards = shards;
-    return shape;
 }
 
 /// Sequential writes of `bytes` at `depth` against k of k + m parts of what the members take when each of them is
@@ -223,12 +207,30 @@ constexpr std::array kRows{
     Row{"random", "4 KiB random writes against raw random I/Os", &random_writes},
     Row{"shards", "one LUN over two shards against one", &two_shards},
     Row{"parity", "P and Q against ISA-L itself", &parity_rates},
+    Row{"journal", "4 KiB random writes with the dirty stripe journal against without; records", &journal_rows},
+    Row{"rebuild", "rebuild against the raw members; the host's p99 beside it", &rebuild_rows},
 };
 
 }  // namespace
 
 std::span<const Row> raid_rows() {
     return kRows;
+}
+
+std::string number(double value, int digits) {
+    std::array<char, 64> text{};
+    std::snprintf(text.data(), text.size(), "%.*f", digits, value);
+    return text.data();
+}
+
+Shape parity_shape(const std::string& level, const std::string& kind, unsigned shards) {
+    Shape shape;
+    shape.name = "raid" + level + "-" + kind + "-" + std::to_string(shards);
+    shape.level = level;
+    shape.members = kDataStrips + (level == "6" ? 2 : 1);
+    shape.kind = kind;
+    shape.shards = shards;
+    return shape;
 }
 
 }  // namespace gemel::bench

@@ -34,4 +34,12 @@ struct Row {
 
 std::span<const Row> raid_rows();
 
+/// Four data strips of 64 KiB.
+Shape parity_shape(const std::string& level, const std::string& kind, unsigned shards = 1);
+std::string number(double value, int digits = 0);
+
+// raid_job_rows.cpp
+Findings journal_rows(RaidLab& lab);
+Findings rebuild_rows(RaidLab& lab);
+
 }  // namespace gemel::bench
