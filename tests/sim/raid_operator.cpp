@@ -57,6 +57,7 @@ void RaidWorld::begin_rebuild() {
     away_[place] = true;
     SimDisk* disk = disks_[place].get();
     const bool own = operator_.one_in(3);
+    const bool silent = disk->hangs() || status.members[place].unanswered > 0;
     if (own) {
         disk->answer();
         disk->revive();
@@ -67,7 +68,7 @@ void RaidWorld::begin_rebuild() {
     }
     chronicle_.say("rebuild onto " + disk->name());
     const auto began = scheduler_.run(home(), array_->rebuild(static_cast<std::uint32_t>(place), {disk, ""}));
-    if (own && !began && began.error().code == Errc::kBusy) {
+    if (own && !began && (silent || began.error().code == Errc::kBusy)) {
         chronicle_.reached("silent member refused");
     } else if (!began && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
         chronicle_.violation("a rebuild does not begin: " + began.error().message);
