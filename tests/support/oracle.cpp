@@ -180,12 +180,14 @@ Oracle::Candidate* Oracle::allowed(Candidates& list, const Read& read, std::uint
     return nullptr;
 }
 
-/// The newest candidate of zeros: they cannot be told apart.
+/// The newest candidate of zeros, or one still open: they cannot be told apart, and an open one must not be pinned as
+/// another.
 Oracle::Candidate* Oracle::allowed_zeros(Candidates& list, const Read& read) {
     Candidate* best = nullptr;
     for (Candidate& c : list) {
-        if (writes_[c.write].zeros && c.died > read.began) {
-            best = &c;  // in order of beginning; one still open hides the others, so that none of them is pinned
+        const bool open = best != nullptr && writes_[best->write].ended > read.began;
+        if (writes_[c.write].zeros && c.died > read.began && !open) {
+            best = &c;  // in order of beginning
         }
     }
     return best;

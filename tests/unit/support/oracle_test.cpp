@@ -105,6 +105,22 @@ TEST(Oracle, zeros_after_a_write_are_stale_and_after_a_discard_right) {
     EXPECT_EQ(h.verdicts().size(), 2U) << "the discarded value came back";
 }
 
+TEST(Oracle, zeros_that_may_come_from_a_discard_in_flight_say_nothing_of_one_that_has_ended) {
+    History h;
+    static_cast<void>(h.begin(0, 1, true));  // stays in flight
+    const Oracle::Id ended = h.begin(0, 1, true);
+    const Oracle::Id write = h.begin(0, 1);
+    h.oracle.acknowledge(ended, false, kLegA);
+    h.apply(write, 0, 1);
+    h.oracle.acknowledge(write, false, kLegA);
+    const auto data = h.image;
+    std::ranges::fill(h.image, std::byte{0});
+    h.read(0, 1);
+    h.image = data;
+    h.read(0, 1);
+    EXPECT_EQ(h.verdicts(), Verdicts{}) << "what is in flight may be seen or not";
+}
+
 TEST(Oracle, a_lost_flushed_or_fua_write_is_found_and_a_lost_unflushed_one_is_not) {
     for (const int how : {0, 1, 2}) {
         History h;
