@@ -32,6 +32,15 @@ void RaidWorld::note_members() {
     }
 }
 
+/// Of the members that the next start has: also of one that is lost unnoticed.
+void RaidWorld::note_bad_sectors() {
+    const raid::ArrayStatus status = array_->status();
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        const bool counts = !lost_[i] || status.members[i].state == MemberState::kInSync;
+        unreadable_ok_ = unreadable_ok_ || (counts && disks_[i]->damaged_sectors() > 0);
+    }
+}
+
 /// A blank disk in the place; at random the config goes on naming the old one.
 SimDisk& RaidWorld::fresh_disk(std::size_t place) {
     SimDiskOptions o{.name = "disk" + std::to_string(place) + "." + std::to_string(retired_.size() + 1)};

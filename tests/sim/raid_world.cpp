@@ -534,11 +534,7 @@ void RaidWorld::crash(Crash how) {
             forget_stripes_at_risk(!power);
         }
     }
-    const raid::ArrayStatus status = array_->status();
-    for (std::size_t i = 0; i < disks_.size(); ++i) {  // also of one that is lost unnoticed: the next start has it
-        const bool counts = !lost_[i] || status.members[i].state == MemberState::kInSync;
-        unreadable_ok_ = unreadable_ok_ || (counts && disks_[i]->damaged_sectors() > 0);
-    }
+    note_bad_sectors();
     const bool settled = !any_lost() && damaged() == 0;
     crashing_ = true;
     const CachePolicy policy = static_cast<CachePolicy>(random_.below(4));

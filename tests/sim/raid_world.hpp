@@ -67,6 +67,7 @@ class RaidWorld : public HostWorld {
     void silence(SimDisk& disk);
     void crash(Crash how);
     void note_journal(bool crashing);
+    void note_bad_sectors();
     void rest();
     void nothing_listed();
     void doubt_what_was_written();
