@@ -116,7 +116,7 @@ std::uint32_t MemberWatch::unanswered(const BlockDevice* device) {
 
 bool MemberWatch::given_up(const BlockDevice* device) {
     const auto* watched = dynamic_cast<const Watched*>(device);
-    return watched != nullptr && watched->out.load();
+    return watched != nullptr && (watched->out.load() || watched->unanswered->load() > 0);
 }
 
 MemberWatch::Lane* MemberWatch::lane_here() {

@@ -53,7 +53,7 @@ class MemberWatch {
     Task<void> stop();
     /// I/Os of what watched() gave that were given up and have not ended. Any thread.
     [[nodiscard]] static std::uint32_t unanswered(const BlockDevice* device);
-    /// What watched() gave gets no I/O any more (MW4). Any thread.
+    /// What watched() gave gets no I/O any more (MW4), or has I/O that was given up and may still happen. Any thread.
     [[nodiscard]] static bool given_up(const BlockDevice* device);
 
   private:

@@ -14,13 +14,11 @@
 //       fails, or is not there at a start and something is written, the superblock that says so ends the rebuild; it is
 //       stale from then on.
 //   RB6 The place is in sync by one change of the superblock: after all columns, a flush, and the durable log are on
-//   the
-//       device. Before and after any crash it is either failed with a rebuild, or in sync.
+//       the device. Before and after any crash it is either failed with a rebuild, or in sync.
 //   RB7 A member that is durably failed gets a spare at once, unless a rebuild runs or the last one was cancelled; a
 //       spare that is not blank is refused and not tried again. Missing at a start is not failed: it may be late.
 //   RB8 A forced start begins it anew at column 0: by force parity is taken as right, or told by P, as without the
-//   device
-//       (B5), and what the device got in a stripe that a crash cut short may contradict that.
+//       device (B5), and what the device got in a stripe that a crash cut short may contradict that.
 // Threads: rebuild_batch, built, give_up_blocks on the shard; the rest on home.
 #include <algorithm>
 #include <array>

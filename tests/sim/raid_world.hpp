@@ -10,8 +10,7 @@
 //   RW4 Resync ends. Then every view with tolerated members removed is the same, byte for byte.
 //   RW5 After a clean stop nothing is left in the cache of a member in sync.
 //   RW6 With the journal a degraded crash makes unreadable only what was written, or listed with that, since nothing
-//   was
-//       listed; and nothing wrong.
+//       was listed; and nothing wrong.
 //   RW7 A member that hangs, for a time or for ever, keeps no command waiting beyond its time; its late answers are
 //       seen by nobody, and no memory is given out again that it holds.
 // Threads: the simulator's one.

@@ -226,6 +226,10 @@ TEST_F(Silence, a_superblock_that_hangs_fails_its_member_too) {
     EXPECT_EQ(state(1), MemberState::kFailed);
     EXPECT_EQ(state(2), MemberState::kFailed);
     EXPECT_EQ(f().array->status().state, ArrayState::kDegraded);
+    ASSERT_GT(f().array->status().members[2].unanswered, 0U);
+    const auto own = f().scheduler.run(*f().caller, f().array->rebuild(2, {}));
+    ASSERT_FALSE(own) << "the superblock that hangs could be written over a newer one";
+    EXPECT_EQ(own.error().code, Errc::kBusy) << own.error().message;
 }
 
 TEST_F(Silence, the_last_copy_is_waited_for_and_never_failed) {
