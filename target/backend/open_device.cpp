@@ -6,6 +6,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -105,9 +106,24 @@ int sync_directory_of(const std::string& path) {
     return fd.get() >= 0 && ::fsync(fd.get()) == 0 ? 0 : errno;
 }
 
-/// Gives the file all its space, durably. A new file that does not fit is taken away again.
-Result<void> allocate_space(const BackendSpec& spec, int fd, std::uint64_t bytes, bool is_new) {
-    int error = ::fallocate(fd, 0, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
+/// ENOSPC where the file system says that `bytes` more do not fit. To find that out by allocating would fill it up for
+/// a moment, and fail whoever else writes there.
+int check_free_space(int fd, std::uint64_t bytes) {
+    struct statvfs fs{};
+    if (::fstatvfs(fd, &fs) != 0) {
+        return errno;
+    }
+    const bool unknown = fs.f_blocks == 0;  // such a file system sets no bound
+    return unknown || fs.f_bavail >= bytes / fs.f_frsize ? 0 : ENOSPC;
+}
+
+/// Gives the file all its space, durably; it has `present` bytes of it. A new file that does not fit is taken away
+/// again.
+Result<void> allocate_space(const BackendSpec& spec, int fd, std::uint64_t bytes, std::uint64_t present, bool is_new) {
+    int error = check_free_space(fd, bytes - present);
+    if (error == 0 && ::fallocate(fd, 0, 0, static_cast<off_t>(bytes)) != 0) {
+        error = errno;
+    }
     if (error == EOPNOTSUPP) {
         error = ::posix_fallocate(fd, 0, static_cast<off_t>(bytes));
     }
@@ -168,8 +184,9 @@ Result<OpenedFile> prepare_file(const BackendSpec& spec, Descriptor& fd, bool is
     }
     read_direct_alignment(fd.get(), file);
     TRY_VOID(check_size(spec, file));
-    if (static_cast<std::uint64_t>(st.st_blocks) * 512 < file.bytes) {
-        TRY_VOID(allocate_space(spec, fd.get(), file.bytes, is_new));
+    const std::uint64_t present = static_cast<std::uint64_t>(st.st_blocks) * 512;
+    if (present < file.bytes) {
+        TRY_VOID(allocate_space(spec, fd.get(), file.bytes, present, is_new));
     }
     file.fd = fd.take();
     return file;

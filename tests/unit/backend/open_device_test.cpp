@@ -7,8 +7,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <fstream>
+#include <thread>
 
 #include "target/backend/backend_table.hpp"
 #include "tests/support/real_runtime.hpp"
@@ -81,10 +83,21 @@ TEST_F(OpenDevice, ANewFileHasAllItsSpaceAndDiscardGivesNoneBack) {
 
 TEST_F(OpenDevice, AFileThatDoesNotFitIsNotLeftBehind) {
     const std::string path = scratch_.file("huge");
+    std::atomic<bool> ended{false};
+    std::uint64_t most = 0;  // that the file has had
+    std::thread watcher([&] {
+        struct stat st{};
+        while (!ended.load()) {
+            most = ::stat(path.c_str(), &st) == 0 ? std::max(most, static_cast<std::uint64_t>(st.st_blocks)) : most;
+        }
+    });
     const auto device = open(file_spec(path, std::uint64_t{1} << 42U, true));
+    ended.store(true);
+    watcher.join();
     ASSERT_FALSE(device);
     EXPECT_TRUE(device.error().code == Errc::kNoSpace || device.error().code == Errc::kIo) << device.error().message;
     EXPECT_NE(::access(path.c_str(), F_OK), 0);
+    EXPECT_EQ(most, 0U) << "the file system was filled up to find out";
 }
 
 TEST_F(OpenDevice, AFileLeftEmptyByAnInterruptedCreationIsCompleted) {
