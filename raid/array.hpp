@@ -80,6 +80,7 @@ struct MemberStatus {
     std::string name;
     MemberState state = MemberState::kInSync;
     std::uint32_t unanswered = 0;  ///< I/Os that were not waited for any longer and have not ended
+    std::string replaced_with;     ///< the device that is to have its place; empty: none
 };
 
 struct JournalStatus {
@@ -111,7 +112,7 @@ struct ArrayStatus {
     bool resyncing = false;
     SectorCount resync_done;  ///< of each member's data
     SectorCount resync_total;
-    std::optional<JobStatus> rebuild;
+    std::optional<JobStatus> rebuild;     ///< or a replace
     std::uint64_t unreadable_blocks = 0;  ///< of members, that a rebuild could not make up
     std::uint64_t epoch = 0;
     JournalStatus journal;
@@ -153,6 +154,11 @@ class Array : public VolumeStore {
     /// something else), kBusy (a rebuild is running, the device is in use), kNoSpace (the device is too small),
     /// kUnsupported (its sectors are too large), kDeviceGone, kReadOnly, kClosed.
     Task<Result<void>> rebuild(std::uint32_t place, MemberSpec device);
+    /// Begins to give the place of a member in sync to `device`, or to the first spare when that is nullptr; the member
+    /// stays in sync until then. The device is blank, or had this place before; it outlives the array. Success: durably
+    /// begun; it goes on at the next start, and its end is an event. If the member fails meanwhile, it is rebuilt onto
+    /// the device. Errors: as rebuild(), kRefused also if the member is not in sync.
+    Task<Result<void>> replace(std::uint32_t place, MemberSpec device);
     /// Marks a member failed, durably, or ends the rebuild onto it. Errors: kInvalidArgument (no such place), kRefused
     /// (it is not in use, or the level cannot spare it), kReadOnly.
     Task<Result<void>> fail_member(std::uint32_t place);

@@ -15,7 +15,7 @@ double seconds(Duration d) {
 }  // namespace
 
 std::string_view job_kind_name(JobKind kind) {
-    constexpr std::array<std::string_view, 2> names{"rebuild", "scrub"};
+    constexpr std::array<std::string_view, 3> names{"rebuild", "scrub", "replace"};
     return names[static_cast<std::size_t>(kind)];
 }
 

@@ -194,7 +194,7 @@ std::optional<std::string> why_rebuild_invalid(const Superblock& sb, const Geome
     if (!r.active && (sb.target || !(r == RebuildRecord{}))) {
         return "details of a rebuild that is none";
     }
-    if (r.active && (r.place >= sb.members.size() || r.cursor > g.columns() || !sb.members[r.place].failed)) {
+    if (r.active && (r.place >= sb.members.size() || r.cursor > g.columns())) {
         return "rebuild of a place that is none, or beyond the end";
     }
     if (sb.target && r.place != sb.member_index) {

@@ -90,7 +90,7 @@ struct UnreadableRange {
     friend bool operator==(const UnreadableRange&, const UnreadableRange&) = default;
 };
 
-/// A device is on its way into a place whose member is failed until then.
+/// A device is on its way into a place: until then its member is failed, or, in a replace, in sync.
 struct RebuildRecord {
     bool active = false;
     std::uint16_t place = 0;

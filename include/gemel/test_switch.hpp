@@ -27,6 +27,10 @@ enum class TestSwitch : std::uint8_t {
     kJournalForgetUntrusted,  ///< a checkpoint omits columns whose redundancy is wrong
     kJournalNoLateAdds,       ///< a checkpoint omits what was recorded while it was made
     kJournalShortBox,         ///< an entry names only the first column of what is written
+
+    kReplaceWritesOwnOnly,   ///< writes of a place that is replaced do not go to the target
+    kReplaceNoFlush,         ///< the place is given to the target without a flush
+    kReplaceBelievesCursor,  ///< a start does not copy again where a crash may have left the two devices different
 };
 
 struct TestSwitchRow {
@@ -50,6 +54,9 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kJournalForgetUntrusted, "journal-forget-untrusted", "raid"},
     TestSwitchRow{TestSwitch::kJournalNoLateAdds, "journal-no-late-adds", "raid"},
     TestSwitchRow{TestSwitch::kJournalShortBox, "journal-short-box", "raid"},
+    TestSwitchRow{TestSwitch::kReplaceWritesOwnOnly, "replace-writes-own-only", "raid"},
+    TestSwitchRow{TestSwitch::kReplaceNoFlush, "replace-no-flush", "raid"},
+    TestSwitchRow{TestSwitch::kReplaceBelievesCursor, "replace-believes-cursor", "raid"},
 };
 
 #ifdef GEMEL_TEST_SWITCHES

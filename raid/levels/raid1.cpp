@@ -257,7 +257,7 @@ Task<Result<void>> mirrored_rebuild(ArrayBody& array, Shard& shard, StripeIndex 
         co_return r;
     }
     const auto known = [&all](std::size_t b) { return all.blocks()[b].status != BlockStatus::kUnreadable; };
-    for (std::size_t b = 0; b < all.blocks().size() && array.rebuilding(member);) {
+    for (std::size_t b = 0; b < all.blocks().size() && array.builds(member);) {
         std::size_t n = b + 1;
         while (n < all.blocks().size() && known(n) == known(b)) {
             ++n;
@@ -265,7 +265,8 @@ Task<Result<void>> mirrored_rebuild(ArrayBody& array, Shard& shard, StripeIndex 
         const Lba lba = first + b * kSectorsPerBlock;
         if (known(b)) {
             const Slice run = all.sub(b * kBlockBytes, (n - b) * kBlockBytes);
-            CO_TRY_VOID(co_await write_legs(array, lba, run, 1U << member, {.background = true}));
+            const Lba member_lba = array.geometry.locate(lba).member_lba;
+            CO_TRY_VOID(co_await array.build(member, member_lba, run, {.background = true}));
         } else {
             CO_TRY_VOID(co_await array.give_up_blocks(member, array.geometry.locate(lba).member_lba, n - b));
             array.unreadable({lba, SectorCount((n - b) * kSectorsPerBlock)});
