@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 49> kRaidStates{
+constexpr std::array<std::string_view, 53> kRaidStates{
     "level single",
     "level linear",
     "level 6",
@@ -61,6 +61,10 @@ constexpr std::array<std::string_view, 49> kRaidStates{
     "read went around a silent member",
     "last copy silent",
     "silent member refused",
+    "replace finished",
+    "replace interrupted by a crash",
+    "old member failed in a replace",
+    "target failed in a replace",
 };
 
 constexpr std::array<std::string_view, 33> kReplicationStates{

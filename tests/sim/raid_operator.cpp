@@ -17,6 +17,7 @@ void RaidWorld::note_members() {
     if (!array_) {
         return;
     }
+    note_replace();
     const raid::ArrayStatus status = array_->status();
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         const bool in_sync = status.members[i].state == MemberState::kInSync;
@@ -41,14 +42,19 @@ void RaidWorld::note_bad_sectors() {
     }
 }
 
-/// A blank disk in the place; at random the config goes on naming the old one.
-SimDisk& RaidWorld::fresh_disk(std::size_t place) {
-    SimDiskOptions o{.name = "disk" + std::to_string(place) + "." + std::to_string(retired_.size() + 1)};
+/// As large as the one in the place.
+std::unique_ptr<SimDisk> RaidWorld::blank_disk(std::size_t place, const std::string& suffix) {
+    SimDiskOptions o{.name = "disk" + std::to_string(place) + suffix};
     o.sectors = disks_[place]->limits().sectors;
     o.alignment_sectors = alignment_;
     o.volatile_cache = disks_[place]->limits().volatile_cache;
-    retired_.push_back(std::move(disks_[place]));
-    disks_[place] = std::make_unique<SimDisk>(scheduler_, operator_.next(), o);
+    return std::make_unique<SimDisk>(scheduler_, operator_.next(), o);
+}
+
+/// A blank disk in the place; at random the config goes on naming the old one.
+SimDisk& RaidWorld::fresh_disk(std::size_t place) {
+    std::unique_ptr<SimDisk> fresh = blank_disk(place, "." + std::to_string(retired_.size() + 1));
+    retired_.push_back(std::exchange(disks_[place], std::move(fresh)));
     named_[place] = nullptr;
     if (operator_.one_in(2) && !retired_.back()->dead()) {
         named_[place] = retired_.back().get();
@@ -115,8 +121,12 @@ void RaidWorld::disturb_rebuild() {
 
 void RaidWorld::operate() {
     note_members();
-    if (rebuilding()) {
+    if (replacing()) {
+        disturb_replace();
+    } else if (rebuilding()) {
         disturb_rebuild();
+    } else if (replaces_ && !target_ && replacer_.one_in(2)) {
+        begin_replace();
     } else if (any_lost()) {
         begin_rebuild();
     }

@@ -21,6 +21,7 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
     : scheduler_(options.seed),
       random_(options.seed ^ 0x5241494421ULL),
       operator_(options.seed ^ 0x4f50455241ULL),
+      replacer_(options.seed ^ 0x5245504c41ULL),
       chronicle_(scheduler_, options.trace),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
@@ -106,6 +107,7 @@ void RaidWorld::choose_faults() {
     media_faults_ = random_.one_in(2);
     slowness_ = random_.one_in(2) || !(power_cuts_ || kills_);
     beyond_ = random_.one_in(6);
+    replaces_ = replacer_.one_in(2);
     chronicle_.say("level " + base_.level + ", " + std::to_string(disks_.size()) + " members, strip " +
                    std::to_string(base_.strip_bytes) + ", " + std::to_string(executors_.size()) + " shards, policy " +
                    std::string(raid::recovery_policy_name(base_.policy)));
@@ -150,6 +152,9 @@ raid::ArrayConfig RaidWorld::config(bool force) const {
             c.members[i].device = nullptr;
         }
     }
+    if (target_) {
+        c.spares.push_back({target_.get(), target_->name()});
+    }
     return c;
 }
 
@@ -170,6 +175,7 @@ bool RaidWorld::open_once(bool force) {
         return false;
     }
     array_ = std::move(*opened);
+    note_replace();
     const raid::ArrayStatus status = array_->status();
     for (std::size_t i = 0; i < status.members.size(); ++i) {
         if (status.members[i].state == MemberState::kStale) {
@@ -185,7 +191,7 @@ bool RaidWorld::open_once(bool force) {
     if (status.resyncing) {
         chronicle_.reached("resync after unclean stop");
     }
-    resumed_ = unclean_ && status.rebuild.has_value();
+    resumed_ = unclean_ && status.rebuild && status.rebuild->kind == raid::JobKind::kRebuild;
     if (journal_ && unclean_ && any_lost() && row_->parities() > 0) {
         chronicle_.reached("degraded crash with journal");
     }
@@ -210,6 +216,9 @@ bool RaidWorld::crash_while_opening(bool force) {
     chronicle_.fault(power ? "power cut while opening" : "kill while opening");
     for (const auto& disk : disks_) {
         power ? disk->power_cut() : disk->kill_process();
+    }
+    if (target_) {
+        power ? target_->power_cut() : target_->kill_process();
     }
     if (power) {
         environment_.power_lost();
@@ -249,6 +258,9 @@ void RaidWorld::revive_disks() {
         if (!lost_[i] || random_.one_in(4) || operator_.one_in(2)) {
             disks_[i]->revive();
         }
+    }
+    if (target_) {  // it may have been given the place at the end: then its loss were a member's
+        target_->revive();
     }
 }
 
@@ -353,6 +365,7 @@ void RaidWorld::round() {
 }
 
 void RaidWorld::one_fault() {
+    note_replace();
     const std::uint64_t which = random_.below(8);
     if (slowness_ && which < 2) {
         SimDisk& disk = *disks_[random_.below(disks_.size())];
@@ -425,6 +438,9 @@ void RaidWorld::lose_a_member() {
     }
     lost_[victim] = true;
     chronicle_.reached("member lost");
+    if (target_ && victim == target_place_) {
+        chronicle_.reached("old member failed in a replace");
+    }
     if (std::ranges::count(lost_, true) > 1) {
         chronicle_.reached("two members of level " + base_.level + " lost");
     }
@@ -495,14 +511,20 @@ void RaidWorld::stop_array() {
 
 /// A new process gets a device only when nothing of the old one is under way there any more.
 void RaidWorld::end_silence() {
+    const auto end = [&](SimDisk& disk) {
+        if (disk.waiting() > 0) {
+            disk.kill_process();
+            const bool ended = scheduler_.run_until([&] { return disk.waiting() == 0; }, 1s);
+            CHECK(ended);
+        }
+    };
     for (const auto* disks : {&disks_, &retired_}) {
         for (const auto& disk : *disks) {
-            if (disk->waiting() > 0) {
-                disk->kill_process();
-                const bool ended = scheduler_.run_until([&] { return disk->waiting() == 0; }, 1s);
-                CHECK(ended);
-            }
+            end(*disk);
         }
+    }
+    if (target_) {
+        end(*target_);
     }
 }
 
@@ -513,7 +535,7 @@ void RaidWorld::crash(Crash how) {
         chronicle_.reached("resync interrupted");
     }
     if (rebuilding()) {
-        chronicle_.reached("rebuild interrupted");
+        chronicle_.reached(replacing() ? "replace interrupted by a crash" : "rebuild interrupted");
     }
     note_members();
     note_journal(/*crashing=*/true);
@@ -540,6 +562,9 @@ void RaidWorld::crash(Crash how) {
     const CachePolicy policy = static_cast<CachePolicy>(random_.below(4));
     for (const auto& disk : disks_) {
         power ? disk->power_cut(policy) : disk->kill_process();
+    }
+    if (target_) {
+        power ? target_->power_cut(policy) : target_->kill_process();
     }
     for (Volume& v : volumes_) {
         v.host->crash();
@@ -601,6 +626,9 @@ void RaidWorld::stop_cleanly() {
         if (stopped && power_cuts_) {
             disk->power_cut(CachePolicy::kDropAll);
         }
+    }
+    if (target_ && stopped && power_cuts_) {
+        target_->power_cut(CachePolicy::kDropAll);
     }
     revive_disks();
 }

@@ -13,6 +13,7 @@
 //       was listed; and nothing wrong.
 //   RW7 A member that hangs, for a time or for ever, keeps no command waiting beyond its time; its late answers are
 //       seen by nobody, and no memory is given out again that it holds.
+//   RW8 A member that is replaced stays in sync unless it fails itself, whatever becomes of its target.
 // Threads: the simulator's one.
 #pragma once
 
@@ -87,6 +88,13 @@ class RaidWorld : public HostWorld {
     void note_members();
     bool rebuild_all();
     SimDisk& fresh_disk(std::size_t place);
+    std::unique_ptr<SimDisk> blank_disk(std::size_t place, const std::string& suffix);
+    // raid_replacer.cpp
+    [[nodiscard]] bool replacing() const;
+    void begin_replace();
+    void disturb_replace();
+    void fail_target();
+    void note_replace();
     [[nodiscard]] bool rebuilding() const { return array_ && array_->status().rebuild.has_value(); }
     void take_complaints();
     [[nodiscard]] std::uint64_t writes() const;
@@ -106,6 +114,7 @@ class RaidWorld : public HostWorld {
     SimScheduler scheduler_;
     SeededRandom random_;
     SeededRandom operator_;  ///< what the operator does: its own, so that older histories stay what they were
+    SeededRandom replacer_;  ///< what the operator does with members that work
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
@@ -113,9 +122,13 @@ class RaidWorld : public HostWorld {
     std::vector<std::unique_ptr<SimDisk>> disks_;
     std::vector<bool> lost_;                         ///< by place: failed for good, or given up by the array
     std::vector<std::unique_ptr<SimDisk>> retired_;  ///< another disk has their place
-    std::vector<SimDisk*> named_;  ///< by place: the disk that the config names; nullptr: the one that is there
-    std::vector<bool> away_;       ///< by place: the array was seen without it since it was lost
-    bool resumed_ = false;         ///< the rebuild goes on after a crash
+    std::vector<SimDisk*> named_;      ///< by place: the disk that the config names; nullptr: the one that is there
+    std::unique_ptr<SimDisk> target_;  ///< of a replace
+    std::size_t target_place_ = 0;
+    bool target_faulted_ = false;
+    bool replaces_ = false;
+    std::vector<bool> away_;  ///< by place: the array was seen without it since it was lost
+    bool resumed_ = false;    ///< the rebuild goes on after a crash
     raid::ArrayConfig base_;
     const raid::LevelRow* row_ = nullptr;  ///< of the level
     std::uint32_t alignment_ = 1;          ///< of the members
