@@ -33,6 +33,7 @@ class Management {
     virtual Task<Result<void>> array_fail(std::string array, std::uint64_t member) = 0;
     /// `with`: a device of the array's configuration by its path; empty: the one that is in the place.
     virtual Task<Result<void>> array_rebuild(std::string array, std::uint64_t member, std::string with) = 0;
+    virtual Task<Result<void>> array_replace(std::string array, std::uint64_t member, std::string with) = 0;
     virtual Task<Result<boost::json::value>> job_list() = 0;
     enum class JobOrder : std::uint8_t { kPause, kResume, kCancel, kLimit };
     /// `limit`: of kLimit, bytes per second; 0: none.

@@ -55,6 +55,11 @@ constexpr std::array kRebuild{
     ParamSpec{"member", ParamKind::kNumber, Need::kRequired, "number of its place, from 0"},
     ParamSpec{"with", ParamKind::kText, Need::kOptional, "path of a spare; default the device in the place"},
 };
+constexpr std::array kReplace{
+    kArray,
+    ParamSpec{"member", ParamKind::kNumber, Need::kRequired, "number of its place, from 0"},
+    ParamSpec{"with", ParamKind::kText, Need::kOptional, "path of a spare; default the first one"},
+};
 constexpr std::array kLimit{
     kArray,
     ParamSpec{"bytes_per_second", ParamKind::kNumber, Need::kRequired, "0: no limit"},
@@ -108,6 +113,11 @@ constexpr std::array kMethods{
                   return done(m.array_rebuild(p.text("array"), p.number("member"), p.text("with")));
               },
               "rebuild what belongs to a place that is not in sync"},
+    MethodRow{"array.replace", kReplace,
+              [](Management& m, Params p) -> Answer {
+                  return done(m.array_replace(p.text("array"), p.number("member"), p.text("with")));
+              },
+              "give the place of a member that works to a spare, which gets what it holds first"},
     MethodRow{"job.list", kNoParams, [](Management& m, Params) -> Answer { return m.job_list(); },
               "running jobs with progress, rate and time left"},
     MethodRow{"job.pause", kOneArray,

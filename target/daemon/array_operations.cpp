@@ -48,25 +48,36 @@ Task<Result<void>> Daemon::array_fail(std::string array, std::uint64_t member) {
     co_return r;
 }
 
-Task<Result<void>> Daemon::array_rebuild(std::string array, std::uint64_t member, std::string with) {
-    CO_TRY(StartedArray * started, check_array(array));
-    raid::MemberSpec device;
-    if (!with.empty()) {
-        const auto found = std::ranges::find_if(started->named, [&](const raid::MemberSpec& m) {
-            return m.name == with || m.name == state_.resolve(with);
-        });
-        if (found == started->named.end()) {
-            co_return fail(
-                Errc::kNotFound,
-                fmt::format("array '{}' has no member or spare '{}'; add it to 'spares' in the configuration "
-                            "and start the daemon again",
-                            array, with));
-        }
-        device = *found;
+/// The device that the configuration names `with`; none for "".
+Result<raid::MemberSpec> Daemon::named_device(const StartedArray& started, const std::string& with) const {
+    if (with.empty()) {
+        return raid::MemberSpec{};
     }
+    const auto found = std::ranges::find_if(
+        started.named, [&](const raid::MemberSpec& m) { return m.name == with || m.name == state_.resolve(with); });
+    if (found == started.named.end()) {
+        return fail(Errc::kNotFound,
+                    fmt::format("array '{}' has no member or spare '{}'; add it to 'spares' in the configuration "
+                                "and start the daemon again",
+                                started.array->status().name, with));
+    }
+    return *found;
+}
+
+Task<Result<void>> Daemon::array_rebuild(std::string array, std::uint64_t member, std::string with) {
+    return give_place(std::move(array), member, std::move(with), &raid::Array::rebuild);
+}
+
+Task<Result<void>> Daemon::array_replace(std::string array, std::uint64_t member, std::string with) {
+    return give_place(std::move(array), member, std::move(with), &raid::Array::replace);
+}
+
+Task<Result<void>> Daemon::give_place(std::string array, std::uint64_t member, std::string with, GivePlace give) {
+    CO_TRY(StartedArray * started, check_array(array));
+    CO_TRY(raid::MemberSpec device, named_device(*started, with));
     Executor& home = Executor::current();
     co_await resume_on(runtime_.processors().io(0));
-    Result<void> r = co_await started->array->rebuild(
+    Result<void> r = co_await (started->array.get()->*give)(
         static_cast<std::uint32_t>(std::min<std::uint64_t>(member, raid::kMostPlaces)), std::move(device));
     co_await resume_on(home);
     co_return r;

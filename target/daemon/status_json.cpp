@@ -21,7 +21,10 @@ json::object job_json(const raid::JobStatus& s) {
 json::object array_json(const raid::ArrayStatus& status) {
     json::array members;
     for (const raid::MemberStatus& m : status.members) {
-        members.push_back(json::object{{"name", m.name}, {"state", raid::member_state_name(m.state)}});
+        members.push_back(json::object{
+            {"name", m.name},
+            {"state", raid::member_state_name(m.state)},
+            {"replaced_with", m.replaced_with.empty() ? json::value(nullptr) : json::value(m.replaced_with)}});
     }
     json::array spares;
     for (const std::string& spare : status.spares) {

@@ -47,6 +47,7 @@ ExitCode list_arrays(const Invocation& given);
 ExitCode show_array(const Invocation& given);
 ExitCode fail_member(const Invocation& given);
 ExitCode rebuild_member(const Invocation& given);
+ExitCode replace_member(const Invocation& given);
 ExitCode list_jobs(const Invocation& given);
 ExitCode pause_job(const Invocation& given);
 ExitCode resume_job(const Invocation& given);

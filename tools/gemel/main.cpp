@@ -85,6 +85,12 @@ void add_arrays(CLI::App& root, Invocation& given, Verb& chosen) {
     rebuild.add_option("--with", given.with, "spare that takes the place (default: the device that is there)");
     rebuild.add_flag("--wait", given.wait, "wait until it is in sync, with a progress line");
     rebuild.add_option("--timeout", given.timeout_seconds, "seconds that --wait waits at most");
+    CLI::App& replace =
+        add_verb(array, "replace", "exchange a member that works for a spare", replace_member, given, chosen);
+    add_member(replace, given);
+    replace.add_option("--with", given.with, "spare that takes the place (default: the first one)");
+    replace.add_flag("--wait", given.wait, "wait until the spare has the place, with a progress line");
+    replace.add_option("--timeout", given.timeout_seconds, "seconds that --wait waits at most");
 
     CLI::App& job = *root.add_subcommand("job", "background work of arrays");
     job.require_subcommand(1);

@@ -196,7 +196,11 @@ std::string render_array_details(const json::value& arrays) {
     for (const json::value& a : list_of(arrays, "")) {
         std::vector<std::vector<std::string>> rows{{"MEMBER", "DEVICE", "STATE"}};
         for (const json::value& m : list_of(a, "members")) {
-            rows.push_back({std::to_string(rows.size() - 1), text_of(m, "name"), text_of(m, "state")});
+            const json::value* with = find(m, "replaced_with");
+            const bool replaced = with != nullptr && with->is_string();
+            rows.push_back({std::to_string(rows.size() - 1), text_of(m, "name"),
+                            text_of(m, "state") +
+                                (replaced ? ", is replaced with " + std::string(with->get_string()) : std::string())});
         }
         for (const json::value& spare : list_of(a, "spares")) {
             rows.push_back({"-", spare.is_string() ? std::string(spare.get_string()) : "-", "spare"});
@@ -214,7 +218,7 @@ std::string render_rebuild(const json::value& array) {
     if (job == nullptr || !job->is_object()) {
         return {};
     }
-    return fmt::format("{}: rebuild of member {}{}: {} of {}, {}/s, {} left", text_of(array, "name"),
+    return fmt::format("{}: {} of member {}{}: {} of {}, {}/s, {} left", text_of(array, "name"), text_of(*job, "kind"),
                        text_of(*job, "member"), text_of(*job, "state") == "paused" ? " (paused)" : "",
                        percent(number_of(*job, "done_bytes"), number_of(*job, "total_bytes")),
                        size_of(*job, "total_bytes"), size_of(*job, "bytes_per_second"), left_of(*job));

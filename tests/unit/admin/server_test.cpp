@@ -57,6 +57,9 @@ class FakeManagement : public Management {
     Task<Result<void>> array_rebuild(std::string a, std::uint64_t m, std::string w) override {
         return note("rebuild " + a + " " + std::to_string(m) + " " + w);
     }
+    Task<Result<void>> array_replace(std::string a, std::uint64_t m, std::string w) override {
+        return note("replace " + a + " " + std::to_string(m) + " " + w);
+    }
     Task<Result<json::value>> job_list() override { co_return json::value(json::array{}); }
     Task<Result<void>> job_order(std::string a, JobOrder order, std::uint64_t limit) override {
         return note("job " + a + " " + std::to_string(static_cast<int>(order)) + " " + std::to_string(limit));
