@@ -111,7 +111,7 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
             const auto failed = [](const Superblock& s) {
                 return std::ranges::count(s.members, true, &MemberRecord::failed);
             };
-            if (failed(next) > failed(superblock_)) {
+            if (!spares_.empty() && failed(next) > failed(superblock_)) {
                 gate_.spawn(use_spares());
             }
             superblock_ = std::move(next);
