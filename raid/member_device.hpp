@@ -12,7 +12,9 @@
 //   MD4 The device of a place is exchanged only while nothing is sent there: the member is not in sync; or by
 //       exchange(), for one that holds the same. What is in flight stays with the device that it was sent to, which
 //       outlives the array.
-//   MD5 While there is a target every write and flush goes to it, too, and ends when both have ended; reads never go
+//   MD5 With checksums, data that is read is compared with the map, and what is written is entered there first (CS1,
+//       CS3); so writes of data come from the shard.
+//   MD6 While there is a target every write and flush goes to it, too, and ends when both have ended; reads never go
 //       there. A write or flush that one of the two missed succeeds only when the superblock that says so is durable.
 //       Whoever misses what came before the exchange is no member any more, which harms nobody.
 // Threads: I/O on any executor; put(), set_target(), exchange() and the list's changes on home, add_unreadable() on a
@@ -39,7 +41,7 @@ class MemberDevice : public BlockDevice {
     [[nodiscard]] bool present() const { return device() != nullptr; }
     /// MD4. The list is empty afterwards, and there is no target.
     void put(BlockDevice* device);
-    /// The device that is to replace the one that is there (MD5); nullptr: none any more.
+    /// The device that is to replace the one that is there (MD6); nullptr: none any more.
     void set_target(BlockDevice* target) { target_.store(target, std::memory_order_release); }
     [[nodiscard]] BlockDevice* target() const { return target_.load(std::memory_order_acquire); }
     /// The target is the device of the place. REQUIRES: it holds what the other one holds.
@@ -55,12 +57,18 @@ class MemberDevice : public BlockDevice {
 
     [[nodiscard]] DeviceLimits limits() const override;
     Task<Result<void>> read(Lba lba, Slice to, ReadOptions options = {}) override;
+    /// Without comparing it with the map: for those that judge a whole stripe, or all legs.
+    Task<Result<void>> read_unverified(Lba lba, Slice to, ReadOptions options = {});
     Task<Result<void>> write(Lba lba, Slice from, WriteOptions options = {}) override;
     Task<Result<void>> flush() override;
     Task<Result<void>> discard(Lba lba, SectorCount count) override;
     [[nodiscard]] std::string name() const override;
 
   private:
+    [[nodiscard]] bool has_entries(Lba lba) const;
+    Task<Result<void>> read_verified(Lba lba, Slice to, ReadOptions options);
+    Task<Result<void>> write_entered(Lba lba, Slice from, WriteOptions options);
+    Task<Result<void>> write_device(Lba lba, Slice from, WriteOptions options);
     [[nodiscard]] bool listed(Lba lba, SectorCount sectors) const;
     Task<Result<void>> read_from(BlockDevice& device, Lba lba, Slice to, ReadOptions options);
     Task<Result<void>> read_around(BlockDevice& device, Lba lba, Slice to, ReadOptions options);

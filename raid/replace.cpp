@@ -6,7 +6,7 @@
 // Invariants:
 //   RP1 The place's own member stays in sync, is read and written, and gets every superblock; its target is never read.
 //       The target's superblock only names it: it is written once, and cannot be the newest.
-//   RP2 Every write and flush of the place goes to both (MD5), wherever the walk is. The walk copies what the member
+//   RP2 Every write and flush of the place goes to both (MD6), wherever the walk is. The walk copies what the member
 //       holds, under the stripe's lock; what it cannot read comes from redundancy, or is listed (RB3). So a stripe that
 //       was walked is the same on both, and what is durable on the member is durable on the target by the next cursor.
 //   RP3 The target missed something: the record ends, durably, before that write is acknowledged; the member stays.
@@ -16,15 +16,16 @@
 //       cache of one. These are walked again; the cursor is below them, durably, before the resync can trust them. A
 //       target, or a member, that is not there at a start ends the replace before anything is written.
 //   RP6 The place goes to the target by one change of the superblock, written to the others and the target, not to the
-//       old member: after all columns, a flush of the target, and the durable log are on it. If the target does not
-//       take it, the next change gives the place back. A crash leaves one or the other: both hold all that was
-//       acknowledged.
+//       old member: after all columns, its pages of the checksum map, a flush, and the durable log are on it. If the
+//       target does not take it, the next change gives the place back. A crash leaves one or the other: both hold all
+//       that was acknowledged.
 //   RP7 The old member's superblocks are wiped afterwards. Until then it is stale: the place has another uuid.
 // Threads: replace_stripe, build, own_missed, target_missed on any executor; the rest on home.
 #include <algorithm>
 
 #include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
+#include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
 #include "raid/stripe.hpp"
 
@@ -165,6 +166,9 @@ void ArrayBody::resume_replace(const Assembly& assembly) {
 
 Task<Result<void>> ArrayBody::build(std::uint32_t member, Lba member_lba, Slice from, WriteOptions options) {
     if (!rebuilding(member)) {
+        if (checksums_ && member_lba.value < geometry.member_sectors) {  // what was made up, CS3
+            CO_TRY_VOID(co_await checksums_->note(member, member_lba, from));
+        }
         co_return co_await members[member].device->write_target(member_lba, from, options);
     }
     const Result<void> r = co_await members[member].device->write(member_lba, from, options);
@@ -186,9 +190,10 @@ Task<Result<void>> ArrayBody::replace_stripe(Shard& shard, StripeIndex index, st
         CO_TRY(const Buffer buffer, co_await allocate(strip * kSectorBytes));
         const Slice all = buffer.slice(strip * kSectorBytes, member_lba);
         all.clear_infos();
-        const Result<void> r = co_await read_twice(*members[place].device, member_lba, all);
+        BlockDevice& member = *members[place].device;  // compares with the checksums
+        const Result<void> r = co_await read_twice(member, member_lba, all);
         if (r) {
-            CO_TRY_VOID(co_await build(place, member_lba, all, {.background = true}));
+            CO_TRY_VOID(co_await members[place].device->write_target(member_lba, all, {.background = true}));
             built(shard, first.value, first.value + strip);
             co_return r;
         }
@@ -311,6 +316,9 @@ Task<Result<void>> ArrayBody::own_missed(std::uint32_t index, const BlockDevice&
 
 /// RP6.
 Task<Result<void>> ArrayBody::finish_replace(std::uint32_t place) {
+    if (checksums_) {
+        CO_TRY_VOID(co_await checksums_->copy_to(place));
+    }
     CO_TRY_VOID(co_await checkpoint_rebuild());
     CO_TRY_VOID(co_await log_->copy_to(place));
     log_->stop_copying();  // what follows goes to the target with the member's own

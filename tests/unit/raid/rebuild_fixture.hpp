@@ -6,37 +6,15 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "raid/array.hpp"
-#include "raid/superblock.hpp"
 #include "tests/unit/raid/array_fixture.hpp"
 
 namespace gemel::raid::testing {
 
 inline constexpr std::uint64_t kSectors = 3000;
-
-/// Nothing if the disk holds none.
-inline std::optional<Superblock> find_superblock(const sim::SimDisk& disk) {
-    const std::vector<std::byte> all = disk.snapshot();
-    std::optional<Superblock> newest;
-    for (std::uint64_t i = 0; i < 2; ++i) {
-        const std::size_t at = byte_offset(superblock_slot(disk.limits().sectors, i));
-        const auto found = decode_superblock(ConstBytes(all).subspan(at).first<kSuperblockBytes>());
-        if (found && (!newest || found->epoch > newest->epoch)) {
-            newest = *found;
-        }
-    }
-    return newest;
-}
-
-inline Superblock newest_superblock(const sim::SimDisk& disk) {
-    const auto newest = find_superblock(disk);
-    CHECK(newest);
-    return *newest;
-}
 
 struct Shape {
     const char* level;
