@@ -20,6 +20,7 @@ constexpr Duration kPatience = 60s;  ///< virtual time within which anything hea
 RaidWorld::RaidWorld(const HistoryOptions& options)
     : scheduler_(options.seed),
       random_(options.seed ^ 0x5241494421ULL),
+      silent_(options.seed ^ 0x53494c454e54ULL),
       operator_(options.seed ^ 0x4f50455241ULL),
       replacer_(options.seed ^ 0x5245504c41ULL),
       chronicle_(scheduler_, options.trace),
@@ -108,6 +109,7 @@ void RaidWorld::choose_faults() {
     slowness_ = random_.one_in(2) || !(power_cuts_ || kills_);
     beyond_ = random_.one_in(6);
     replaces_ = replacer_.one_in(2);
+    choose_liar();
     chronicle_.say("level " + base_.level + ", " + std::to_string(disks_.size()) + " members, strip " +
                    std::to_string(base_.strip_bytes) + ", " + std::to_string(executors_.size()) + " shards, policy " +
                    std::string(raid::recovery_policy_name(base_.policy)));
@@ -182,7 +184,7 @@ bool RaidWorld::open_once(bool force) {
             chronicle_.reached("stale member refused");
         }
         const bool in_sync = status.members[i].state == MemberState::kInSync;
-        if (!in_sync && !lost_[i]) {
+        if (!in_sync && !lost_[i] && !lies(i)) {
             chronicle_.violation("member " + std::to_string(i) + " is not in sync after open, for no reason");
         }
         lost_[i] = !in_sync;
@@ -351,6 +353,7 @@ void RaidWorld::round() {
         scheduler_.run_for(Duration(random_.below(4'000'000)));
     }
     note_journal(/*crashing=*/false);
+    note_lies();
     const std::uint64_t end = random_.below(10);
     if (end < 4 && power_cuts_) {
         crash(Crash::kPower);
@@ -706,7 +709,8 @@ void RaidWorld::finish() {
     for (std::size_t i = 0; i < volumes_.size(); ++i) {
         scheduler_.run(home(), volumes_[i].host->verify(&images[i]));
     }
-    const bool redundancy = row_->redundant && !any_lost();
+    note_lies();
+    const bool redundancy = row_->redundant && !any_lost() && !liar_;
     stop_cleanly();
     if (chronicle_.result.violations.empty() && redundancy && damaged() == 0 && !unreadable_ok_) {
         check_views(images);
@@ -724,6 +728,7 @@ std::uint64_t RaidWorld::writes() const {
 HistoryResult RaidWorld::run() {
     choose();
     create();
+    begin_lying();
     const std::uint64_t rounds = 3 + random_.below(4);
     for (std::uint64_t i = 0; i < kMostRounds && array_ && chronicle_.result.violations.empty(); ++i) {
         if (i >= rounds && writes() >= kLeastWrites && chronicle_.result.faults >= kLeastFaults) {
