@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// RaidWorld and silent corruption (raid_world.hpp, RW8): one member acknowledges writes that it loses, puts elsewhere
-// or damages, from when the array is in sync on. Such a history has no crashes, which would make what the journal lists count
-// as it lies, and nothing else that takes redundancy away.
+// RaidWorld and silent corruption (raid_world.hpp, RW8): one member acknowledges writes that it loses, puts elsewhere or
+// damages, from when the array is in sync on. Such a history has no crashes, which would make what the journal lists
+// count as it lies, and nothing else that takes redundancy away.
 #include <algorithm>
 
 #include "tests/sim/raid_world.hpp"
