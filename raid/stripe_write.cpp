@@ -69,7 +69,8 @@ class StripeWriter {
     [[nodiscard]] const std::byte* new_at(std::uint32_t strip, std::uint64_t column) const;
     /// Columns [begin, end) of the stripe are those of `parity`, or what is written.
     Task<Result<void>> submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
-    Task<Result<void>> enter_absent(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
+    [[nodiscard]] std::uint32_t holders() const;
+    Task<Result<void>> enter_absent(std::uint32_t holders, ParitySlices parity, std::uint64_t begin, std::uint64_t end);
     [[nodiscard]] bool covered(std::uint32_t strip, std::uint64_t begin) const;
     [[nodiscard]] Way way_of(StripeImage& image, std::size_t block);
     void overlay(StripeImage& image);
@@ -244,43 +245,59 @@ void StripeWriter::modify_parity(std::uint64_t from, std::uint64_t to, std::span
     }
 }
 
-/// CS3. What the members that are missing would get; for the others the map is at hand.
-Task<Result<void>> StripeWriter::enter_absent(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
-    Checksums* sums = array_.checksums();
-    for (std::uint32_t s = w_.first; sums != nullptr && s <= w_.last; ++s) {
-        if (!array_.holds(member(s), stripe_)) {
-            CO_TRY_VOID(co_await sums->note(member(s), base_ + w_.begin_of(s), part_of(s)));
+/// The members that hold the stripe, as bits.
+std::uint32_t StripeWriter::holders() const {
+    std::uint32_t out = 0;
+    for (std::uint32_t m = 0; m < g_.members; ++m) {
+        out |= array_.holds(m, stripe_) ? 1U << m : 0;
+    }
+    return out;
+}
+
+/// CS3. What the members that are not among `holders` would get.
+Task<Result<void>> StripeWriter::enter_absent(std::uint32_t holders, ParitySlices parity, std::uint64_t begin,
+                                              std::uint64_t end) {
+    Checksums& sums = *array_.checksums();
+    for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
+        if ((holders >> member(s) & 1U) == 0) {
+            CO_TRY_VOID(co_await sums.note(member(s), base_ + w_.begin_of(s), part_of(s)));
         }
     }
-    for (std::uint32_t i = 0; sums != nullptr && i < g_.parities(); ++i) {
-        if (array_.holds(parity_member(i), stripe_)) {
+    for (std::uint32_t i = 0; i < g_.parities(); ++i) {
+        if ((holders >> parity_member(i) & 1U) != 0) {
             continue;
         }
         if (parity[i].empty()) {
-            CO_TRY_VOID(co_await sums->forget(parity_member(i), base_ + begin, SectorCount(end - begin)));
+            CO_TRY_VOID(co_await sums.forget(parity_member(i), base_ + begin, SectorCount(end - begin)));
         } else {
-            CO_TRY_VOID(co_await sums->note(parity_member(i), base_ + begin, parity[i]));
+            CO_TRY_VOID(co_await sums.note(parity_member(i), base_ + begin, parity[i]));
         }
     }
-    co_return co_await array_.prepare_map(column(begin), column(end));
+    co_return Result<void>{};
 }
 
-/// Writes the host's data, and parity, to every member that is in sync.
+/// Writes the host's data, and parity, to every member that holds the stripe. Whoever is left out has its blocks
+/// entered instead: those that are lost while that waits, too, so nothing is waited for after the last look.
 Task<Result<void>> StripeWriter::submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
     if (!array_.listed(shard_, stripe_, stripe_)) {
         CO_TRY_VOID(co_await array_.await_listed(shard_, stripe_, stripe_));
     }
-    CO_TRY_VOID(co_await enter_absent(parity, begin, end));
+    CO_TRY_VOID(co_await array_.prepare_map(column(begin), column(end)));
+    std::uint32_t to = holders();
+    for (std::uint32_t entered = ~0U; array_.checksums() != nullptr && (entered & ~to) != 0; to = holders()) {
+        entered = to;
+        CO_TRY_VOID(co_await enter_absent(to, parity, begin, end));
+    }
     MemberFan fan;
     for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
         const std::uint32_t m = member(s);
-        if (array_.holds(m, stripe_)) {
+        if ((to >> m & 1U) != 0) {
             fan.start(m, array_.members[m].device->write(base_ + w_.begin_of(s), part_of(s), options_));
         }
     }
     for (std::uint32_t i = 0; i < g_.parities(); ++i) {
         const std::uint32_t m = parity_member(i);
-        if (!parity[i].empty() && array_.holds(m, stripe_)) {
+        if (!parity[i].empty() && (to >> m & 1U) != 0) {
             fan.start(m, array_.members[m].device->write(base_ + begin, parity[i], options_));
         }
     }
