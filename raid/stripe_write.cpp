@@ -81,6 +81,7 @@ class StripeWriter {
     Task<void> make_up_lost(StripeImage& image);
     void make_image_parity(StripeImage& image);
     Task<Result<void>> write_image(StripeImage& image);
+    [[nodiscard]] bool makes_parity(std::size_t block, std::uint32_t which) const;
     Task<Result<void>> write_kept_blocks(StripeImage& image);
     Task<Result<void>> trust_written(StripeImage& image);
 
@@ -484,7 +485,11 @@ Task<Result<void>> StripeWriter::whole(bool widen) {
 Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
     const auto ways = std::span(ways_).first(image.blocks());
     const std::uint64_t end = image.begin() + image.blocks() * kSectorsPerBlock;
-    if (std::ranges::count(ways, Way::kAbandoned) == 0) {
+    bool all = true;
+    for (std::size_t b = 0; b < ways.size(); ++b) {
+        all = all && makes_parity(b, 0) && (g_.parities() == 1 || makes_parity(b, 1));
+    }
+    if (all) {
         ParitySlices parity;
         for (std::uint32_t i = 0; i < g_.parities(); ++i) {
             parity[i] = image.of(parity_member(i));
@@ -502,16 +507,21 @@ Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
     co_return co_await trust_written(image);
 }
 
-/// The parity of the blocks that were not abandoned.
+/// What was made of the parity strip is right, or as it was, in this block. A device that is rebuilt may hold a strip
+/// of which a block could not be made up: a difference makes nothing of that.
+bool StripeWriter::makes_parity(std::size_t block, std::uint32_t which) const {
+    const bool kept = ways_[block] == Way::kDelta || ways_[block] == Way::kCarried;
+    const std::uint32_t m = parity_member(which);
+    return ways_[block] != Way::kAbandoned && !(kept && (unknown_[block] >> m & 1U) != 0 && array_.holds(m, stripe_));
+}
+
+/// The parity of the blocks where it was made.
 Task<Result<void>> StripeWriter::write_kept_blocks(StripeImage& image) {
     for (std::size_t b = 0; b < image.blocks(); ++b) {
-        if (ways_[b] == Way::kAbandoned) {
-            continue;
-        }
         MemberFan fan;
         for (std::uint32_t i = 0; i < g_.parities(); ++i) {
             const std::uint32_t m = parity_member(i);
-            if (array_.holds(m, stripe_)) {
+            if (array_.holds(m, stripe_) && makes_parity(b, i)) {
                 const Slice block = image.of(m).sub(b * kBlockBytes, kBlockBytes);
                 fan.start(m, array_.members[m].device->write(Lba(image.column(b)), block, options_));
             }

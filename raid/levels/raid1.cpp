@@ -38,12 +38,16 @@ std::optional<std::uint32_t> choose_leg(const ArrayBody& array, Lba lba) {
     return legs[array.all_trusted() && !array.read_only() ? lba.value / kLegRun % n : 0];
 }
 
+/// Columns of mirrors are sectors of the array.
+Task<Result<void>> prepare_map(ArrayBody& array, Lba lba, SectorCount sectors) {
+    return array.prepare_map(lba.value, lba.value + sectors.value);
+}
+
 /// Writes `from`, in one run, to those of its legs that are in `among` and take writes (RB1).
 Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32_t among, WriteOptions options) {
     const std::uint32_t legs = array.geometry.legs(lba) & among;
     const Lba member_lba = array.geometry.locate(lba).member_lba;
-    const std::uint64_t column = array.geometry.layout == Layout::kMirrored ? member_lba.value : lba.value;
-    CO_TRY_VOID(co_await array.prepare_map(column, column + from.sectors().value));
+    CO_TRY_VOID(co_await prepare_map(array, lba, from.sectors()));
     MemberFan fan;
     for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
         if ((legs >> m & 1U) != 0 && array.takes_writes(m)) {
@@ -127,6 +131,7 @@ Task<Result<void>> read_leg(ArrayBody& array, std::uint32_t m, Lba member_lba, B
 /// Reads a run from its legs, from leg `first` on, until every block is known; tells which legs had bad ones. REQUIRES:
 /// the lock; with checksums, whole blocks.
 Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& bad_legs, std::uint32_t first = 0) {
+    CO_TRY_VOID(co_await prepare_map(array, lba, to.sectors()));  // what all copies say: one of them may be old
     CO_TRY(Buffer buffer, co_await array.allocate(to.size()));
     Slice part = buffer.slice(to.size(), lba);
     to.mark_all(BlockStatus::kUnreadable);
