@@ -41,6 +41,7 @@ Task<Result<void>> WholeBlocks::join(ArrayBody& array, const Buffer* head, const
         std::ranges::copy(tail->memory().first(kBlockBytes), slice_.data().last(kBlockBytes).begin());
     }
     std::ranges::copy(from_.data(), slice_.data().subspan((lba_.value - first_.value) * kSectorBytes).begin());
+    slice_.seal();
     co_return Result<void>{};
 }
 

@@ -23,7 +23,6 @@ class StripeWriter {
           data_(data),
           options_(options) {}
 
-    [[nodiscard]] std::uint64_t stripe() const { return stripe_.value; }
     /// REQUIRES: the stripe's lock is held.
     Task<Result<void>> run();
     /// The whole way: everything is read, over the hull or, `widen`, over the stripe.
@@ -381,6 +380,11 @@ void StripeWriter::overlay(StripeImage& image) {
         const Slice part = part_of(s);
         const std::size_t at = (w_.begin_of(s) - image.begin()) * kSectorBytes;
         std::ranges::copy(part.data(), image.of(member(s)).data().subspan(at).begin());
+        for (std::size_t b = 0; b < image.blocks(); ++b) {
+            if (covered(s, image.column(b) - base_.value)) {
+                image.of(member(s)).blocks()[b] = BlockInfo{};
+            }
+        }
     }
 }
 
@@ -587,14 +591,25 @@ Task<Result<void>> write_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice f
 }
 
 namespace {
-Task<Result<void>> repair_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice from) {
-    StripeWriter writer(array, shard, lba, {from.sectors(), from, {}}, {});
-    const auto guard = co_await shard.lock.acquire(writer.stripe(), writer.stripe());
+/// REQUIRES: the stripe's lock is held.
+Task<Result<void>> repair_locked(ArrayBody& array, Shard& shard, Lba lba, Slice from) {
     if (array.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array.name + " is read-only");
     }
+    StripeWriter writer(array, shard, lba, {from.sectors(), from, {}}, {});
     writer.set_repair();
     co_return co_await writer.whole(/*widen=*/false);
+}
+
+Task<Result<void>> repair_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice from) {
+    const std::uint64_t stripe = array.geometry.stripe_of(lba).value;
+    const auto guard = co_await shard.lock.acquire(stripe, stripe);
+    if (array.checksums() == nullptr || (from.head() == 0 && from.size() % kBlockBytes == 0)) {
+        co_return co_await repair_locked(array, shard, lba, from);
+    }
+    WholeBlocks whole(lba, from);
+    CO_TRY_VOID(co_await whole.fill(array, [&](Lba block, Slice to) { return read_locked(array, shard, block, to); }));
+    co_return co_await repair_locked(array, shard, whole.lba(), whole.slice());
 }
 }  // namespace
 

@@ -72,7 +72,7 @@ std::size_t unreadable_blocks(Slice slice) {
 Task<Result<void>> settle_map(ArrayBody& array, Lba lba, Slice to) {
     const std::uint32_t legs = array.geometry.legs(lba);
     const Lba member_lba = array.geometry.locate(lba).member_lba;
-    CO_TRY(const Buffer buffer, co_await array.allocate(2 * kBlockBytes));
+    CO_TRY(Buffer buffer, co_await array.allocate(2 * kBlockBytes));
     for (std::size_t b = 0; b < to.blocks().size(); ++b) {
         if (to.blocks()[b].status != BlockStatus::kUnreadable) {
             continue;
@@ -88,8 +88,12 @@ Task<Result<void>> settle_map(ArrayBody& array, Lba lba, Slice to) {
             }
             const Slice& part = same == 0 ? one : other;
             part.clear_infos();
-            differ = !co_await detail::read_twice(*array.members[m].device, at, part) ||
-                     (same != 0 && !std::ranges::equal(one.data(), other.data()));
+            const Result<void> r = co_await detail::read_twice(*array.members[m].device, at, part);
+            if (!r) {
+                co_await array.note_read_error(m, r.error().code);
+                CO_TRY(buffer, co_await array.allocate(2 * kBlockBytes));  // the device may still write to the old one
+            }
+            differ = !r || (same != 0 && !std::ranges::equal(one.data(), other.data()));
             same |= 1U << m;
         }
         if (differ || std::popcount(same) < 2) {
