@@ -152,10 +152,11 @@ Task<void> StripeImage::repair(std::uint32_t member, std::size_t first_block, st
     const Slice part = slices_[member].sub(first_block * kBlockBytes, count * kBlockBytes);
     const Result<void> r = co_await array_.members[member].device->write(lba, part, {});
     if (r) {
+        array_.found_bad(array_.shard_of(Lba(stripe_.value * array_.geometry.row_sectors())), lba.value);
         array_.event(Severity::kWarning, "block-repaired", array_.member_subject(member),
-                     "a block at sector " + std::to_string(lba.value) +
-                         " could not be read and was written anew from "
-                         "the other members");
+                     (count == 1 ? "a block" : std::to_string(count) + " blocks") + " at sector " +
+                         std::to_string(lba.value) + " could not be read and " + (count == 1 ? "was" : "were") +
+                         " written anew from the other members");
     } else {
         const Result<void> failed = co_await array_.fail_member(member, r.error());
         static_cast<void>(failed);  // the data is known either way; the array has said what became of it

@@ -27,6 +27,10 @@ enum class TestSwitch : std::uint8_t {
     kJournalForgetUntrusted,  ///< a checkpoint omits columns whose redundancy is wrong
     kJournalNoLateAdds,       ///< a checkpoint omits what was recorded while it was made
     kJournalShortBox,         ///< an entry names only the first column of what is written
+
+    kScrubUntrusted,   ///< a scrub judges, and makes up blocks from, redundancy that may be wrong
+    kScrubUnlocked,    ///< a scrub reads and writes a stripe without its lock
+    kScrubNotResumed,  ///< a scrub that a restart cut short does not go on
 };
 
 struct TestSwitchRow {
@@ -50,6 +54,9 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kJournalForgetUntrusted, "journal-forget-untrusted", "raid"},
     TestSwitchRow{TestSwitch::kJournalNoLateAdds, "journal-no-late-adds", "raid"},
     TestSwitchRow{TestSwitch::kJournalShortBox, "journal-short-box", "raid"},
+    TestSwitchRow{TestSwitch::kScrubUntrusted, "scrub-untrusted", "raid"},
+    TestSwitchRow{TestSwitch::kScrubUnlocked, "scrub-unlocked", "raid"},
+    TestSwitchRow{TestSwitch::kScrubNotResumed, "scrub-not-resumed", "raid"},
 };
 
 #ifdef GEMEL_TEST_SWITCHES
