@@ -424,7 +424,7 @@ Task<std::uint64_t> Scrub::seen_below() {
 Task<Result<void>> Scrub::flush_written() {
     Result<void> r;
     if (unflushed_.exchange(false)) {
-        r = co_await array_.flush();
+        r = co_await array_.flush_with_map();
         if (!r) {
             unflushed_.store(true);
         }

@@ -6,7 +6,8 @@
 //   SC1 A stripe is read, judged and written under its lock: no write of a host is under way in it, and none is lost.
 //   SC2 Untrusted columns are neither judged nor used: what is wrong there is known, and the resync's (A3). So what
 //       scrub calls a mismatch is none of a crash.
-//   SC3 A block that cannot be read is written anew from redundancy that is trusted, by the way of any read; where what
+//   SC3 A block that cannot be read, or contradicts its checksum, is written anew from redundancy that is trusted, by
+//   the way of any read; where what
 //       is left contradicts itself, only in the mode `repair`.
 //   SC4 Repair makes redundancy agree with what a read returns: parity from data, legs from the lowest one. Only where
 //       exactly one member's block explains everything that differs (level 6 with all its members, a mirror with three

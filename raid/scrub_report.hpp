@@ -50,6 +50,16 @@ struct ScrubCounts {
 struct StripeFindings {
     ScrubCounts counts;
     std::vector<ScrubFault> faults;
+    /// A block: it joins the one before it of the same member.
+    void add(const ScrubFault& fault) {
+        for (ScrubFault& f : faults) {
+            if (f.member == fault.member && f.member_lba + f.sectors.value == fault.member_lba) {
+                f.sectors += fault.sectors.value;
+                return;
+            }
+        }
+        faults.push_back(fault);
+    }
     /// Where one block is bad its neighbours may be, too.
     [[nodiscard]] bool hit() const { return counts.mismatched + counts.rewritten + counts.unreadable > 0; }
 };

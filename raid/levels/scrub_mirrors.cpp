@@ -5,6 +5,7 @@
 
 #include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
+#include "raid/checksums.hpp"
 #include "raid/levels/levels.hpp"
 #include "raid/stripe.hpp"
 
@@ -35,11 +36,16 @@ class MirrorScrub {
     Task<Result<void>> load();
     void judge(std::size_t block);
     void compare(std::size_t block, std::uint32_t known);
+    Task<Result<void>> verify();
     void note_fault(std::size_t block, std::optional<std::uint32_t> member);
     Task<Result<void>> write_back();
     Task<Result<void>> write_run(std::size_t block, std::size_t end);
     [[nodiscard]] std::size_t blocks() const { return bytes_ / kBlockBytes; }
     [[nodiscard]] Lba lba(std::size_t block) const { return first_ + block * kSectorsPerBlock; }
+    [[nodiscard]] bool known(std::uint32_t m, std::size_t block) const {
+        return slices_[m].blocks()[block].status != BlockStatus::kUnreadable;
+    }
+    [[nodiscard]] bool all_equal(std::size_t block, std::uint32_t legs) const;
     [[nodiscard]] bool equal(std::uint32_t a, std::uint32_t b, std::size_t block) const {
         return std::ranges::equal(slices_[a].block_data(block), slices_[b].block_data(block));
     }
@@ -61,7 +67,8 @@ class MirrorScrub {
         friend bool operator==(const Order&, const Order&) = default;
     };
     std::array<Order, kMaxBlocks> orders_{};
-    IntervalSet lost_;  ///< sectors that no leg knows
+    std::array<std::uint32_t, kMaxBlocks> mismatched_{};  ///< legs, as bits, whose block contradicted its checksum
+    IntervalSet lost_;                                    ///< sectors that no leg knows
 };
 
 /// The legs in sync. Errors: kIo when one cannot be read for another reason than bad blocks.
@@ -99,16 +106,54 @@ Task<Result<void>> MirrorScrub::load() {
     co_return Result<void>{};
 }
 
-void MirrorScrub::note_fault(std::size_t block, std::optional<std::uint32_t> member) {
-    const Lba at = member_lba_ + block * kSectorsPerBlock;
-    if (!out_.faults.empty()) {
-        ScrubFault& last = out_.faults.back();
-        if (last.member == member && last.member_lba + last.sectors.value == at) {
-            last.sectors += kSectorsPerBlock;
-            return;
+/// CS1, CS5.
+Task<Result<void>> MirrorScrub::verify() {
+    detail::Checksums* sums = array_.checksums();
+    for (std::uint32_t m = 0; sums != nullptr && m < array_.geometry.members; ++m) {
+        if ((read_ >> m & 1U) == 0) {
+            continue;
+        }
+        for (std::size_t b = 0; b < blocks(); ++b) {
+            mismatched_[b] |= known(m, b) ? 1U << m : 0;
+        }
+        const Result<void> r = co_await sums->verify(m, member_lba_, slices_[m]);
+        if (!r && r.error().code != Errc::kMediumError) {
+            co_return r;
+        }
+        for (std::size_t b = 0; b < blocks(); ++b) {
+            mismatched_[b] &= known(m, b) ? ~(1U << m) : ~0U;
         }
     }
-    out_.faults.push_back({member, at, SectorCount(kSectorsPerBlock), lba(block)});
+    for (std::size_t b = 0; sums != nullptr && b < blocks(); ++b) {
+        if (mismatched_[b] != read_ || std::popcount(read_) < 2 || !all_equal(b, read_)) {
+            continue;
+        }
+        const auto lowest = static_cast<std::uint32_t>(std::countr_zero(read_));
+        const Lba at = member_lba_ + b * kSectorsPerBlock;
+        for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
+            if ((read_ >> m & 1U) != 0) {
+                slices_[m].blocks()[b] = BlockInfo{};
+            }
+        }
+        CO_TRY_VOID(co_await sums->note(lowest, at, slices_[lowest].sub(b * kBlockBytes, kBlockBytes)));
+        array_.note_wrong_map(at.value, read_);
+        mismatched_[b] = 0;
+    }
+    co_return Result<void>{};
+}
+
+void MirrorScrub::note_fault(std::size_t block, std::optional<std::uint32_t> member) {
+    out_.add({member, member_lba_ + block * kSectorsPerBlock, SectorCount(kSectorsPerBlock), lba(block)});
+}
+
+/// REQUIRES: `legs` is not empty.
+bool MirrorScrub::all_equal(std::size_t block, std::uint32_t legs) const {
+    const auto lowest = static_cast<std::uint32_t>(std::countr_zero(legs));
+    bool same = true;
+    for (std::uint32_t m = lowest + 1; m < array_.geometry.members; ++m) {
+        same = same && ((legs >> m & 1U) == 0 || equal(lowest, m, block));
+    }
+    return same;
 }
 
 /// REQUIRES: two legs are known at least.
@@ -129,13 +174,9 @@ void MirrorScrub::compare(std::size_t block, std::uint32_t known) {
     if (std::popcount(known) > 2 && std::has_single_bit(others)) {
         wrong = static_cast<std::uint32_t>(std::countr_zero(others));
     } else if (std::popcount(known) > 2 && others == (known & ~(1U << lowest))) {
-        const auto next = static_cast<std::uint32_t>(std::countr_zero(others));
-        bool all_same = true;
-        for (std::uint32_t m = next + 1; m < array_.geometry.members; ++m) {
-            all_same = all_same && ((known >> m & 1U) == 0 || equal(next, m, block));
-        }
-        wrong = all_same ? std::optional(lowest) : std::nullopt;
-        order.from = all_same ? next : lowest;
+        const bool same = all_equal(block, others);
+        wrong = same ? std::optional(lowest) : std::nullopt;
+        order.from = same ? static_cast<std::uint32_t>(std::countr_zero(others)) : lowest;
     }
     note_fault(block, wrong);
     if (mode_ == ScrubMode::kRepair) {
@@ -151,33 +192,43 @@ void MirrorScrub::judge(std::size_t block) {
         ++out_.counts.untrusted;  // SC2
         return;
     }
-    std::uint32_t known = 0;
+    std::uint32_t good = 0;
     for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
-        const bool was_read = (read_ >> m & 1U) != 0;
-        known |= was_read && slices_[m].blocks()[block].status != BlockStatus::kUnreadable ? 1U << m : 0;
+        good |= (read_ >> m & 1U) != 0 && known(m, block) ? 1U << m : 0;
     }
-    const std::uint64_t mismatched = out_.counts.mismatched;
-    if (known == 0) {
+    if (good == 0) {
         ++out_.counts.unreadable;
         lost_.add(column, column + kSectorsPerBlock);
         return;
     }
-    if (std::has_single_bit(known)) {
-        ++out_.counts.unchecked;
-        orders_[block].from = static_cast<std::uint32_t>(std::countr_zero(known));
+    const std::uint64_t mismatched = out_.counts.mismatched;
+    const std::uint32_t wrong = mismatched_[block];
+    if (!std::has_single_bit(good)) {
+        compare(block, good);
     } else {
-        compare(block, known);
+        ++(wrong != 0 ? out_.counts.checked : out_.counts.unchecked);
+        orders_[block].from = static_cast<std::uint32_t>(std::countr_zero(good));
     }
-    const bool agree = mode_ == ScrubMode::kRepair || out_.counts.mismatched == mismatched;
-    if (agree) {  // SC3
-        orders_[block].to |= read_ & ~known;
-        out_.counts.rewritten += static_cast<std::uint64_t>(std::popcount(read_ & ~known));
+    const bool differ = out_.counts.mismatched != mismatched;
+    if (wrong != 0 && !differ) {
+        ++out_.counts.mismatched;
+        ++out_.counts.repaired;
+        for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
+            if ((wrong >> m & 1U) != 0) {
+                note_fault(block, m);
+            }
+        }
+    }
+    if (mode_ == ScrubMode::kRepair || !differ) {  // SC3
+        orders_[block].to |= read_ & ~good;
+        out_.counts.rewritten += static_cast<std::uint64_t>(std::popcount(read_ & ~good & ~wrong));
     }
 }
 
 /// Blocks [block, end), which have the same orders. A leg that misses a write is failed, as by any other.
 Task<Result<void>> MirrorScrub::write_run(std::size_t block, std::size_t end) {
     const Order& order = orders_[block];
+    CO_TRY_VOID(co_await array_.prepare_map(lba(block).value, lba(end).value));
     const Slice run = slices_[order.from].sub(block * kBlockBytes, (end - block) * kBlockBytes);
     const std::uint32_t legs = array_.geometry.legs(first_);
     MemberFan fan;
@@ -198,7 +249,8 @@ Task<Result<void>> MirrorScrub::write_run(std::size_t block, std::size_t end) {
     if (!order.agree) {
         array_.event(Severity::kWarning, "block-repaired", "array " + array_.name,
                      "blocks at sector " + std::to_string(lba(block).value) +
-                         " could not be read from one leg and were written anew from another");
+                         " could not be read from one leg, or did not match their checksums, and were written anew "
+                         "from another");
     }
     co_return Result<void>{};
 }
@@ -223,6 +275,7 @@ Task<Result<void>> MirrorScrub::write_back() {
 
 Task<Result<void>> MirrorScrub::run() {
     CO_TRY_VOID(co_await load());
+    CO_TRY_VOID(co_await verify());
     for (std::size_t b = 0; b < blocks(); ++b) {
         judge(b);
     }

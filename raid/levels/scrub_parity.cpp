@@ -23,6 +23,7 @@ enum class Verdict : std::uint8_t {
     kUntrusted,  ///< not looked at
     kLost,       ///< more is unreadable than parity makes up
     kUnchecked,  ///< as much is unreadable as parity makes up
+    kChecksum,   ///< blocks contradicted their checksums, and what is made up for them does not
     kMember,     ///< one member's block explains all that differs
     kSomewhere,  ///< data and parity differ, and nothing says whose block is wrong
 };
@@ -86,7 +87,7 @@ class ParityScrub {
     StripeFindings& out_;
     detail::StripeImage image_;
     std::array<Verdict, kMaxBlocks> verdicts_{};
-    std::array<std::uint32_t, kMaxBlocks> wrong_{};  ///< whose block is wrong, of kMember
+    std::array<std::uint32_t, kMaxBlocks> wrong_{};  ///< members, as bits, whose block is wrong and known to be
     // Members, as bits, whose block of the image is to be written:
     std::array<std::uint32_t, kMaxBlocks> again_{};  ///< because they cannot read it
     std::array<std::uint32_t, kMaxBlocks> agree_{};  ///< because it contradicts the others
@@ -95,24 +96,21 @@ class ParityScrub {
 /// Data and parity of the block differ by these: whose block it is, and what has to be written to make it right.
 void ParityScrub::blame(std::size_t block, std::span<const ParityBlock> differences) {
     const Geometry& g = array_.geometry;
-    const std::uint32_t p = g.parity_member(stripe_, 0);
-    verdicts_[block] = Verdict::kMember;
+    std::optional<std::uint32_t> wrong;
     if (differences.size() == 2 && is_zero(differences[0])) {
-        wrong_[block] = g.parity_member(stripe_, 1);
+        wrong = g.parity_member(stripe_, 1);
     } else if (differences.size() == 2 && is_zero(differences[1])) {
-        wrong_[block] = p;
-    } else if (const auto strip = differences.size() == 2
-                                      ? wrong_strip(differences[0], differences[1], g.data_members())
-                                      : std::nullopt) {
-        wrong_[block] = g.data_member(stripe_, *strip);
-        const MutableBytes data = image_.of(wrong_[block]).block_data(block);
-        std::ranges::transform(data, differences[0], data.begin(), std::bit_xor<>{});
-    } else {
-        verdicts_[block] = Verdict::kSomewhere;
-        agree_[block] = image_.parity_set();
-        return;
+        wrong = g.parity_member(stripe_, 0);
+    } else if (differences.size() == 2) {
+        if (const auto strip = wrong_strip(differences[0], differences[1], g.data_members())) {
+            wrong = g.data_member(stripe_, *strip);
+            const MutableBytes data = image_.of(*wrong).block_data(block);
+            std::ranges::transform(data, differences[0], data.begin(), std::bit_xor<>{});
+        }
     }
-    agree_[block] = 1U << wrong_[block];
+    verdicts_[block] = wrong ? Verdict::kMember : Verdict::kSomewhere;
+    wrong_[block] = wrong ? 1U << *wrong : 0;
+    agree_[block] = wrong ? wrong_[block] : image_.parity_set();
 }
 
 /// Makes up what is unknown, and parity from data; then looks what that changed of the parity that is known.
@@ -149,7 +147,7 @@ void ParityScrub::judge(std::size_t block) {
     }
     const std::uint32_t unknown = image_.unknown(block);
     const auto n = static_cast<std::uint32_t>(std::popcount(unknown));
-    if (n > array_.geometry.parities()) {
+    if (!image_.can_make_up(unknown, block)) {
         verdicts_[block] = Verdict::kLost;
         return;
     }
@@ -161,6 +159,11 @@ void ParityScrub::judge(std::size_t block) {
     }
     for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
         again_[block] |= array_.holds(m, stripe_) ? unknown & 1U << m : 0;
+    }
+    const std::uint32_t contradicted = again_[block] & image_.mismatched(block);
+    if (contradicted != 0 && verdicts_[block] != Verdict::kSomewhere) {
+        verdicts_[block] = Verdict::kChecksum;
+        wrong_[block] = contradicted;
     }
     if (mode_ == ScrubMode::kCheck && verdicts_[block] == Verdict::kSomewhere) {
         again_[block] = 0;  // SC3
@@ -197,6 +200,11 @@ void ParityScrub::count(std::size_t block) {
         case Verdict::kUnchecked:
             ++c.unchecked;
             break;
+        case Verdict::kChecksum:
+            ++c.mismatched;
+            ++c.repaired;
+            ++c.checked;
+            break;
         case Verdict::kMember:
         case Verdict::kSomewhere:
             ++c.mismatched;
@@ -207,25 +215,22 @@ void ParityScrub::count(std::size_t block) {
             ++c.checked;
             break;
     }
-    c.rewritten += static_cast<std::uint64_t>(std::popcount(again_[block]));
+    c.rewritten += static_cast<std::uint64_t>(std::popcount(again_[block] & ~wrong_[block]));
 }
 
 void ParityScrub::list_faults() {
-    const Geometry& g = array_.geometry;
     for (std::size_t b = 0; b < image_.blocks(); ++b) {
-        const bool one = verdicts_[b] == Verdict::kMember;
-        if (!one && verdicts_[b] != Verdict::kSomewhere) {
-            continue;
+        for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
+            if ((wrong_[b] >> m & 1U) != 0) {
+                const Lba at(image_.column(b));
+                out_.add({m, at, SectorCount(kSectorsPerBlock), array_.geometry.lba_of(m, at)});
+            }
         }
-        const Lba at(image_.column(b));
-        const std::uint32_t member = one ? wrong_[b] : g.data_member(stripe_, 0);
-        const bool goes_on = b > 0 && verdicts_[b - 1] == verdicts_[b] && wrong_[b - 1] == wrong_[b];
-        if (goes_on) {
-            out_.faults.back().sectors += kSectorsPerBlock;
-            continue;
+        if (verdicts_[b] == Verdict::kSomewhere) {
+            const Lba at(image_.column(b));
+            const std::uint32_t first = array_.geometry.data_member(stripe_, 0);
+            out_.add({std::nullopt, at, SectorCount(kSectorsPerBlock), array_.geometry.lba_of(first, at)});
         }
-        out_.faults.push_back(
-            {one ? std::optional(member) : std::nullopt, at, SectorCount(kSectorsPerBlock), g.lba_of(member, at)});
     }
 }
 
@@ -241,10 +246,15 @@ std::size_t ParityScrub::run_end(std::span<const std::uint32_t> members, std::si
 /// SC3, SC4. The members that miss a write are failed, as by any other.
 Task<Result<void>> ParityScrub::write_member(std::uint32_t member) {
     for (std::size_t b = 0; b < image_.blocks(); ++b) {
-        const std::size_t unread = run_end(again_, b, member);
-        if (unread > b) {
-            co_await image_.repair(member, b, unread - b);
-            b = unread - 1;
+        const std::size_t end = run_end(again_, b, member);
+        const auto contradicts = [&](std::size_t i) { return (image_.mismatched(i) >> member & 1U) != 0; };
+        std::size_t same = std::min(b + 1, end);  // for the same reason
+        while (same < end && contradicts(same) == contradicts(b)) {
+            ++same;
+        }
+        if (end > b) {
+            co_await image_.repair(member, b, same - b);
+            b = same - 1;
         }
     }
     for (std::size_t b = 0; mode_ == ScrubMode::kRepair && b < image_.blocks(); ++b) {
@@ -252,6 +262,7 @@ Task<Result<void>> ParityScrub::write_member(std::uint32_t member) {
         if (end == b || !array_.holds(member, stripe_)) {
             continue;
         }
+        CO_TRY_VOID(co_await array_.prepare_map(image_.column(b), image_.column(end)));
         const Slice run = image_.of(member).sub(b * kBlockBytes, (end - b) * kBlockBytes);
         const Result<void> r =
             co_await array_.members[member].device->write(Lba(image_.column(b)), run, {.background = true});

@@ -149,7 +149,7 @@ void RaidWorld::check_rot_found(const raid::ScrubReport& report) {
         const auto rotten = std::ranges::find_if(
             rotten_, [&](const auto& r) { return r.second == fault.member_lba.value / kSectorsPerBlock; });
         const bool right = rotten != rotten_.end() && fault.sectors.value == kSectorsPerBlock &&
-                           fault.member == (tells ? std::optional(rotten->first) : std::nullopt);
+                           (fault.member ? *fault.member == rotten->first : !tells);
         if (right) {
             found.insert(*rotten);
         } else {

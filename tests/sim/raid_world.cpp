@@ -181,6 +181,7 @@ bool RaidWorld::open_once(bool force) {
         lost_[i] = !in_sync;
         away_[i] = !in_sync;
     }
+    told_by_p_ = status.resyncing && (told_by_p_ || force);
     if (status.resyncing) {
         chronicle_.reached("resync after unclean stop");
     }

@@ -154,6 +154,7 @@ class RaidWorld : public HostWorld {
     bool unclean_ = false;                                      ///< the last stop was a crash
     bool errors_expected_ = false;                              ///< until the next start
     bool crashing_ = false;
+    bool told_by_p_ = false;      ///< since a start by force P tells what a missing member held; ends with the resync
     bool unreadable_ok_ = false;  ///< damage met lost redundancy: for the rest of the history
 };
 

@@ -80,8 +80,13 @@ struct Shape {
 constexpr std::array kShapes{Shape{"1", 2, 1}, Shape{"1", 3, 4}, Shape{"5", 3, 1},  Shape{"5", 5, 4},
                              Shape{"6", 4, 1}, Shape{"6", 6, 4}, Shape{"10", 4, 1}, Shape{"10", 6, 4}};
 
+/// Without checksums, but where said: they tell of every block whose it is.
 FixtureOptions options_of(const Shape& shape, std::uint64_t bytes = 4 * kMiB) {
-    return {.level = shape.level, .members = shape.members, .shards = shape.shards, .member_bytes = bytes};
+    return {.level = shape.level,
+            .members = shape.members,
+            .shards = shape.shards,
+            .member_bytes = bytes,
+            .checksums = false};
 }
 
 TEST(Scrub, an_array_that_is_right_has_no_mismatch_and_every_block_is_compared) {
@@ -131,6 +136,38 @@ TEST(Scrub, a_mismatch_is_found_at_its_address_and_changed_by_repair_only) {
         s.expect_model("after the repair");
         s.f.disks[data]->die();
         s.expect_model("without a member");
+    }
+}
+
+/// Also by a check: it is not as a block that cannot be read.
+TEST(Scrub, checksums_tell_of_every_level_whose_block_is_wrong_and_it_is_made_right) {
+    for (const Shape& shape : kShapes) {
+        for (const ScrubMode mode : {ScrubMode::kCheck, ScrubMode::kRepair}) {
+            SCOPED_TRACE(std::string(shape.level) + "/" + std::to_string(shape.members));
+            FixtureOptions options = options_of(shape);
+            options.checksums = true;
+            Scrubbed s(options);
+            const Geometry g = s.geometry();
+            for (std::uint32_t m = 0; m < shape.members; ++m) {
+                s.rot(m, 60 + 2 * m);
+            }
+            s.damage(0, 90);
+            const ScrubReport found = s.scrub(mode);
+            EXPECT_EQ(found.counts.mismatched, shape.members);
+            EXPECT_EQ(found.counts.repaired, shape.members);
+            EXPECT_EQ(found.counts.rewritten, 1U);
+            ASSERT_EQ(found.faults.size(), shape.members);
+            for (const ScrubFault& fault : found.faults) {
+                ASSERT_TRUE(fault.member);
+                EXPECT_EQ(fault.member_lba, g.stripe_lba(StripeIndex(60 + 2 * *fault.member)));
+                EXPECT_EQ(fault.lba, g.lba_of(*fault.member, fault.member_lba));
+                EXPECT_EQ(found.wrong_blocks[*fault.member], 1U);
+            }
+            const ScrubReport clean = s.scrub(ScrubMode::kCheck);
+            EXPECT_EQ(clean.counts.mismatched + clean.counts.rewritten, 0U);
+            s.f.disks[1]->die();
+            s.expect_model("without a member");
+        }
     }
 }
 
@@ -265,7 +302,9 @@ TEST(Scrub, a_degraded_array_is_compared_as_far_as_it_can_be) {
 TEST(Scrub, hosts_write_beside_a_repair_and_nothing_is_lost) {
     for (const Shape& shape : kShapes) {
         SCOPED_TRACE(std::string(shape.level) + "/" + std::to_string(shape.members));
-        Scrubbed s(options_of(shape));
+        FixtureOptions options = options_of(shape);
+        options.checksums = shape.shards == 4;
+        Scrubbed s(options);
         ASSERT_TRUE(s.begin(ScrubMode::kRepair));
         auto& random = s.f.scheduler.random();
         int writes = 0;
@@ -350,6 +389,7 @@ TEST(Scrub, a_repair_cut_short_anywhere_is_completed_by_the_next_one) {
     for (std::uint64_t seed = 1; seed <= 12; ++seed) {
         FixtureOptions options = options_of(seed % 3 == 0 ? Shape{"1", 3, 1} : Shape{"6", 6, seed % 2 == 0 ? 1U : 4U});
         options.seed = seed;
+        options.checksums = seed % 4 == 0;
         Scrubbed s(options);
         for (std::uint64_t stripe = 0; stripe < 40; ++stripe) {
             const auto m = static_cast<std::uint32_t>(s.f.scheduler.random().below(options.members));
