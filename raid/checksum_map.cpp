@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/stripe.hpp"
 
@@ -61,6 +62,9 @@ bool ChecksumMap::peek(std::uint64_t block, std::uint32_t slot, std::uint32_t me
                        std::span<std::uint32_t> out) const {
     const std::uint64_t page = layout_.page_of(block);
     for (const Way& way : set_of(page)) {
+        if (active(TestSwitch::kMapBlind)) {
+            return false;
+        }
         if (way.tag.load(std::memory_order_acquire) != page + 1) {
             continue;
         }
@@ -192,37 +196,42 @@ Task<Result<void>> ChecksumMap::fill(Way& way, std::uint32_t member) {
         sources = std::rotl(sources, static_cast<int>(way.page % layout_.members));
         CO_TRY_VOID(co_await ask(way.page, sources, found));
     }
-    if (found.pages == 0) {
+    if (!found.whole()) {
         sources = kAllCopies;
         found = {};
         CO_TRY_VOID(co_await ask(way.page, all, found));
     }
-    if (found.pages == 0 && found.unread) {
+    if (!found.whole() && found.unread) {
         co_return fail(Errc::kIo, "array " + array_.name + ": no copy of page " + std::to_string(way.page) +
                                       " of the checksum map can be read now");
     }
-    if (found.pages == 0 && found.damaged) {
+    if (!found.whole() && found.damaged) {
         array_.note_lost_page(way.page);
     }
     publish(way, found.entries, sources);
-    if (sources == kAllCopies && found.pages > 0 && found.odd && !array_.read_only()) {
+    if (sources == kAllCopies && found.odd && !found.empty() && !array_.read_only()) {
         make_dirty(way);
     }
     co_return Result<void>{};
 }
 
-void ChecksumMap::judge(const Result<ChecksumStamp>& stamp, const ChecksumEntries& entries, Found& found) const {
-    if (!stamp) {
-        found.damaged = found.damaged || stamp.error().code != Errc::kNotFound;
-        found.odd = true;
-        return;
+void ChecksumMap::take(std::uint64_t page, std::span<const std::byte, kChecksumPageBytes> copy, Found& found) const {
+    for (std::size_t unit = 0; unit < kChecksumUnits; ++unit) {
+        ChecksumEntries entries;
+        const Result<ChecksumStamp> stamp = decode_checksum_unit(origin_, page, unit, copy, entries);
+        if (!stamp) {
+            found.damaged = found.damaged || stamp.error().code != Errc::kNotFound;
+            found.odd = true;
+            continue;
+        }
+        const bool first = found.copies[unit]++ == 0;
+        found.odd = found.odd || (!first && *stamp != found.stamps[unit]);
+        if (first || *stamp > found.stamps[unit]) {
+            found.stamps[unit] = *stamp;
+            const auto part = std::span(entries).subspan(unit * kChecksumUnitEntries, kChecksumUnitEntries);
+            std::ranges::copy(part, found.entries.begin() + static_cast<std::ptrdiff_t>(unit * kChecksumUnitEntries));
+        }
     }
-    found.odd = found.odd || (found.pages > 0 && *stamp != found.stamp);
-    if (found.pages == 0 || *stamp > found.stamp) {
-        found.stamp = *stamp;
-        found.entries = entries;
-    }
-    ++found.pages;
 }
 
 /// Reads the copies on `members`.
@@ -246,7 +255,6 @@ Task<Result<void>> ChecksumMap::ask(std::uint64_t page, std::uint32_t members, F
         fan.start(c, read_twice(*array_.members[place.member].device, lba_of(place), slices[c]));
     }
     co_await fan.all();
-    ChecksumEntries entries{};
     for (std::uint32_t c = 0; c < layout_.copies; ++c) {
         if (!buffers[c]) {
             continue;
@@ -261,8 +269,7 @@ Task<Result<void>> ChecksumMap::ask(std::uint64_t page, std::uint32_t members, F
             }
             continue;
         }
-        judge(decode_checksum_page(origin_, page, slices[c].data().first<kChecksumPageBytes>(), entries), entries,
-              found);
+        take(page, slices[c].data().first<kChecksumPageBytes>(), found);
     }
     co_return Result<void>{};
 }
@@ -271,6 +278,9 @@ Task<Result<void>> ChecksumMap::ask(std::uint64_t page, std::uint32_t members, F
 
 std::uint32_t ChecksumMap::get(std::uint64_t block, std::uint32_t slot) const {
     const Way& way = at(layout_.page_of(block));
+    if (active(TestSwitch::kMapBlind)) {
+        return kChecksumUnknown;
+    }
     return (*way.entries)[layout_.entry(block, slot)].load(std::memory_order_relaxed);
 }
 

@@ -18,6 +18,7 @@
 // Threads: peek() on any; everything else on the shard.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -74,14 +75,17 @@ class ChecksumMap {
         bool writing = false;
         bool recent = false;
     };
-    /// What copies of a page say together.
+    /// What copies of a page say together, sector by sector (CP4).
     struct Found {
-        ChecksumStamp stamp;      ///< of `entries`
-        std::uint32_t pages = 0;  ///< valid ones
-        bool odd = false;         ///< copies differ, or are missing where others are there
-        bool unread = false;      ///< some could not be read now
+        std::array<ChecksumStamp, kChecksumUnits> stamps{};
+        std::array<std::uint32_t, kChecksumUnits> copies{};  ///< valid ones
+        bool odd = false;                                    ///< copies differ, or are missing where others are there
+        bool unread = false;                                 ///< some could not be read now
         bool damaged = false;
         ChecksumEntries entries{};
+
+        [[nodiscard]] bool whole() const { return std::ranges::find(copies, 0U) == copies.end(); }
+        [[nodiscard]] bool empty() const { return std::ranges::count(copies, 0U) == std::ssize(copies); }
     };
 
     [[nodiscard]] std::span<Way> set_of(std::uint64_t page) const;
@@ -93,7 +97,7 @@ class ChecksumMap {
     Task<Result<void>> save_for_room(Way& way);
     Task<Result<void>> fill(Way& way, std::uint32_t member);
     Task<Result<void>> ask(std::uint64_t page, std::uint32_t members, Found& found);
-    void judge(const Result<ChecksumStamp>& stamp, const ChecksumEntries& entries, Found& found) const;
+    void take(std::uint64_t page, std::span<const std::byte, kChecksumPageBytes> copy, Found& found) const;
     [[nodiscard]] std::uint32_t holders_in_sync(std::uint64_t page) const;
     void publish(Way& way, const ChecksumEntries& entries, std::uint32_t sources);
     void make_dirty(Way& way);

@@ -12,7 +12,7 @@ namespace {
 constexpr std::string_view kPageMissed = "a page of the checksum map could not be written";
 
 std::uint32_t entry_of(ConstBytes data, std::uint64_t column_block, std::uint32_t slot) {
-    return checksum_entry(crc32c(data), column_block, slot);
+    return checksum_entry(block_sum(data), column_block, slot);
 }
 
 }  // namespace
@@ -132,10 +132,9 @@ Task<Result<void>> Checksums::verify(std::uint32_t member, Lba member_lba, Slice
 /// Block `index` of `from` is on its way to the member, or would be if it were there.
 void Checksums::enter(std::uint32_t member, std::uint64_t block, Slice from, std::size_t index) {
     const MutableBytes data = from.block_data(index);
-    const BlockInfo& info = from.blocks()[index];
     std::uint32_t entry = kChecksumUnknown;
     if (data.size() == kBlockBytes) {
-        entry = checksum_entry(info.has_crc ? info.crc : crc32c(data), block, slot(member));
+        entry = entry_of(data, block, slot(member));
     } else if (trusted(shard(block), block)) {
         entry = kChecksumBad;  // CS6
     }

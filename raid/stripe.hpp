@@ -125,41 +125,49 @@ Task<Result<void>> settle_writes(ArrayBody& array, Shard& shard, const MemberFan
 Task<Result<void>> read_twice(BlockDevice& device, Lba lba, Slice to);
 Task<Result<void>> read_twice(MemberDevice& device, Lba lba, Slice to);
 
-/// A host's write with the rest of the blocks in which it begins and ends: whole blocks, for checksums.
+/// A host's write with the rest of the blocks in which it begins and ends: whole blocks, for checksums. Where the rest
+/// of a block cannot be known, that end stays as it is.
 class WholeBlocks {
   public:
-    /// REQUIRES: `from` begins or ends inside a block, in one strip each.
-    WholeBlocks(Lba lba, Slice from);
+    WholeBlocks(Lba lba, Slice from) : lba_(lba), from_(from), first_(lba), end_(lba + from.sectors().value) {}
     [[nodiscard]] Lba lba() const { return first_; }
     [[nodiscard]] const Slice& slice() const { return slice_; }
-    /// read(lba, slice) gives a block as it is. Errors: its own, kResources.
+    /// read(lba, slice) gives a block as it is. Errors: its own but kMediumError, kResources.
     template <class Read>
     Task<Result<void>> fill(ArrayBody& array, Read read) {
-        Result<void> r = co_await try_fill(array, read);
-        while (!r && r.error().code == Errc::kTimedOut) {
-            r = co_await try_fill(array, read);  // into other memory, without the member that was silent
+        const Lba first(round_down(first_.value, kSectorsPerBlock));
+        const Lba last(round_down(end_.value - 1, kSectorsPerBlock));
+        CO_TRY(Buffer head, co_await array.allocate(kBlockBytes));
+        CO_TRY(Buffer tail, co_await array.allocate(kBlockBytes));
+        bool head_known = false;
+        bool tail_known = false;
+        if (first != first_) {
+            CO_TRY(head_known, co_await read_end(array, read, first, head));
         }
-        if (r) {
-            std::ranges::copy(from_.data(), slice_.data().subspan((lba_.value - first_.value) * kSectorBytes).begin());
+        if (last + kSectorsPerBlock != end_ && (last != first || first == first_)) {
+            CO_TRY(tail_known, co_await read_end(array, read, last, tail));
         }
-        co_return r;
+        const bool one = first == last && (head_known || tail_known);
+        first_ = head_known || one ? first : first_;
+        end_ = tail_known || one ? last + kSectorsPerBlock : end_;
+        co_return co_await join(array, head_known ? &head : one ? &tail : nullptr, tail_known ? &tail : nullptr);
     }
 
   private:
+    /// False if the block is not known.
     template <class Read>
-    Task<Result<void>> try_fill(ArrayBody& array, Read read) {
-        CO_TRY(buffer_, co_await array.allocate((end_.value - first_.value) * kSectorBytes));
-        slice_ = buffer_.slice((end_.value - first_.value) * kSectorBytes, first_);
-        slice_.clear_infos();
-        const std::size_t last = slice_.blocks().size() - 1;
-        if (lba_ != first_) {
-            CO_TRY_VOID(co_await read(first_, slice_.sub(0, kBlockBytes)));
+    static Task<Result<bool>> read_end(ArrayBody& array, Read& read, Lba lba, Buffer& to) {
+        Result<void> r = co_await read(lba, to.slice(kBlockBytes, lba));
+        while (!r && r.error().code == Errc::kTimedOut) {  // into other memory, without the member that was silent
+            CO_TRY(to, co_await array.allocate(kBlockBytes));
+            r = co_await read(lba, to.slice(kBlockBytes, lba));
         }
-        if (lba_ + from_.sectors().value != end_ && (last > 0 || lba_ == first_)) {
-            CO_TRY_VOID(co_await read(first_ + last * kSectorsPerBlock, slice_.sub(last * kBlockBytes, kBlockBytes)));
+        if (!r && r.error().code != Errc::kMediumError) {
+            co_return std::unexpected(std::move(r).error());
         }
-        co_return Result<void>{};
+        co_return r.has_value();
     }
+    Task<Result<void>> join(ArrayBody& array, const Buffer* head, const Buffer* tail);
 
     Lba lba_;
     Slice from_;

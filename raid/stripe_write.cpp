@@ -532,20 +532,12 @@ Task<Result<void>> write_locked(ArrayBody& array, Shard& shard, Lba lba, StripeD
 }
 
 namespace {
-/// A write that begins or ends inside a block, with the rest of it. Where that is not known, and its column not
-/// trusted, it goes as it is.
+/// A write that begins or ends inside a block, with the rest of it.
 Task<Result<void>> write_part(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
     WholeBlocks whole(lba, from);
-    Result<void> r =
-        co_await whole.fill(array, [&](Lba block, Slice to) { return read_locked(array, shard, block, to); });
-    if (r) {
-        const Slice all = whole.slice();
-        co_return co_await write_locked(array, shard, whole.lba(), {all.sectors(), all, {}}, options);
-    }
-    if (r.error().code == Errc::kMediumError) {
-        co_return co_await write_locked(array, shard, lba, {from.sectors(), from, {}}, options);
-    }
-    co_return r;
+    CO_TRY_VOID(co_await whole.fill(array, [&](Lba block, Slice to) { return read_locked(array, shard, block, to); }));
+    const Slice all = whole.slice();
+    co_return co_await write_locked(array, shard, whole.lba(), {all.sectors(), all, {}}, options);
 }
 }  // namespace
 

@@ -317,12 +317,8 @@ Task<Result<void>> write_locked(ArrayBody& array, Shard& shard, Lba lba, Slice f
 Task<Result<void>> write_part(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
     detail::WholeBlocks whole(lba, from);
     std::uint32_t bad = 0;
-    Result<void> r = co_await whole.fill(array, [&](Lba block, Slice to) { return read_any(array, block, to, bad); });
-    if (!r && r.error().code != Errc::kMediumError) {
-        co_return r;
-    }
-    co_return co_await (r ? write_locked(array, shard, whole.lba(), whole.slice(), options)
-                          : write_locked(array, shard, lba, from, options));
+    CO_TRY_VOID(co_await whole.fill(array, [&](Lba block, Slice to) { return read_any(array, block, to, bad); }));
+    co_return co_await write_locked(array, shard, whole.lba(), whole.slice(), options);
 }
 }  // namespace
 

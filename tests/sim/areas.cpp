@@ -11,7 +11,10 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 56> kRaidStates{
+constexpr std::array<std::string_view, 59> kRaidStates{
+    "silent corruption",
+    "silent corruption found",
+    "silent corruption repaired",
     "level single",
     "level linear",
     "level 6",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scrubs of a RaidWorld (raid_world.hpp, RW8): begun, disturbed and cut short by its operator, and one at the end, also
+// Scrubs of a RaidWorld (raid_world.hpp, RW9): begun, disturbed and cut short by its operator, and one at the end, also
 // of what rotted unnoticed.
 #include "tests/sim/raid_world.hpp"
 
@@ -17,9 +17,17 @@ constexpr Duration kScrubPatience = 600s;
 
 void RaidWorld::note_event(const EventRecord& e) {
     chronicle_.say("  event " + std::string(e.id) + ": " + e.subject + ": " + e.cause);
-    if (e.id == "scrub-mismatch" && rotten_.empty()) {
+    if (e.id == "scrub-mismatch" && rotten_.empty() && !liar_) {
         chronicle_.violation("a scrub found a mismatch: " + e.cause);
     }
+}
+
+std::uint64_t RaidWorld::writes() const {
+    std::uint64_t n = 0;
+    for (const Volume& v : volumes_) {
+        n += v.host->writes();
+    }
+    return n;
 }
 
 /// What of the scrub the next start must go on with.
@@ -125,6 +133,7 @@ void RaidWorld::let_rot() {
     raid::Geometry g{row_->layout, static_cast<std::uint32_t>(disks_.size()), strip, 0};
     g.member_sectors = status.sectors.value / g.data_members();
     const bool any = row_->parities() > 1 || (row_->layout == raid::Layout::kMirrored && disks_.size() > 2);
+    rotted_ = true;
     std::set<std::uint64_t> stripes;
     for (std::uint64_t n = 1 + scrubber_.below(4); n > 0; --n) {
         const Lba at(scrubber_.below(g.member_sectors));
@@ -164,7 +173,7 @@ void RaidWorld::check_rot_found(const raid::ScrubReport& report) {
     chronicle_.reached("rotten blocks repaired by a scrub");
 }
 
-/// RW8, at the end: nothing is found but what rotted, and that only once.
+/// RW9, at the end: nothing is found but what rotted, and that only once.
 bool RaidWorld::scrub_all() {
     const raid::ArrayStatus status = array_->status();
     if (!row_->redundant || status.state != raid::ArrayState::kOptimal) {
@@ -177,9 +186,10 @@ bool RaidWorld::scrub_all() {
     const bool whole = after.scrub_report->counts.untrusted + after.scrub_report->counts.unreadable +
                            after.scrub_report->counts.unchecked ==
                        0;
-    if (!whole || after.state != raid::ArrayState::kOptimal || any_lost() || damaged() > 0 || !scrubs_) {
+    if (!whole || after.state != raid::ArrayState::kOptimal || any_lost() || damaged() > 0 || !scrubs_ || liar_) {
         return true;
     }
+    note_lies();
     let_rot();
     if (!begin_scrub(ScrubMode::kRepair) || !end_scrub()) {
         return false;

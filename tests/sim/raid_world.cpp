@@ -20,6 +20,7 @@ constexpr Duration kPatience = 60s;  ///< virtual time within which anything hea
 RaidWorld::RaidWorld(const HistoryOptions& options)
     : scheduler_(options.seed),
       random_(options.seed ^ 0x5241494421ULL),
+      silent_(options.seed ^ 0x53494c454e54ULL),
       operator_(options.seed ^ 0x4f50455241ULL),
       scrubber_(options.seed ^ 0x53435343daULL),
       chronicle_(scheduler_, options.trace),
@@ -105,6 +106,7 @@ void RaidWorld::choose_faults() {
     media_faults_ = random_.one_in(2);
     slowness_ = random_.one_in(2) || !(power_cuts_ || kills_);
     beyond_ = random_.one_in(6);
+    choose_liar();
     chronicle_.say("level " + base_.level + ", " + std::to_string(disks_.size()) + " members, strip " +
                    std::to_string(base_.strip_bytes) + ", " + std::to_string(executors_.size()) + " shards, policy " +
                    std::string(raid::recovery_policy_name(base_.policy)));
@@ -175,7 +177,7 @@ bool RaidWorld::open_once(bool force) {
             chronicle_.reached("stale member refused");
         }
         const bool in_sync = status.members[i].state == MemberState::kInSync;
-        if (!in_sync && !lost_[i]) {
+        if (!in_sync && !lost_[i] && !lies(i)) {
             chronicle_.violation("member " + std::to_string(i) + " is not in sync after open, for no reason");
         }
         lost_[i] = !in_sync;
@@ -339,6 +341,7 @@ void RaidWorld::round() {
         scheduler_.run_for(Duration(random_.below(4'000'000)));
     }
     note_journal(/*crashing=*/false);
+    note_lies();
     const std::uint64_t end = random_.below(10);
     if (end < 4 && power_cuts_) {
         crash(Crash::kPower);
@@ -677,7 +680,8 @@ void RaidWorld::finish() {
     for (std::size_t i = 0; i < volumes_.size(); ++i) {
         scheduler_.run(home(), volumes_[i].host->verify(&images[i]));
     }
-    const bool redundancy = row_->redundant && !any_lost();
+    note_lies();
+    const bool redundancy = row_->redundant && !any_lost() && !liar_;
     stop_cleanly();
     if (chronicle_.result.violations.empty() && redundancy && damaged() == 0 && !unreadable_ok_) {
         check_views(images);
@@ -754,17 +758,10 @@ void RaidWorld::compare_view(raid::Array& view, const std::string& what,
     }
 }
 
-std::uint64_t RaidWorld::writes() const {
-    std::uint64_t n = 0;
-    for (const Volume& v : volumes_) {
-        n += v.host->writes();
-    }
-    return n;
-}
-
 HistoryResult RaidWorld::run() {
     choose();
     create();
+    begin_lying();
     const std::uint64_t rounds = 3 + random_.below(4);
     for (std::uint64_t i = 0; i < kMostRounds && array_ && chronicle_.result.violations.empty(); ++i) {
         if (i >= rounds && writes() >= kLeastWrites && chronicle_.result.faults >= kLeastFaults) {
