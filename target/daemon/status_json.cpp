@@ -96,6 +96,9 @@ json::object array_json(const raid::ArrayStatus& status) {
             {"scrub", status.scrub ? json::value(job_json(*status.scrub)) : json::value(nullptr)},
             {"last_scrub", status.scrub_report ? json::value(scrub_json(*status.scrub_report, status.members.size()))
                                                : json::value(nullptr)},
+            {"checksums", json::object{{"on", status.checksums.on},
+                                       {"found", status.checksums.found},
+                                       {"cached_bytes", status.checksums.cached_bytes}}},
             {"journal", json::object{{"policy", raid::recovery_policy_name(j.policy)},
                                      {"listed_stripes", j.listed_stripes},
                                      {"records", j.records},

@@ -70,5 +70,14 @@ TEST(StatusJson, AScrubIsAJobOfNoMember) {
     EXPECT_EQ(job_json(job).at("state").as_string(), "waiting");
 }
 
+TEST(StatusJson, AnArraySaysHowManyBlocksDidNotMatchTheirChecksums) {
+    raid::ArrayStatus status;
+    EXPECT_FALSE(array_json(status).at("checksums").at("on").as_bool());
+    status.checksums = {true, 5, 8192};
+    EXPECT_TRUE(array_json(status).at("checksums").at("on").as_bool());
+    EXPECT_EQ(array_json(status).at("checksums").at("found"), 5U);
+    EXPECT_EQ(array_json(status).at("checksums").at("cached_bytes"), 8192U);
+}
+
 }  // namespace
 }  // namespace gemel
