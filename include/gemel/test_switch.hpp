@@ -30,6 +30,10 @@ enum class TestSwitch : std::uint8_t {
     kMapBlind,                ///< reads are not compared with the checksum map
     kMapTrustedLate,          ///< a resync trusts columns without setting their checksums
     kJournalShortBox,         ///< an entry names only the first column of what is written
+
+    kScrubUntrusted,   ///< a scrub judges, and makes up blocks from, redundancy that may be wrong
+    kScrubUnlocked,    ///< a scrub reads and writes a stripe without its lock
+    kScrubNotResumed,  ///< a scrub that a restart cut short does not go on
 };
 
 struct TestSwitchRow {
@@ -56,6 +60,9 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kMapBlind, "map-blind", "raid"},
     TestSwitchRow{TestSwitch::kMapTrustedLate, "map-trusted-late", "raid"},
     TestSwitchRow{TestSwitch::kJournalShortBox, "journal-short-box", "raid"},
+    TestSwitchRow{TestSwitch::kScrubUntrusted, "scrub-untrusted", "raid"},
+    TestSwitchRow{TestSwitch::kScrubUnlocked, "scrub-unlocked", "raid"},
+    TestSwitchRow{TestSwitch::kScrubNotResumed, "scrub-not-resumed", "raid"},
 };
 
 #ifdef GEMEL_TEST_SWITCHES

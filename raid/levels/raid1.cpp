@@ -235,6 +235,7 @@ Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to, std::uint
                 const Result<void> w = co_await write_legs(array, lba + at / kSectorBytes, block, bad, {});
                 static_cast<void>(w);  // the value is known; a leg that failed is recorded
             }
+            array.found_bad(shard, lba.value);
             array.event(Severity::kWarning, "block-repaired", "array " + array.name,
                         "blocks at sector " + std::to_string(lba.value) +
                             " could not be read from one leg, or did not match their checksums, and were written anew "

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
+#include <vector>
 
 #include "target/daemon/daemon.hpp"
 #include "target/daemon/status_json.hpp"
@@ -72,33 +73,72 @@ Task<Result<void>> Daemon::array_rebuild(std::string array, std::uint64_t member
     co_return r;
 }
 
+Task<Result<void>> Daemon::array_scrub(std::string array, bool repair) {
+    CO_TRY(StartedArray * started, check_array(array));
+    Executor& home = Executor::current();
+    co_await resume_on(runtime_.processors().io(0));
+    Result<void> r = co_await started->array->scrub(repair ? raid::ScrubMode::kRepair : raid::ScrubMode::kCheck);
+    co_await resume_on(home);
+    co_return r;
+}
+
 Task<Result<json::value>> Daemon::job_list() {
     json::array out;
     for (const StartedArray& started : arrays_) {
         const raid::ArrayStatus status = started.array->status();
-        if (status.rebuild) {
-            json::object job = job_json(*status.rebuild);
-            job["array"] = status.name;
-            out.push_back(std::move(job));
+        for (const auto& running : {status.rebuild, status.scrub}) {
+            if (running) {
+                json::object job = job_json(*running);
+                job["array"] = status.name;
+                out.push_back(std::move(job));
+            }
         }
     }
     co_return json::value(std::move(out));
 }
 
-Task<Result<void>> Daemon::job_order(std::string array, JobOrder order, std::uint64_t limit) {
+namespace {
+
+/// The jobs of that kind, or all when it is empty.
+Result<std::vector<raid::Job*>> jobs_of(raid::Array& array, const std::string& kind) {
+    std::vector<raid::Job*> out;
+    std::string all;
+    for (const raid::JobKind k : raid::kJobKinds) {
+        all += (all.empty() ? "" : " or ") + std::string(raid::job_kind_name(k));
+        if (kind.empty() || kind == raid::job_kind_name(k)) {
+            out.push_back(array.job(k));
+        }
+    }
+    if (out.empty()) {
+        return fail(Errc::kInvalidArgument, fmt::format("'{}' is no kind of job: expected {}", kind, all));
+    }
+    return out;
+}
+
+}  // namespace
+
+Task<Result<void>> Daemon::job_order(std::string array, std::string kind, JobOrder order, std::uint64_t limit) {
     CO_TRY(StartedArray * started, check_array(array));
-    raid::Job& job = *started->array->job(raid::JobKind::kRebuild);
+    CO_TRY(std::vector<raid::Job*> jobs, jobs_of(*started->array, kind));
     if (order == JobOrder::kLimit) {
-        job.set_limit(limit);  // also for those to come
+        for (raid::Job* job : jobs) {
+            job->set_limit(limit);  // also for those to come
+        }
         co_return Result<void>{};
     }
-    if (!job.running()) {
-        co_return fail(Errc::kNotFound, fmt::format("array '{}' has no job", array));
+    std::erase_if(jobs, [](const raid::Job* job) { return !job->running(); });
+    if (jobs.empty()) {
+        co_return fail(Errc::kNotFound, kind.empty() ? fmt::format("array '{}' has no job", array)
+                                                     : fmt::format("array '{}' has no {} running", array, kind));
+    }
+    if (jobs.size() > 1) {
+        co_return fail(Errc::kInvalidArgument,
+                       fmt::format("array '{}' has more than one job; say of which kind", array));
     }
     if (order == JobOrder::kCancel) {
-        job.cancel();
+        jobs.front()->cancel();
     } else {
-        job.pause(order == JobOrder::kPause);
+        jobs.front()->pause(order == JobOrder::kPause);
     }
     co_return Result<void>{};
 }

@@ -22,12 +22,11 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       random_(options.seed ^ 0x5241494421ULL),
       silent_(options.seed ^ 0x53494c454e54ULL),
       operator_(options.seed ^ 0x4f50455241ULL),
+      scrubber_(options.seed ^ 0x53435343daULL),
       chronicle_(scheduler_, options.trace),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
-    environment_.events().listener = [this](const EventRecord& e) {
-        chronicle_.say("  event " + std::string(e.id) + ": " + e.subject + ": " + e.cause);
-    };
+    environment_.events().listener = [this](const EventRecord& e) { note_event(e); };
 }
 
 RaidWorld::~RaidWorld() = default;
@@ -189,6 +188,7 @@ bool RaidWorld::open_once(bool force) {
         chronicle_.reached("resync after unclean stop");
     }
     resumed_ = unclean_ && status.rebuild.has_value();
+    check_scrub_goes_on(status);
     if (journal_ && unclean_ && any_lost() && row_->parities() > 0) {
         chronicle_.reached("degraded crash with journal");
     }
@@ -673,8 +673,7 @@ void RaidWorld::finish() {
     if (!rebuild_all()) {
         return;
     }
-    if (!scheduler_.run_until([&] { return !resyncing(); }, kPatience)) {
-        chronicle_.violation("the resync does not end");
+    if (!resync_and_scrub_all()) {
         return;
     }
     std::vector<std::vector<std::byte>> images(volumes_.size());
@@ -757,14 +756,6 @@ void RaidWorld::compare_view(raid::Array& view, const std::string& what,
             }
         }
     }
-}
-
-std::uint64_t RaidWorld::writes() const {
-    std::uint64_t n = 0;
-    for (const Volume& v : volumes_) {
-        n += v.host->writes();
-    }
-    return n;
 }
 
 HistoryResult RaidWorld::run() {
