@@ -6,6 +6,7 @@
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
+#include "raid/scrub.hpp"
 #include "raid/volume.hpp"
 #include "raid/volume_table.hpp"
 
@@ -55,6 +56,7 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
         shard->writable = !level.redundant;  // nothing to resync: an unclean stop makes no difference
         shards.push_back(std::move(shard));
     }
+    scrub = std::make_unique<Scrub>(*this);
 }
 
 ArrayBody::~ArrayBody() = default;
@@ -79,6 +81,7 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
         stopping_.store(true);
         stop_event_.set();
         watch.begin_stop();
+        co_await scrub->stop();
         co_await gate_.close();  // a member that failed meanwhile may have called for a spare
         if (log_) {
             co_await log_->stop();
@@ -151,6 +154,7 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     gate_.spawn(rebuilding(place) ? run_rebuild(place, /*resumed=*/true)
                 : replaced        ? run_replace(place, /*resumed=*/true)
                                   : use_spares());
+    scrub->resume();
     co_return Result<void>{};
 }
 
@@ -201,6 +205,7 @@ Task<Result<void>> ArrayBody::stop() {
         while (!std::ranges::all_of(volumes_, [](const auto& v) { return v->quiet(/*all=*/true); })) {
             co_await sleep_for(env.clock, kDrainPoll);
         }
+        co_await scrub->stop();
         co_await gate_.close();
         const Result<void> kept = co_await checkpoint_rebuild();
         static_cast<void>(kept);  // else the next start does more again
@@ -252,6 +257,8 @@ ArrayStatus ArrayBody::status() const {
         out.unreadable_blocks += members[m].device->unreadable().total();
     }
     out.rebuild = rebuild_job.status();
+    out.scrub = scrub->job.status();
+    out.scrub_report = scrub->report();
     const bool lost = !level.tolerates(lost_set(), geometry.members);
     out.state = lost                  ? ArrayState::kFailed
                 : read_only()         ? ArrayState::kReadOnly
@@ -430,8 +437,11 @@ Task<Result<void>> Array::replace(std::uint32_t place, MemberSpec device) {
 Task<Result<void>> Array::fail_member(std::uint32_t place) {
     return body_->fail_by_operator(place);
 }
+Task<Result<void>> Array::scrub(ScrubMode mode) {
+    return body_->scrub->start(mode);
+}
 Job* Array::job(JobKind kind) {
-    return kind == JobKind::kRebuild || kind == JobKind::kReplace ? &body_->rebuild_job : nullptr;
+    return kind == JobKind::kScrub ? &body_->scrub->job : &body_->rebuild_job;
 }
 std::vector<VolumeInfo> Array::volumes() const {
     return body_->volume_infos();

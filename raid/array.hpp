@@ -20,6 +20,7 @@
 #include "gemel/volume_store.hpp"
 #include "raid/job.hpp"
 #include "raid/recovery_policy.hpp"
+#include "raid/scrub_report.hpp"
 
 namespace gemel::raid {
 
@@ -122,8 +123,10 @@ struct ArrayStatus {
     bool resyncing = false;
     SectorCount resync_done;  ///< of each member's data
     SectorCount resync_total;
-    std::optional<JobStatus> rebuild;     ///< or a replace
-    std::uint64_t unreadable_blocks = 0;  ///< of members, that a rebuild could not make up
+    std::optional<JobStatus> rebuild;  ///< or a replace
+    std::optional<JobStatus> scrub;
+    std::optional<ScrubReport> scrub_report;  ///< of the last one since the array was opened
+    std::uint64_t unreadable_blocks = 0;      ///< of members, that a rebuild could not make up
     std::uint64_t epoch = 0;
     JournalStatus journal;
     ChecksumStatus checksums;
@@ -173,7 +176,10 @@ class Array : public VolumeStore {
     /// Marks a member failed, durably, or ends the rebuild onto it. Errors: kInvalidArgument (no such place), kRefused
     /// (it is not in use, or the level cannot spare it), kReadOnly.
     Task<Result<void>> fail_member(std::uint32_t place);
-    /// Nothing if there is no such job.
+    /// Begins to compare every stripe with its redundancy. Success: it is durably begun; it goes on at the next start,
+    /// and its end is an event. Errors: kInvalidArgument (no redundancy), kReadOnly, kBusy (a scrub or a resync runs),
+    /// kRefused (so many members are missing that nothing could be compared), kClosed.
+    Task<Result<void>> scrub(ScrubMode mode);
     Job* job(JobKind kind);
 
     [[nodiscard]] std::vector<VolumeInfo> volumes() const override;

@@ -42,6 +42,7 @@ class RingLog;
 namespace gemel::raid::detail {
 
 class Checksums;
+class Scrub;
 class Volume;
 
 struct Member {
@@ -148,6 +149,11 @@ class ArrayBody : public SilenceJudge {
     void trust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
     void distrust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
 
+    // --- Scrub (scrub.hpp) -----------------------------------------------------------------------------------------
+    std::unique_ptr<Scrub> scrub;
+    /// On the shard: blocks of the stripe at `column` could not be read, or contradict their redundancy.
+    void found_bad(Shard& shard, std::uint64_t column);
+
     // --- Rebuild (rebuild.cpp) -----------------------------------------------------------------------------------
     Task<Result<void>> rebuild(std::uint32_t place, MemberSpec spec);
     /// On the shard, under the lock: columns of the device that is rebuilt are what they must be, or listed.
@@ -212,6 +218,7 @@ class ArrayBody : public SilenceJudge {
     /// Walks the untrusted columns of one shard. Runs on the shard until done or stopped.
     /// True when every stripe was seen.
     Task<bool> resync_shard(Shard& shard);
+    [[nodiscard]] bool resyncing() const { return resyncing_.load(std::memory_order_acquire); }
     /// Bytes read from members to make redundancy right.
     void count_recovery_read(std::uint64_t bytes) { recovery_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
     [[nodiscard]] std::uint64_t untrusted_columns() const { return untrusted_total_.load(std::memory_order_relaxed); }

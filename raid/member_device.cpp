@@ -16,6 +16,9 @@ Task<Result<void>> gone(std::string name) {
 /// The list may grow by one piece when a write cuts a range in two.
 constexpr std::size_t kMaxPieces = kMaxUnreadable / 2;
 
+constexpr int kEntryTries = 20;
+constexpr Duration kEntryRetry = std::chrono::milliseconds(100);
+
 }  // namespace
 
 void MemberDevice::put(BlockDevice* device) {
@@ -143,7 +146,13 @@ Task<Result<void>> MemberDevice::write(Lba lba, Slice from, WriteOptions options
 }
 
 Task<Result<void>> MemberDevice::write_entered(Lba lba, Slice from, WriteOptions options) {
-    CO_TRY_VOID(co_await array_.checksums()->note(index_, lba, from));
+    // A page that cannot be had now is no fault of this device, which an error would fail.
+    Result<void> entered = co_await array_.checksums()->note(index_, lba, from);
+    for (int i = 0; i < kEntryTries && !entered && !array_.read_only() && !array_.stopping(); ++i) {
+        co_await sleep_for(array_.env.clock, kEntryRetry);
+        entered = co_await array_.checksums()->note(index_, lba, from);
+    }
+    CO_TRY_VOID(entered);
     co_return co_await write_device(lba, from, options);
 }
 

@@ -498,10 +498,10 @@ Task<Result<void>> ArrayBody::lose_built(std::uint32_t place, Error why) {
 
 /// RB6.
 Task<Result<void>> ArrayBody::finish_rebuild(std::uint32_t place) {
-    CO_TRY_VOID(co_await checkpoint_rebuild());
     if (checksums_) {
         CO_TRY_VOID(co_await checksums_->copy_to(place));
     }
+    CO_TRY_VOID(co_await checkpoint_rebuild());  // and flushes all that
     CO_TRY_VOID(co_await log_->copy_to(place));
     const Result<void> r = co_await admit_rebuilt(place);
     log_->stop_copying();

@@ -99,6 +99,15 @@ struct RebuildRecord {
     friend bool operator==(const RebuildRecord&, const RebuildRecord&) = default;
 };
 
+/// A scrub that has not ended.
+struct ScrubRecord {
+    bool active = false;
+    bool repair = false;
+    std::uint64_t cursor = 0;      ///< columns below it were looked at
+    std::uint64_t mismatched = 0;  ///< blocks that it has found so far
+    friend bool operator==(const ScrubRecord&, const ScrubRecord&) = default;
+};
+
 struct Superblock {
     Uuid array_uuid;
     std::string array_name;
@@ -118,6 +127,7 @@ struct Superblock {
     RebuildRecord rebuild;
     std::vector<UnreadableRange> unreadable;          ///< ascending by member and block, merged
     RecoveryPolicy policy = RecoveryPolicy::kResync;  ///< of the assembly that wrote this
+    ScrubRecord scrub;
     std::uint64_t log_generation = 0;
     std::uint64_t map_epoch = 0;  ///< which pages of the checksum map count (CP3); 0: none was ever kept
     std::uint16_t next_volume_number = 1;

@@ -31,6 +31,9 @@ enum class TestSwitch : std::uint8_t {
     kMapTrustedLate,          ///< a resync trusts columns without setting their checksums
     kJournalShortBox,         ///< an entry names only the first column of what is written
 
+    kScrubUntrusted,         ///< a scrub judges, and makes up blocks from, redundancy that may be wrong
+    kScrubUnlocked,          ///< a scrub reads and writes a stripe without its lock
+    kScrubNotResumed,        ///< a scrub that a restart cut short does not go on
     kReplaceWritesOwnOnly,   ///< writes of a place that is replaced do not go to the target
     kReplaceNoFlush,         ///< the place is given to the target without a flush
     kReplaceBelievesCursor,  ///< a start does not copy again where a crash may have left the two devices different
@@ -60,6 +63,9 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kMapBlind, "map-blind", "raid"},
     TestSwitchRow{TestSwitch::kMapTrustedLate, "map-trusted-late", "raid"},
     TestSwitchRow{TestSwitch::kJournalShortBox, "journal-short-box", "raid"},
+    TestSwitchRow{TestSwitch::kScrubUntrusted, "scrub-untrusted", "raid"},
+    TestSwitchRow{TestSwitch::kScrubUnlocked, "scrub-unlocked", "raid"},
+    TestSwitchRow{TestSwitch::kScrubNotResumed, "scrub-not-resumed", "raid"},
     TestSwitchRow{TestSwitch::kReplaceWritesOwnOnly, "replace-writes-own-only", "raid"},
     TestSwitchRow{TestSwitch::kReplaceNoFlush, "replace-no-flush", "raid"},
     TestSwitchRow{TestSwitch::kReplaceBelievesCursor, "replace-believes-cursor", "raid"},

@@ -80,9 +80,10 @@ class Daemon final : public admin::Management {
     Task<Result<boost::json::value>> array_list(std::string array) override;
     Task<Result<void>> array_fail(std::string array, std::uint64_t member) override;
     Task<Result<void>> array_rebuild(std::string array, std::uint64_t member, std::string with) override;
+    Task<Result<void>> array_scrub(std::string array, bool repair) override;
     Task<Result<void>> array_replace(std::string array, std::uint64_t member, std::string with) override;
     Task<Result<boost::json::value>> job_list() override;
-    Task<Result<void>> job_order(std::string array, JobOrder order, std::uint64_t limit) override;
+    Task<Result<void>> job_order(std::string array, std::string kind, JobOrder order, std::uint64_t limit) override;
 
   private:
     /// A volume as hosts see it.

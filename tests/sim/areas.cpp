@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 56> kRaidStates{
+constexpr std::array<std::string_view, 63> kRaidStates{
     "silent corruption",
     "silent corruption found",
     "silent corruption repaired",
@@ -64,6 +64,13 @@ constexpr std::array<std::string_view, 56> kRaidStates{
     "read went around a silent member",
     "last copy silent",
     "silent member refused",
+    "scrub finished",
+    "scrub beside writes of hosts",
+    "scrub interrupted by a crash and resumed",
+    "scrub cancelled",
+    "scrub waited for a resync",
+    "latent error rewritten by a scrub",
+    "rotten blocks repaired by a scrub",
     "replace finished",
     "replace interrupted by a crash",
     "old member failed in a replace",

@@ -19,6 +19,7 @@ void RaidWorld::note_members() {
     }
     note_replace();
     const raid::ArrayStatus status = array_->status();
+    note_scrub(status);
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         const bool in_sync = status.members[i].state == MemberState::kInSync;
         away_[i] = lost_[i] && (away_[i] || !in_sync);
@@ -69,6 +70,7 @@ void RaidWorld::begin_rebuild() {
     if (!lost_[place] || status.members[place].state == MemberState::kInSync || status.rebuild) {
         return;
     }
+    SimDisk* const named = named_[place];
     away_[place] = true;
     SimDisk* disk = disks_[place].get();
     const bool own = operator_.one_in(3);
@@ -85,9 +87,12 @@ void RaidWorld::begin_rebuild() {
     const auto began = scheduler_.run(home(), array_->rebuild(static_cast<std::uint32_t>(place), {disk, ""}));
     if (own && !began && (silent || began.error().code == Errc::kBusy)) {
         chronicle_.reached("silent member refused");
-    } else if (!began && !(began.error().code == Errc::kBusy && rebuilding()) &&
-               array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
+    } else if (!began && !rebuilding() && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
         chronicle_.violation("a rebuild does not begin: " + began.error().message);
+    }
+    if (!own && !began && array_->status().members[place].name == retired_.back()->name()) {
+        std::swap(disks_[place], retired_.back());  // a spare was faster
+        named_[place] = named;
     }
     resumed_ = false;
 }
@@ -131,6 +136,7 @@ void RaidWorld::operate() {
     } else if (any_lost()) {
         begin_rebuild();
     }
+    operate_scrub();
 }
 
 /// At the end: everything lost gets a new disk.

@@ -22,13 +22,12 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       random_(options.seed ^ 0x5241494421ULL),
       silent_(options.seed ^ 0x53494c454e54ULL),
       operator_(options.seed ^ 0x4f50455241ULL),
+      scrubber_(options.seed ^ 0x53435343daULL),
       replacer_(options.seed ^ 0x5245504c41ULL),
       chronicle_(scheduler_, options.trace),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
-    environment_.events().listener = [this](const EventRecord& e) {
-        chronicle_.say("  event " + std::string(e.id) + ": " + e.subject + ": " + e.cause);
-    };
+    environment_.events().listener = [this](const EventRecord& e) { note_event(e); };
 }
 
 RaidWorld::~RaidWorld() = default;
@@ -195,6 +194,7 @@ bool RaidWorld::open_once(bool force) {
         chronicle_.reached("resync after unclean stop");
     }
     resumed_ = unclean_ && status.rebuild && status.rebuild->kind == raid::JobKind::kRebuild;
+    check_scrub_goes_on(status);
     if (journal_ && unclean_ && any_lost() && row_->parities() > 0) {
         chronicle_.reached("degraded crash with journal");
     }
@@ -701,8 +701,7 @@ void RaidWorld::finish() {
     if (!rebuild_all()) {
         return;
     }
-    if (!scheduler_.run_until([&] { return !resyncing(); }, kPatience)) {
-        chronicle_.violation("the resync does not end");
+    if (!resync_and_scrub_all()) {
         return;
     }
     std::vector<std::vector<std::byte>> images(volumes_.size());
@@ -715,14 +714,6 @@ void RaidWorld::finish() {
     if (chronicle_.result.violations.empty() && redundancy && damaged() == 0 && !unreadable_ok_) {
         check_views(images);
     }
-}
-
-std::uint64_t RaidWorld::writes() const {
-    std::uint64_t n = 0;
-    for (const Volume& v : volumes_) {
-        n += v.host->writes();
-    }
-    return n;
 }
 
 HistoryResult RaidWorld::run() {

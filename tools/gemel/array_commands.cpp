@@ -2,9 +2,6 @@
 // The verbs of arrays and their jobs.
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
-#include <expected>
-#include <limits>
-#include <optional>
 
 #include "target/config/value_syntax.hpp"
 #include "tools/gemel/client.hpp"
@@ -21,21 +18,57 @@ std::string member_text(const Invocation& given) {
     return "member " + std::to_string(given.member) + " of array '" + given.array + "'";
 }
 
-/// The member in an answer of array.show; null if there is none such.
-json::value member_of(const json::value& arrays, std::uint64_t member) {
-    const json::array* list = arrays.if_array();
-    const json::object* array = list != nullptr && !list->empty() ? list->front().if_object() : nullptr;
-    const json::value* members = array != nullptr ? array->if_contains("members") : nullptr;
-    if (members == nullptr || !members->is_array() || member >= members->get_array().size()) {
-        return nullptr;
+/// Asks for the array until `runs` says no, with a progress line; then `end` prints what became of it.
+ExitCode wait_for(const Invocation& given, std::string (*progress)(const json::value&),
+                  bool (*runs)(const Invocation&, const json::value& array),
+                  ExitCode (*end)(const Invocation&, const json::value& array)) {
+    auto client = AdminClient::connect(given.socket);
+    if (!client) {
+        return complain(given, client.error());
     }
-    return members->get_array()[member];
+    ProgressLine line;
+    const auto start = std::chrono::steady_clock::now();
+    for (;;) {
+        const auto answer = client->call("array.show", {{"array", given.array}});
+        if (!answer || !answer->is_array() || answer->get_array().empty()) {
+            line.clear();
+            return complain(
+                given, answer ? Failure{ExitCode::kInternal, "internal", "the daemon names no array"} : answer.error());
+        }
+        const json::value& array = answer->get_array().front();
+        if (!runs(given, array)) {
+            line.clear();
+            return end(given, array);
+        }
+        line.draw(progress(array));
+        if (given.timeout_seconds != 0 &&
+            std::chrono::steady_clock::now() - start > std::chrono::seconds(given.timeout_seconds)) {
+            line.clear();
+            return complain(given, {ExitCode::kBusy, "timed_out",
+                                    "not done within " + std::to_string(given.timeout_seconds) +
+                                        " s; it goes on, see 'gemel job list'"});
+        }
+        pause_for(kPoll);
+    }
 }
 
-bool is_replaced(const json::value& member) {
-    const json::object* fields = member.if_object();
-    const json::value* with = fields != nullptr ? fields->if_contains("replaced_with") : nullptr;
-    return with != nullptr && with->is_string();
+/// The array as array.show has it, or `text`.
+void print_array(const Invocation& given, const json::value& array, const std::string& text) {
+    print(given.json ? json::serialize(json::array{array}) + "\n" : text);
+}
+
+/// A field of a member, or "" if the answer has none such.
+std::string member_field(const json::value& array, std::uint64_t member, std::string_view field) {
+    const json::object* object = array.if_object();
+    const json::value* members = object != nullptr ? object->if_contains("members") : nullptr;
+    if (members == nullptr || !members->is_array() || member >= members->get_array().size()) {
+        return {};
+    }
+    return text_of(members->get_array()[member], field, "");
+}
+
+std::string state_of(const json::value& array, std::uint64_t member) {
+    return member_field(array, member, "state");
 }
 
 json::object place_params(const Invocation& given) {
@@ -46,64 +79,71 @@ json::object place_params(const Invocation& given) {
     return params;
 }
 
-using JobEnd = std::optional<std::expected<std::string, std::string>>;
+ExitCode wait_for_rebuild(const Invocation& given) {
+    return wait_for(
+        given, render_rebuild,
+        [](const Invocation& g, const json::value& array) { return state_of(array, g.member) == "rebuilding"; },
+        [](const Invocation& g, const json::value& array) {
+            const std::string state = state_of(array, g.member);
+            if (state != "in-sync") {
+                return complain(g, {ExitCode::kRefused, "refused",
+                                    member_text(g) + " is " + state + "; see 'gemel events' for the reason"});
+            }
+            print_array(g, array, member_text(g) + " is in sync\n");
+            return ExitCode::kOk;
+        });
+}
 
-/// Draws the progress of a rebuild or a replace until `ended` says what became of it, given the member.
-template <class Ended>
-ExitCode wait_for_job(const Invocation& given, Ended ended) {
-    auto client = AdminClient::connect(given.socket);
-    if (!client) {
-        return complain(given, client.error());
-    }
-    ProgressLine line;
-    const auto start = std::chrono::steady_clock::now();
-    for (;;) {
-        const auto answer = client->call("array.show", {{"array", given.array}});
-        if (!answer) {
-            line.clear();
-            return complain(given, answer.error());
-        }
-        if (const JobEnd end = ended(member_of(*answer, given.member))) {
-            line.clear();
-            if (*end) {
-                print(given.json ? json::serialize(*answer) + "\n" : member_text(given) + " " + **end + "\n");
+/// `given.with` is the device that the place had before.
+ExitCode wait_for_replace(const Invocation& given) {
+    return wait_for(
+        given, render_rebuild,
+        [](const Invocation& g, const json::value& array) {
+            return !member_field(array, g.member, "replaced_with").empty();
+        },
+        [](const Invocation& g, const json::value& array) {
+            const std::string state = state_of(array, g.member);
+            const std::string device = member_field(array, g.member, "name");
+            if (state == "in-sync" && device != g.with) {
+                print_array(g, array, member_text(g) + " is " + device + " now\n");
                 return ExitCode::kOk;
             }
-            return complain(given, {ExitCode::kRefused, "refused",
-                                    member_text(given) + " " + end->error() + "; see 'gemel events' for the reason"});
-        }
-        line.draw(render_rebuild(answer->get_array().front()));
-        if (given.timeout_seconds != 0 &&
-            std::chrono::steady_clock::now() - start > std::chrono::seconds(given.timeout_seconds)) {
-            line.clear();
-            return complain(given, {ExitCode::kBusy, "timed_out",
-                                    member_text(given) + " is not ready within " +
-                                        std::to_string(given.timeout_seconds) + " s; the job goes on"});
-        }
-        pause_for(kPoll);
-    }
+            const std::string why = state != "in-sync" ? " failed meanwhile: it is " + state + " on " + device
+                                                       : " was not replaced: " + device + " stays";
+            return complain(
+                g, {ExitCode::kRefused, "refused", member_text(g) + why + "; see 'gemel events' for the reason"});
+        });
 }
 
-JobEnd end_of_rebuild(const json::value& member) {
-    const std::string state = text_of(member, "state");
-    if (state == "rebuilding") {
-        return std::nullopt;
-    }
-    return state == "in-sync" ? JobEnd(std::in_place, "is in sync")
-                              : JobEnd(std::in_place, std::unexpect, "is " + state);
+/// kInternal when something is left that is wrong.
+ExitCode wait_for_scrub(const Invocation& given) {
+    return wait_for(
+        given, render_scrub,
+        [](const Invocation&, const json::value& array) { return text_of(array, "last_scrub.state") == "running"; },
+        [](const Invocation& g, const json::value& array) {
+            const std::string state = text_of(array, "last_scrub.state");
+            if (state != "finished") {
+                return complain(g,
+                                {ExitCode::kRefused, "refused", "the scrub of array '" + g.array + "' was " + state});
+            }
+            print_array(g, array, render_last_scrub(array));
+            const bool good = number_of(array, "last_scrub.mismatched") == number_of(array, "last_scrub.repaired") &&
+                              number_of(array, "last_scrub.unreadable") == 0;
+            return good ? ExitCode::kOk : ExitCode::kInternal;
+        });
 }
 
-JobEnd end_of_replace(const json::value& member, const std::string& old) {
-    if (is_replaced(member)) {
-        return std::nullopt;
+/// "the job of array 'r5'", "the scrub of array 'r5'".
+std::string job_text(const Invocation& given) {
+    return "the " + (given.kind.empty() ? "job" : given.kind) + " of array '" + given.array + "'";
+}
+
+json::object job_params(const Invocation& given) {
+    json::object params{{"array", given.array}};
+    if (!given.kind.empty()) {
+        params["kind"] = given.kind;
     }
-    const std::string state = text_of(member, "state");
-    const std::string device = text_of(member, "name");
-    if (state != "in-sync") {
-        return JobEnd(std::in_place, std::unexpect, "failed meanwhile: it is " + state + " on " + device);
-    }
-    return device == old ? JobEnd(std::in_place, std::unexpect, "was not replaced: " + old + " stays")
-                         : JobEnd(std::in_place, "is " + device + " now");
+    return params;
 }
 
 }  // namespace
@@ -128,7 +168,7 @@ ExitCode rebuild_member(const Invocation& given) {
         return change(given, "array.rebuild", std::move(params), done);
     }
     const auto answer = call(given, "array.rebuild", std::move(params));
-    return answer ? wait_for_job(given, end_of_rebuild) : complain(given, answer.error());
+    return answer ? wait_for_rebuild(given) : complain(given, answer.error());
 }
 
 ExitCode replace_member(const Invocation& given) {
@@ -138,13 +178,24 @@ ExitCode replace_member(const Invocation& given) {
                       member_text(given) + " is being replaced; see 'gemel job list'");
     }
     const auto before = call(given, "array.show", {{"array", given.array}});
-    if (!before) {
-        return complain(given, before.error());
+    if (!before || !before->is_array() || before->get_array().empty()) {
+        return complain(
+            given, before ? Failure{ExitCode::kInternal, "internal", "the daemon names no array"} : before.error());
     }
-    const std::string old = text_of(member_of(*before, given.member), "name");
+    Invocation waiting = given;
+    waiting.with = member_field(before->get_array().front(), given.member, "name");
     const auto answer = call(given, "array.replace", std::move(params));
-    return answer ? wait_for_job(given, [&old](const json::value& m) { return end_of_replace(m, old); })
-                  : complain(given, answer.error());
+    return answer ? wait_for_replace(waiting) : complain(given, answer.error());
+}
+
+ExitCode scrub_array(const Invocation& given) {
+    json::object params{{"array", given.array}, {"repair", given.repair}};
+    if (!given.wait) {
+        return change(given, "array.scrub", std::move(params),
+                      "array '" + given.array + "' is being scrubbed; see 'gemel job list'");
+    }
+    const auto answer = call(given, "array.scrub", std::move(params));
+    return answer ? wait_for_scrub(given) : complain(given, answer.error());
 }
 
 ExitCode list_jobs(const Invocation& given) {
@@ -152,15 +203,15 @@ ExitCode list_jobs(const Invocation& given) {
 }
 
 ExitCode pause_job(const Invocation& given) {
-    return change(given, "job.pause", {{"array", given.array}}, "the job of array '" + given.array + "' is paused");
+    return change(given, "job.pause", job_params(given), job_text(given) + " is paused");
 }
 
 ExitCode resume_job(const Invocation& given) {
-    return change(given, "job.resume", {{"array", given.array}}, "the job of array '" + given.array + "' goes on");
+    return change(given, "job.resume", job_params(given), job_text(given) + " goes on");
 }
 
 ExitCode cancel_job(const Invocation& given) {
-    return change(given, "job.cancel", {{"array", given.array}}, "the job of array '" + given.array + "' ends");
+    return change(given, "job.cancel", job_params(given), job_text(given) + " ends");
 }
 
 ExitCode limit_job(const Invocation& given) {
@@ -168,10 +219,12 @@ ExitCode limit_job(const Invocation& given) {
     if (!bytes) {
         return complain(given, {ExitCode::kUsage, "invalid_argument", bytes.error().message + ", or none"});
     }
-    return change(given, "job.limit", {{"array", given.array}, {"bytes_per_second", *bytes}},
-                  *bytes == 0
-                      ? "jobs of array '" + given.array + "' have no limit"
-                      : "jobs of array '" + given.array + "' do at most " + config::format_size(*bytes) + " a second");
+    json::object params = job_params(given);
+    params["bytes_per_second"] = *bytes;
+    const std::string jobs = (given.kind.empty() ? "jobs" : given.kind + "s") + " of array '" + given.array + "'";
+    return change(
+        given, "job.limit", std::move(params),
+        *bytes == 0 ? jobs + " have no limit" : jobs + " do at most " + config::format_size(*bytes) + " a second");
 }
 
 }  // namespace gemel::cli
