@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "raid/member_device.hpp"
 
+#include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 
 namespace gemel::raid::detail {
@@ -104,7 +105,9 @@ Task<Result<void>> MemberDevice::write_and_clear(BlockDevice& device, Lba lba, S
     if (first >= end) {
         co_return Result<void>{};
     }
-    CO_TRY_VOID(co_await device.flush());
+    if (!active(TestSwitch::kUnreadableEarly)) {
+        CO_TRY_VOID(co_await device.flush());
+    }
     co_return co_await array_.forget_unreadable(index_, first, end - first);
 }
 
