@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 49> kRaidStates{
+constexpr std::array<std::string_view, 51> kRaidStates{
     "level single",
     "level linear",
     "level 6",
@@ -41,6 +41,8 @@ constexpr std::array<std::string_view, 49> kRaidStates{
     "resync after unclean stop",
     "resync interrupted",
     "crash while opening",
+    "crash right after an event",
+    "stop right after an event",
     "clean restart",
     "views compared",
     "views without two members compared",
@@ -99,9 +101,17 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
+constexpr std::array<std::string_view, 12> kRaidClasses{
+    "ambushes", "beyond", "member-faults", "media-faults", "slowness", "power-cuts",
+    "kills",    "rests",  "operator",      "discards",     "flushes",  "reads",
+};
+constexpr std::array<std::string_view, 7> kReplicationClasses{
+    "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",
+};
+
 constexpr std::array kAreas{
-    Area{"raid", run_raid_history, kRaidStates},
-    Area{"replication", run_replication_history, kReplicationStates},
+    Area{"raid", run_raid_history, kRaidStates, kRaidClasses},
+    Area{"replication", run_replication_history, kReplicationStates, kReplicationClasses},
 };
 
 }  // namespace

@@ -65,6 +65,7 @@ void RaidWorld::begin_rebuild() {
     }
     away_[place] = true;
     SimDisk* disk = disks_[place].get();
+    SimDisk* named = named_[place];
     const bool own = operator_.one_in(3);
     const bool silent = disk->hangs() || status.members[place].unanswered > 0;
     if (own) {
@@ -77,7 +78,11 @@ void RaidWorld::begin_rebuild() {
     }
     chronicle_.say("rebuild onto " + disk->name());
     const auto began = scheduler_.run(home(), array_->rebuild(static_cast<std::uint32_t>(place), {disk, ""}));
-    if (own && !began && (silent || began.error().code == Errc::kBusy)) {
+    if (!own && !began && began.error().code == Errc::kBusy && rebuilding()) {
+        std::swap(disks_[place], retired_.back());  // a spare was quicker: the new disk is put aside
+        named_[place] = named;
+        chronicle_.reached("spare quicker than the operator");
+    } else if (own && !began && (silent || began.error().code == Errc::kBusy)) {
         chronicle_.reached("silent member refused");
     } else if (!began && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
         chronicle_.violation("a rebuild does not begin: " + began.error().message);
@@ -115,6 +120,9 @@ void RaidWorld::disturb_rebuild() {
 
 void RaidWorld::operate() {
     note_members();
+    if (chronicle_.without("operator")) {
+        return;
+    }
     if (rebuilding()) {
         disturb_rebuild();
     } else if (any_lost()) {

@@ -6,13 +6,14 @@
 //   RW1 Reads return what the oracle allows, in every state.
 //   RW2 Hosts see no error while the level tolerates what happened.
 //   RW3 The array opens again after every crash. Degraded after an unclean stop it wants force if it has parity and no
-//       journal, or if a missing leg may know more than those that are here, and only then.
+//       journal, or if missing members may know more than those that are here, and only then.
 //   RW4 Resync ends. Then every view with tolerated members removed is the same, byte for byte.
 //   RW5 After a clean stop nothing is left in the cache of a member in sync.
 //   RW6 With the journal a degraded crash makes unreadable only what was written, or listed with that, since nothing
 //       was listed; and nothing wrong.
 //   RW7 A member that hangs, for a time or for ever, keeps no command waiting beyond its time; its late answers are
 //       seen by nobody, and no memory is given out again that it holds.
+//   RW8 The array finds its durable log and its journal whole at every start.
 // Threads: the simulator's one.
 #pragma once
 
@@ -59,6 +60,10 @@ class RaidWorld : public HostWorld {
     [[nodiscard]] raid::ArrayConfig config(bool force) const;
     void aim_hosts();
     void round();
+    bool work();
+    void end_ambushed();
+    bool pass(Duration d);
+    void heed(const EventRecord& e);
     void one_fault();
     void fault_without_redundancy();
     void damage_a_member();
@@ -106,6 +111,7 @@ class RaidWorld : public HostWorld {
     SimScheduler scheduler_;
     SeededRandom random_;
     SeededRandom operator_;  ///< what the operator does: its own, so that older histories stay what they were
+    SeededRandom ambusher_;  ///< when crashes follow events: for the same reason its own
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
@@ -127,10 +133,12 @@ class RaidWorld : public HostWorld {
     bool member_faults_ = true;
     bool media_faults_ = true;
     bool slowness_ = true;
-    bool beyond_ = false;           ///< also faults that the level cannot hide
-    bool journal_ = false;          ///< the array that runs, or ran last, keeps one
-    bool unclean_ = false;          ///< the last stop was a crash
-    bool errors_expected_ = false;  ///< until the next start
+    bool ambushes_ = false;            ///< crashes follow events of the array closely
+    std::optional<TimePoint> ambush_;  ///< the next one
+    bool beyond_ = false;              ///< also faults that the level cannot hide
+    bool journal_ = false;             ///< the array that runs, or ran last, keeps one
+    bool unclean_ = false;             ///< the last stop was a crash
+    bool errors_expected_ = false;     ///< until the next start
     bool crashing_ = false;
     bool unreadable_ok_ = false;  ///< damage met lost redundancy: for the rest of the history
 };
