@@ -12,7 +12,7 @@ constexpr Duration kAmbushWithin = 500us;  ///< of the event
 }
 
 void RaidWorld::heed(const EventRecord& e) {
-    if ((e.id == "log-damaged" || e.id == "journal-damaged") && !errors_expected_) {
+    if ((e.id == "log-damaged" || e.id == "journal-damaged") && !errors_expected_ && !crashing_) {
         chronicle_.violation(std::string(e.id) + ": " + e.cause);
     }
     const bool likely = e.id == "member-failed" || ambusher_.one_in(2);

@@ -226,6 +226,7 @@ bool RaidWorld::crash_while_opening(bool force) {
     }
     const bool power = power_cuts_;
     chronicle_.fault(power ? "power cut while opening" : "kill while opening");
+    crashing_ = true;
     for (const auto& disk : disks_) {
         power ? disk->power_cut() : disk->kill_process();
     }
@@ -241,6 +242,7 @@ bool RaidWorld::crash_while_opening(bool force) {
         array_ = std::move(**opened);
         stop_array();
     }
+    crashing_ = false;
     chronicle_.reached("crash while opening");
     revive_disks();
     return true;
@@ -648,24 +650,28 @@ void RaidWorld::forget_stripes_at_risk(bool open_only) {
     if (row_->parities() == 0) {
         return;
     }
-    std::vector<std::vector<std::uint64_t>> sectors;  // of all first: what is undefined here is unsettled, too
-    for (const Volume& v : volumes_) {
-        sectors.push_back(v.oracle->unsettled(open_only));
+    std::vector<raid::IntervalSet> lost(volumes_.size());
+    for (std::size_t i = 0; i < volumes_.size(); ++i) {
+        const std::uint64_t size = volumes_[i].oracle->sectors().value;
+        for (const std::uint64_t sector : volumes_[i].oracle->unsettled(open_only)) {
+            const std::uint64_t first = sector < stripe_sectors_ ? 0 : sector - stripe_sectors_;
+            lost[i].add(first, first + 2 * stripe_sectors_);
+            if (first == 0 && i > 0) {
+                const std::uint64_t end = volumes_[i - 1].oracle->sectors().value;
+                lost[i - 1].add(end - std::min(stripe_sectors_, end), end);
+            }
+            if (sector + stripe_sectors_ >= size && i + 1 < volumes_.size()) {
+                lost[i + 1].add(0, stripe_sectors_);
+            }
+        }
     }
     for (std::size_t i = 0; i < volumes_.size(); ++i) {
-        Oracle& oracle = *volumes_[i].oracle;
-        for (const std::uint64_t sector : sectors[i]) {
-            const std::uint64_t first = sector < stripe_sectors_ ? 0 : sector - stripe_sectors_;
-            oracle.undefine(Lba(first), SectorCount(2 * stripe_sectors_));
-            volumes_[i].doubtful.push_back({Lba(first), SectorCount(2 * stripe_sectors_)});
-            if (first == 0 && i > 0) {
-                Oracle& other = *volumes_[i - 1].oracle;
-                const std::uint64_t tail = std::min(stripe_sectors_, other.sectors().value);
-                other.undefine(Lba(other.sectors().value - tail), SectorCount(tail));
-            }
-            if (sector + stripe_sectors_ >= oracle.sectors().value && i + 1 < volumes_.size()) {
-                volumes_[i + 1].oracle->undefine(Lba(0), SectorCount(stripe_sectors_));
-            }
+        std::uint64_t at = 0;
+        while (const auto range = lost[i].next(at)) {
+            at = range->second;
+            const Extent e{Lba(range->first), SectorCount(range->second - range->first)};
+            volumes_[i].oracle->undefine(e.lba, e.sectors);
+            volumes_[i].doubtful.push_back(e);
         }
     }
 }

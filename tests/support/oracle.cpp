@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/oracle.hpp"
 
+#include <cstring>
+
 #include "gemel/crc32c.hpp"
 
 namespace gemel::sim {
 
 namespace {
 
+constexpr std::array<std::byte, kSectorBytes> kZeroSector{};
 constexpr std::uint64_t kMagic = 0x53494d4f5241434cULL;
 constexpr std::size_t kMostViolations = 5;  ///< one damaged range is many sectors
 constexpr std::size_t kTailAt = kSectorBytes - 12;
@@ -25,7 +28,7 @@ struct Stamp {
 
 Stamp decode(ConstBytes sector) {
     Stamp s;
-    s.zeros = std::ranges::all_of(sector, [](std::byte b) { return b == std::byte{0}; });
+    s.zeros = std::memcmp(sector.data(), kZeroSector.data(), kSectorBytes) == 0;
     s.magic = load_le<std::uint64_t>(sector.data()) == kMagic;
     s.write = load_le<std::uint64_t>(sector.data() + 8);
     s.lba = load_le<std::uint64_t>(sector.data() + 16);
@@ -180,13 +183,14 @@ Oracle::Candidate* Oracle::allowed(Candidates& list, const Read& read, std::uint
     return nullptr;
 }
 
-/// The newest candidate of zeros, or one still open: they cannot be told apart, and an open one must not be pinned as
-/// another.
+/// The newest candidate of zeros, or one still open, or one that a power loss may take: they cannot be told apart, and
+/// neither must be pinned as another.
 Oracle::Candidate* Oracle::allowed_zeros(Candidates& list, const Read& read) {
     Candidate* best = nullptr;
     for (Candidate& c : list) {
         const bool open = best != nullptr && writes_[best->write].ended > read.began;
-        if (writes_[c.write].zeros && c.died > read.began && !open) {
+        const bool surer = best != nullptr && (c.durable & ~best->durable) != 0;
+        if (writes_[c.write].zeros && c.died > read.began && !open && !surer) {
             best = &c;  // in order of beginning
         }
     }
