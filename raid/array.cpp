@@ -5,6 +5,7 @@
 
 #include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
+#include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
 #include "raid/volume.hpp"
 #include "raid/volume_table.hpp"
@@ -35,6 +36,8 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
       home(*config.shards.front()),
       watch(watching),
       rebuild_job(environment.clock, JobKind::kRebuild),
+      wanted_checksums_(level.redundant && config.checksums),
+      checksum_cache_(config.checksum_cache_bytes),
       wanted_policy_(level.redundant ? config.policy : RecoveryPolicy::kResync),
       journal_stripes_(config.journal_stripes) {
     geometry = geometry_of(winner);
@@ -127,6 +130,7 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
               "started without all members after an unclean stop, by force",
               "compare the data with another copy where writes were in flight");
     }
+    open_map();
     for (const VolumeRecord& v : superblock_.volumes) {
         volumes_.push_back(std::make_unique<Volume>(*this, v));
     }
@@ -153,6 +157,7 @@ Task<Result<void>> ArrayBody::begin_incarnation(std::uint64_t log_generation, co
     next.incarnation = env.random.uuid();
     next.log_generation = log_generation;
     next.policy = journal_ ? RecoveryPolicy::kJournal : RecoveryPolicy::kResync;
+    choose_map(next, assembly);
     next.clean = true;  // no write of this assembly is under way; what older ones left is said to be untrusted
     static_cast<void>(co_await visit_shards(next, /*close=*/false));
     if (assembly.forced) {
@@ -253,6 +258,9 @@ ArrayStatus ArrayBody::status() const {
     out.journal.recovery_ms = recovery_ms_.load();
     if (journal_) {
         journal_->fill(out.journal);
+    }
+    if (checksums_) {
+        out.checksums = {true, checksums_->found(), checksums_->cached_bytes()};
     }
     out.resync_total = SectorCount(level.redundant ? geometry.columns() : 0);
     out.resync_done = SectorCount(out.resync_total.value - std::min(out.resync_total.value, untrusted_columns()));

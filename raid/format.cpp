@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "raid/assembly.hpp"
+#include "raid/checksum_page.hpp"
 #include "raid/durable_log.hpp"
 #include "raid/member_fan.hpp"
 #include "raid/volume_table.hpp"
@@ -32,11 +33,23 @@ constexpr std::array kAreaShares{
     AreaShare{AreaKind::kMigration, &ReservedAreas::migration_bytes, 64, 32 * kKiB, 64 * kMiB},
 };
 
-std::uint64_t area_sectors(const AreaShare& share, const ReservedAreas& areas, std::uint64_t member_bytes) {
+/// What the checksum map of an array needs on members of this size; its data is less than that.
+std::uint64_t map_bytes(const LevelRow& level, std::uint64_t members, std::uint64_t strip, std::uint64_t sectors) {
+    Geometry g;
+    g.layout = level.layout;
+    g.members = static_cast<std::uint32_t>(members);
+    g.strip_sectors = strip;
+    g.member_sectors = round_up(sectors, strip);
+    return ChecksumLayout::of(g).area_pages() * kChecksumPageBytes;
+}
+
+std::uint64_t area_sectors(const AreaShare& share, const ReservedAreas& areas, std::uint64_t member_bytes,
+                           std::uint64_t map) {
     const std::uint64_t configured = areas.*share.configured;
-    const std::uint64_t bytes =
-        configured != 0 ? configured : std::clamp(member_bytes / share.divisor, share.least, share.most);
-    return round_up(bytes, kBlockBytes) / kSectorBytes;
+    const std::uint64_t by_share = share.kind == AreaKind::kChecksums && map != 0
+                                       ? map
+                                       : std::clamp(member_bytes / share.divisor, share.least, share.most);
+    return round_up(configured != 0 ? configured : by_share, kBlockBytes) / kSectorBytes;
 }
 
 constexpr std::size_t kBlankCheckBytes = kMiB;
@@ -102,11 +115,12 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
     }
     const std::uint64_t smallest = *std::ranges::min_element(device_sectors);
     const std::uint64_t usable = round_down(smallest, kSectorsPerBlock);
+    const std::uint64_t strip = config.strip_bytes / kSectorBytes;
+    const std::uint64_t map = level.redundant ? map_bytes(level, config.members.size(), strip, usable) : 0;
     std::uint64_t reserved = 2 * kSuperblockSectors;
     for (const AreaShare& share : kAreaShares) {
-        reserved += area_sectors(share, config.areas, usable * kSectorBytes);
+        reserved += area_sectors(share, config.areas, usable * kSectorBytes, map);
     }
-    const std::uint64_t strip = config.strip_bytes / kSectorBytes;
     sb.member_sectors = usable > reserved ? round_down(usable - reserved, strip) : 0;
     for (std::size_t i = 0; i < sb.members.size() && sb.member_sectors > 0; ++i) {
         const std::uint64_t own = round_down(round_down(device_sectors[i], kSectorsPerBlock) - reserved, strip);
@@ -121,7 +135,7 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
     }
     Lba at(sb.member_sectors);
     for (const AreaShare& share : kAreaShares) {
-        const std::uint64_t sectors = area_sectors(share, config.areas, usable * kSectorBytes);
+        const std::uint64_t sectors = area_sectors(share, config.areas, usable * kSectorBytes, map);
         const std::uint16_t version = share.kind == AreaKind::kLog ? 1 : 0;
         sb.areas.push_back({share.kind, version, at, SectorCount(sectors)});
         at += sectors;

@@ -25,6 +25,7 @@
 
 #include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
+#include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
 
 namespace gemel::raid::detail {
@@ -461,6 +462,9 @@ Task<Result<void>> ArrayBody::checkpoint_rebuild() {
 /// RB6.
 Task<Result<void>> ArrayBody::finish_rebuild(std::uint32_t place) {
     CO_TRY_VOID(co_await checkpoint_rebuild());
+    if (checksums_) {
+        CO_TRY_VOID(co_await checksums_->copy_to(place));
+    }
     if (!active(TestSwitch::kRebuildNoLog)) {
         CO_TRY_VOID(co_await log_->copy_to(place));
     }

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "gemel/test_switch.hpp"
+#include "raid/checksums.hpp"
 #include "raid/parity.hpp"
 #include "raid/stripe.hpp"
 
@@ -69,6 +70,7 @@ class StripeWriter {
     [[nodiscard]] const std::byte* new_at(std::uint32_t strip, std::uint64_t column) const;
     /// Columns [begin, end) of the stripe are those of `parity`, or what is written.
     Task<Result<void>> submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
+    Task<Result<void>> enter_absent(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
     [[nodiscard]] bool covered(std::uint32_t strip, std::uint64_t begin) const;
     [[nodiscard]] Way way_of(StripeImage& image, std::size_t block);
     void overlay(StripeImage& image);
@@ -80,7 +82,7 @@ class StripeWriter {
     void make_image_parity(StripeImage& image);
     Task<Result<void>> write_image(StripeImage& image);
     Task<Result<void>> write_kept_blocks(StripeImage& image);
-    void trust_written(const StripeImage& image);
+    Task<Result<void>> trust_written(StripeImage& image);
 
     ArrayBody& array_;
     Shard& shard_;
@@ -243,11 +245,33 @@ void StripeWriter::modify_parity(std::uint64_t from, std::uint64_t to, std::span
     }
 }
 
+/// CS3. What the members that are missing would get; for the others the map is at hand.
+Task<Result<void>> StripeWriter::enter_absent(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
+    Checksums* sums = array_.checksums();
+    for (std::uint32_t s = w_.first; sums != nullptr && s <= w_.last; ++s) {
+        if (!array_.holds(member(s), stripe_)) {
+            CO_TRY_VOID(co_await sums->note(member(s), base_ + w_.begin_of(s), part_of(s)));
+        }
+    }
+    for (std::uint32_t i = 0; sums != nullptr && i < g_.parities(); ++i) {
+        if (array_.holds(parity_member(i), stripe_)) {
+            continue;
+        }
+        if (parity[i].empty()) {
+            CO_TRY_VOID(co_await sums->forget(parity_member(i), base_ + begin, SectorCount(end - begin)));
+        } else {
+            CO_TRY_VOID(co_await sums->note(parity_member(i), base_ + begin, parity[i]));
+        }
+    }
+    co_return co_await array_.prepare_map(column(begin), column(end));
+}
+
 /// Writes the host's data, and parity, to every member that is in sync.
 Task<Result<void>> StripeWriter::submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
     if (!array_.listed(shard_, stripe_, stripe_)) {
         CO_TRY_VOID(co_await array_.await_listed(shard_, stripe_, stripe_));
     }
+    CO_TRY_VOID(co_await enter_absent(parity, begin, end));
     MemberFan fan;
     for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
         const std::uint32_t m = member(s);
@@ -317,7 +341,7 @@ StripeWriter::Way StripeWriter::way_of(StripeImage& image, std::size_t block) {
         return Way::kSum;
     }
     const bool trusted = shard_.trusted(image.column(block), image.column(block) + kSectorsPerBlock);
-    if (trusted && static_cast<std::uint32_t>(std::popcount(unknown)) <= g_.parities()) {
+    if (trusted && image.can_make_up(unknown, block)) {
         return Way::kDerived;
     }
     if (!trusted && image.accepted(block) != 0) {
@@ -450,8 +474,7 @@ Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
             parity[i] = image.of(parity_member(i));
         }
         CO_TRY_VOID(co_await submit(parity, image.begin(), end));
-        trust_written(image);
-        co_return Result<void>{};
+        co_return co_await trust_written(image);
     }
     for (std::size_t b = 0; b < ways.size(); ++b) {
         if (ways[b] == Way::kAbandoned) {
@@ -460,8 +483,7 @@ Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
     }
     CO_TRY_VOID(co_await submit({}, w_.hull_begin(), w_.hull_end()));
     CO_TRY_VOID(co_await write_kept_blocks(image));
-    trust_written(image);
-    co_return Result<void>{};
+    co_return co_await trust_written(image);
 }
 
 /// The parity of the blocks that were not abandoned.
@@ -485,17 +507,23 @@ Task<Result<void>> StripeWriter::write_kept_blocks(StripeImage& image) {
 }
 
 /// Columns whose sums are now known to be right. Of a carried block that is what was overwritten of the lost strip.
-void StripeWriter::trust_written(const StripeImage& image) {
+Task<Result<void>> StripeWriter::trust_written(StripeImage& image) {
     for (std::size_t b = 0; b < image.blocks(); ++b) {
+        if (shard_.trusted(image.column(b), image.column(b) + kSectorsPerBlock)) {
+            continue;
+        }
         const bool carried = active(TestSwitch::kCarriedTrusted) && ways_[b] == Way::kDelta;
         if (ways_[b] == Way::kSum || ways_[b] == Way::kAccepted || carried) {
+            CO_TRY_VOID(co_await image.enter(b, b + 1));
             array_.trust(shard_, image.column(b), image.column(b) + kSectorsPerBlock);
         }
         if (ways_[b] == Way::kCarried) {
             const ColumnRange lost = written_of_lost(b, image.column(b) - base_.value);
+            CO_TRY_VOID(co_await image.forget(b));
             array_.trust(shard_, column(lost.first), column(lost.end));
         }
     }
+    co_return Result<void>{};
 }
 
 }  // namespace
@@ -504,6 +532,16 @@ Task<Result<void>> write_locked(ArrayBody& array, Shard& shard, Lba lba, StripeD
     StripeWriter writer(array, shard, lba, data, options);
     co_return co_await writer.run();
 }
+
+namespace {
+/// A write that begins or ends inside a block, with the rest of it.
+Task<Result<void>> write_part(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
+    WholeBlocks whole(lba, from);
+    CO_TRY_VOID(co_await whole.fill(array, [&](Lba block, Slice to) { return read_locked(array, shard, block, to); }));
+    const Slice all = whole.slice();
+    co_return co_await write_locked(array, shard, whole.lba(), {all.sectors(), all, {}}, options);
+}
+}  // namespace
 
 Task<Result<void>> write_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
     HeldWrite held{lba, from, options};
@@ -516,12 +554,14 @@ Task<Result<void>> write_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice f
         co_return std::move(held.result);
     }
     const StripePlug::AtWork at_work(shard.plug, stripe);
-    StripeWriter writer(array, shard, lba, {from.sectors(), from, {}}, options);
     IntervalLock::Guard guard;
     if (!active(TestSwitch::kNoStripeLock)) {
         guard = co_await shard.lock.acquire(stripe.value, stripe.value);
     }
-    co_return co_await writer.run();
+    if (array.checksums() == nullptr || (from.head() == 0 && from.size() % kBlockBytes == 0)) {
+        co_return co_await write_locked(array, shard, lba, {from.sectors(), from, {}}, options);
+    }
+    co_return co_await write_part(array, shard, lba, from, options);
 }
 
 namespace {

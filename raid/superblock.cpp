@@ -6,6 +6,7 @@
 
 #include "gemel/check.hpp"
 #include "gemel/crc32c.hpp"
+#include "raid/checksum_page.hpp"
 #include "raid/level_table.hpp"
 #include "raid/log_page.hpp"
 
@@ -63,6 +64,9 @@ void put_header(LeWriter& w, const Superblock& sb) {
     w.put(sb.rebuild.cursor);
     w.put(ConstBytes(sb.rebuild.uuid.bytes));
     w.put(static_cast<std::uint16_t>(sb.policy));
+    w.put(std::uint16_t{0});
+    w.put(std::uint32_t{0});
+    w.put(sb.map_epoch);
 }
 
 Uuid get_uuid(LeReader& r) {
@@ -109,6 +113,8 @@ Counts get_header(LeReader& r, Superblock& sb) {
     sb.rebuild.cursor = r.get<std::uint64_t>();
     sb.rebuild.uuid = get_uuid(r);
     sb.policy = static_cast<RecoveryPolicy>(r.get<std::uint16_t>());
+    r.take(6);
+    sb.map_epoch = r.get<std::uint64_t>();
     return n;
 }
 
@@ -324,6 +330,12 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (auto why = why_areas_invalid(sb)) {
         return why;
     }
+    if (const AreaRecord& map = sb.area(AreaKind::kChecksums); map.version != 0) {
+        if (!level->redundant || sb.map_epoch == 0 ||
+            bytes_of(map.sectors) / kChecksumPageBytes < ChecksumLayout::of(g).area_pages()) {
+            return "a checksum map that the array cannot have";
+        }
+    }
     return why_volumes_invalid(sb, g.sectors().value);
 }
 
@@ -381,7 +393,10 @@ namespace {
 /// What encode() never makes of what this program knows: numbers that no array reaches, bytes that no field explains.
 Result<void> refuse_foreign(const Superblock& sb, std::span<const std::byte, kSuperblockBytes> from) {
     for (const AreaRecord& a : sb.areas) {
-        if (a.version != (a.kind == AreaKind::kLog ? kLogAreaVersion : 0)) {
+        const bool known = a.kind == AreaKind::kLog         ? a.version == kLogAreaVersion
+                           : a.kind == AreaKind::kChecksums ? a.version <= kChecksumVersion
+                                                            : a.version == 0;
+        if (!known) {
             return fail(Errc::kUnsupported, "area " + std::to_string(static_cast<std::uint16_t>(a.kind)) +
                                                 " is of version " + std::to_string(a.version) +
                                                 ", which this program does not know");

@@ -11,7 +11,10 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 51> kRaidStates{
+constexpr std::array<std::string_view, 54> kRaidStates{
+    "silent corruption",
+    "silent corruption found",
+    "silent corruption repaired",
     "level single",
     "level linear",
     "level 6",
@@ -101,9 +104,9 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
-constexpr std::array<std::string_view, 12> kRaidClasses{
-    "ambushes", "beyond", "member-faults", "media-faults", "slowness", "power-cuts",
-    "kills",    "rests",  "operator",      "discards",     "flushes",  "reads",
+constexpr std::array<std::string_view, 13> kRaidClasses{
+    "ambushes", "beyond", "member-faults", "media-faults", "slowness", "power-cuts", "kills",
+    "lies",     "rests",  "operator",      "discards",     "flushes",  "reads",
 };
 constexpr std::array<std::string_view, 7> kReplicationClasses{
     "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a RaidWorld does about the array's events: RW8, and ambushes, which are crashes and stops at the moments after a
+// What a RaidWorld does about the array's events: RW9, and ambushes, which are crashes and stops at the moments after a
 // change of the array's state, when they hurt most.
 #include "tests/sim/raid_world.hpp"
 

@@ -22,6 +22,7 @@ constexpr std::uint64_t kAmbushSalt = 0x414D425553480035ULL;
 RaidWorld::RaidWorld(const HistoryOptions& options)
     : scheduler_(options.seed),
       random_(options.seed ^ 0x5241494421ULL),
+      silent_(options.seed ^ 0x53494c454e54ULL),
       operator_(options.seed ^ 0x4f50455241ULL),
       ambusher_(options.seed ^ kAmbushSalt),
       chronicle_(scheduler_, options),
@@ -110,6 +111,7 @@ void RaidWorld::choose_faults() {
     media_faults_ = random_.one_in(2);
     slowness_ = random_.one_in(2) || !(power_cuts_ || kills_);
     beyond_ = random_.one_in(6);
+    choose_liar();
     ambushes_ = ambusher_.one_in(4) && (power_cuts_ || kills_);
     member_faults_ = member_faults_ || (ambushes_ && ambusher_.one_in(2));
     const std::array<std::pair<std::string_view, bool*>, 7> classes{{{"power-cuts", &power_cuts_},
@@ -194,12 +196,13 @@ bool RaidWorld::open_once(bool force) {
             chronicle_.reached("stale member refused");
         }
         const bool in_sync = status.members[i].state == MemberState::kInSync;
-        if (!in_sync && !lost_[i]) {
+        if (!in_sync && !lost_[i] && !lies(i)) {
             chronicle_.violation("member " + std::to_string(i) + " is not in sync after open, for no reason");
         }
         lost_[i] = !in_sync;
         away_[i] = !in_sync;
     }
+    told_by_p_ = status.resyncing && (told_by_p_ || force);
     if (status.resyncing) {
         chronicle_.reached("resync after unclean stop");
     }
@@ -335,6 +338,7 @@ std::size_t RaidWorld::damaged() const {
 void RaidWorld::round() {
     const bool ambushed = !work();
     note_journal(/*crashing=*/false);
+    note_lies();
     const std::uint64_t end = random_.below(10);
     if (ambushed) {
         end_ambushed();
@@ -721,7 +725,8 @@ void RaidWorld::finish() {
     for (std::size_t i = 0; i < volumes_.size(); ++i) {
         scheduler_.run(home(), volumes_[i].host->verify(&images[i]));
     }
-    const bool redundancy = row_->redundant && !any_lost();
+    note_lies();
+    const bool redundancy = row_->redundant && !any_lost() && !liar_;
     stop_cleanly();
     if (chronicle_.result.violations.empty() && redundancy && damaged() == 0 && !unreadable_ok_) {
         check_views(images);
@@ -739,6 +744,7 @@ std::uint64_t RaidWorld::writes() const {
 HistoryResult RaidWorld::run() {
     choose();
     create();
+    begin_lying();
     const std::uint64_t rounds = 3 + random_.below(4);
     for (std::uint64_t i = 0; i < kMostRounds && array_ && chronicle_.result.violations.empty(); ++i) {
         if (i >= rounds && writes() >= kLeastWrites && chronicle_.result.faults >= kLeastFaults) {

@@ -13,7 +13,9 @@
 //       was listed; and nothing wrong.
 //   RW7 A member that hangs, for a time or for ever, keeps no command waiting beyond its time; its late answers are
 //       seen by nobody, and no memory is given out again that it holds.
-//   RW8 The array finds its durable log and its journal whole at every start.
+//   RW8 A member that loses, misplaces or damages what is written to it, in silence, changes nothing that hosts see
+//       (raid_world_silent.cpp); without one no checksum is ever found wrong.
+//   RW9 The array finds its durable log and its journal whole at every start.
 // Threads: the simulator's one.
 #pragma once
 
@@ -85,6 +87,11 @@ class RaidWorld : public HostWorld {
     void check_view(std::uint32_t removed, const std::vector<std::vector<std::byte>>& images);
     void compare_view(raid::Array& view, const std::string& what, const std::vector<std::vector<std::byte>>& images);
     bool wait_hosts(Duration limit);
+    // raid_world_silent.cpp
+    void choose_liar();
+    void begin_lying();
+    void note_lies();
+    [[nodiscard]] bool lies(std::size_t place) const { return liar_ && disks_[place].get() == *liar_; }
     // raid_operator.cpp
     void operate();
     void begin_rebuild();
@@ -110,6 +117,7 @@ class RaidWorld : public HostWorld {
 
     SimScheduler scheduler_;
     SeededRandom random_;
+    SeededRandom silent_;    ///< what a disk does in silence; the same
     SeededRandom operator_;  ///< what the operator does: its own, so that older histories stay what they were
     SeededRandom ambusher_;  ///< when crashes follow events: for the same reason its own
     Chronicle chronicle_;
@@ -140,6 +148,9 @@ class RaidWorld : public HostWorld {
     bool unclean_ = false;             ///< the last stop was a crash
     bool errors_expected_ = false;     ///< until the next start
     bool crashing_ = false;
+    std::optional<SimDisk*> liar_;  ///< RW8
+    std::uint64_t lies_told_ = 0;
+    bool told_by_p_ = false;      ///< since a start by force P tells what a missing member held; ends with the resync
     bool unreadable_ok_ = false;  ///< damage met lost redundancy: for the rest of the history
 };
 

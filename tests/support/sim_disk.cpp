@@ -84,6 +84,12 @@ bool SimDisk::take(std::uint32_t& planned, std::uint32_t one_in) {
     return false;
 }
 
+void SimDisk::set_silent_fault_rates(std::uint32_t lost, std::uint32_t misplaced, std::uint32_t rot) {
+    options_.lost_write_one_in = lost;
+    options_.misplaced_write_one_in = misplaced;
+    options_.rot_one_in = rot;
+}
+
 void SimDisk::set_fault_rates(std::uint32_t read, std::uint32_t write, std::uint32_t flush) {
     options_.read_error_one_in = read;
     options_.write_error_one_in = write;

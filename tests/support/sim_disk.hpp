@@ -113,6 +113,7 @@ class SimDisk : public BlockDevice {
         reads_before_failing_ = after;
     }
     void set_fault_rates(std::uint32_t read, std::uint32_t write, std::uint32_t flush);
+    void set_silent_fault_rates(std::uint32_t lost, std::uint32_t misplaced, std::uint32_t rot);
 
     /// What reads would return now, whole, without latency or faults.
     [[nodiscard]] std::vector<std::byte> snapshot() const;
