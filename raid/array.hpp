@@ -47,7 +47,7 @@ struct ReservedAreas {
     std::uint64_t migration_bytes = 0;
 };
 
-inline constexpr std::uint64_t kDefaultChecksumCache = 64 * kMiB;  ///< entries of 60 GiB on members
+inline constexpr std::uint64_t kDefaultChecksumCache = 64 * kMiB;  ///< entries of 59 GiB of members
 
 inline constexpr Duration kDefaultMemberTimeout = std::chrono::seconds(30);
 inline constexpr Duration kMinMemberTimeout = std::chrono::milliseconds(100);

@@ -123,6 +123,8 @@ Task<Result<std::unique_ptr<raid::Array>>> open_array(const ArrayStart& start, c
     config.strip_bytes = start.array.strip_bytes;
     config.policy = start.array.journal == config::Journal::kResync ? raid::RecoveryPolicy::kResync
                                                                     : raid::RecoveryPolicy::kJournal;
+    config.checksums = start.array.checksums;
+    config.checksum_cache_bytes = start.array.checksum_cache_bytes;
     config.members = members.specs;
     config.spares = members.spares;
     config.volumes = start.volumes;

@@ -183,14 +183,13 @@ Oracle::Candidate* Oracle::allowed(Candidates& list, const Read& read, std::uint
     return nullptr;
 }
 
-/// The newest candidate of zeros, or one still open, or one that a power loss may take: they cannot be told apart, and
-/// neither must be pinned as another.
+/// The newest candidate of zeros, or one still open: they cannot be told apart, and an open one must not be pinned as
+/// another.
 Oracle::Candidate* Oracle::allowed_zeros(Candidates& list, const Read& read) {
     Candidate* best = nullptr;
     for (Candidate& c : list) {
         const bool open = best != nullptr && writes_[best->write].ended > read.began;
-        const bool surer = best != nullptr && (c.durable & ~best->durable) != 0;
-        if (writes_[c.write].zeros && c.died > read.began && !open && !surer) {
+        if (writes_[c.write].zeros && c.died > read.began && !open) {
             best = &c;  // in order of beginning
         }
     }
@@ -206,7 +205,13 @@ void Oracle::check_sector(const Read& read, std::uint64_t sector, ConstBytes dat
     const Stamp s = decode(data);
     if (s.zeros) {
         if (Candidate* c = allowed_zeros(list, read)) {
-            pin(list, *c, read, served_by);
+            // Zeros that a power loss may take must not be pinned as those that it cannot.
+            const bool doubtful = std::ranges::any_of(list, [&](const Candidate& other) {
+                return writes_[other.write].zeros && other.died > read.began && (c->durable & ~other.durable) != 0;
+            });
+            if (!doubtful) {
+                pin(list, *c, read, served_by);
+            }
         } else {
             judge_wrong(sector, read, kInitial);
         }

@@ -86,6 +86,10 @@ std::string arrays_text(const json::array& arrays) {
                     fmt::format("  {}: member {} is {}\n", text_of(a, "name"), text_of(m, "name"), text_of(m, "state"));
             }
         }
+        if (const std::uint64_t found = number_of(a, "checksums.found"); found > 0) {
+            broken += fmt::format("  {}: {} blocks did not match their checksums since the start (gemel events)\n",
+                                  text_of(a, "name"), found);
+        }
         const std::string rebuild = render_rebuild(a);
         broken += rebuild.empty() ? "" : "  " + rebuild + "\n";
     }

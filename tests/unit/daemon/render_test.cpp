@@ -59,7 +59,9 @@ TEST(CliRender, StatusNamesMembersThatAreNotInSyncAndSurvivesMissingFields) {
         R"({"node":"alpha","version":"0.1.0","pid":7,"uptime_seconds":61,"portals":["127.0.0.1:3260"],
             "arrays":[{"name":"r5","level":"5","state":"degraded","bytes":1024,"free_bytes":0,"strip_bytes":65536,
                        "members":[{"name":"m0","state":"in-sync"},{"name":"m1","state":"missing"}],"resync":null,
+                       "checksums":{"on":true,"found":3},
                        "journal":{"policy":"journal","listed_stripes":12}}]})"));
+    EXPECT_NE(text.find("r5: 3 blocks did not match their checksums"), std::string::npos) << text;
     EXPECT_NE(text.find("12 stripes"), std::string::npos) << text;
     EXPECT_NE(text.find("up 1:01"), std::string::npos) << text;
     EXPECT_NE(text.find("r5: member m1 is missing"), std::string::npos) << text;

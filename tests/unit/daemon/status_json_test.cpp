@@ -34,5 +34,14 @@ TEST(StatusJson, AnArraySaysWhatItsJournalListsAndWhatItsRecoveryTook) {
     EXPECT_EQ(array_json(status).at("journal").at("recovery").at("bytes_read"), 4096U);
 }
 
+TEST(StatusJson, AnArraySaysHowManyBlocksDidNotMatchTheirChecksums) {
+    raid::ArrayStatus status;
+    EXPECT_FALSE(array_json(status).at("checksums").at("on").as_bool());
+    status.checksums = {true, 5, 8192};
+    EXPECT_TRUE(array_json(status).at("checksums").at("on").as_bool());
+    EXPECT_EQ(array_json(status).at("checksums").at("found"), 5U);
+    EXPECT_EQ(array_json(status).at("checksums").at("cached_bytes"), 8192U);
+}
+
 }  // namespace
 }  // namespace gemel
