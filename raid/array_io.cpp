@@ -5,6 +5,7 @@
 #include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
+#include "raid/scrub.hpp"
 #include "raid/stripe.hpp"
 
 namespace gemel::raid::detail {
@@ -131,6 +132,10 @@ Task<void> ArrayBody::note_read_error(std::uint32_t index, Errc code) {
         const Result<void> r = co_await fail_member(index, Error(code, "the device is gone"));
         static_cast<void>(r);  // the read goes on with what is left, also of a read-only array
     }
+}
+
+void ArrayBody::found_bad(Shard& shard, std::uint64_t column) {
+    scrub->hit(shard, column);
 }
 
 void ArrayBody::trust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column) {

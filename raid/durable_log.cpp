@@ -416,7 +416,7 @@ Task<Result<void>> RingLog::copy_pages(std::uint32_t member) {
                 }
             }
         }
-        CO_TRY_VOID(co_await array_.members[member].device->write(slot_lba(member, at), to, {.fua = true}));
+        CO_TRY_VOID(co_await array_.build(member, slot_lba(member, at), to, {.fua = true}));
     }
     co_return Result<void>{};
 }

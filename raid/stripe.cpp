@@ -41,6 +41,7 @@ Task<Result<void>> WholeBlocks::join(ArrayBody& array, const Buffer* head, const
         std::ranges::copy(tail->memory().first(kBlockBytes), slice_.data().last(kBlockBytes).begin());
     }
     std::ranges::copy(from_.data(), slice_.data().subspan((lba_.value - first_.value) * kSectorBytes).begin());
+    slice_.seal();
     co_return Result<void>{};
 }
 
@@ -134,7 +135,7 @@ void StripeImage::compare_block(ChecksumMap& map, std::size_t b) {
             map.set(column_block(b), m, checksum_entry(block_sum(slices_[m].block_data(b)), column_block(b), m));
         } else {
             slices_[m].mark(b, BlockStatus::kUnreadable);
-            mismatch_[b] = true;
+            mismatch_[b] |= 1U << m;
         }
     }
     if (map_wrong) {
@@ -285,15 +286,18 @@ Task<void> StripeImage::repair(std::uint32_t member, std::size_t first_block, st
     if (!co_await array_.prepare_map(column(first_block), column(first_block + count))) {
         co_return;  // the next read repairs it
     }
-    if (Checksums* sums = array_.checksums(); sums != nullptr && mismatch_[first_block]) {
-        sums->count_found(1);
+    const bool mismatched = (mismatch_[first_block] >> member & 1U) != 0;
+    if (Checksums* sums = array_.checksums(); sums != nullptr && mismatched) {
+        sums->count_found(count);
     }
     const Result<void> r = co_await array_.members[member].device->write(lba, part, {});
     if (r) {
+        array_.found_bad(array_.shard_of(Lba(stripe_.value * array_.geometry.row_sectors())), lba.value);
         array_.event(Severity::kWarning, "block-repaired", array_.member_subject(member),
-                     "a block at sector " + std::to_string(lba.value) +
-                         (mismatch_[first_block] ? " did not match its checksum" : " could not be read") +
-                         " and was written anew from the other members");
+                     std::string(count == 1 ? "a block" : std::to_string(count) + " blocks") + " at sector " +
+                         std::to_string(lba.value) +
+                         (mismatched ? " did not match the checksum" : " could not be read") + " and " +
+                         (count == 1 ? "was" : "were") + " written anew from the other members");
     } else {
         const Result<void> failed = co_await array_.fail_member(member, r.error());
         static_cast<void>(failed);  // the data is known either way; the array has said what became of it

@@ -42,6 +42,8 @@ class StripeImage {
     }
     /// The members whose block is unreadable, as bits.
     [[nodiscard]] std::uint32_t unknown(std::size_t block) const;
+    /// Those of them, as bits, whose block contradicted the checksum map.
+    [[nodiscard]] std::uint32_t mismatched(std::size_t block) const { return mismatch_[block]; }
     /// The members in `unknown` can be made up from all others, which is right where the column is trusted.
     [[nodiscard]] bool can_make_up(std::uint32_t unknown, std::size_t block) const {
         return static_cast<std::uint32_t>(std::popcount(unknown)) <= array_.geometry.parities() && !doubtful_[block];
@@ -57,7 +59,8 @@ class StripeImage {
     void make_up(std::uint32_t unknown, std::size_t block);
     /// Parity from data over `bytes` bytes of the image from `at` on.
     void make_parity(std::size_t at, std::size_t bytes);
-    /// Writes blocks of a member that were derived back to it; fails the member if that fails.
+    /// Writes blocks of a member that were derived back to it, all unknown for the same reason; fails the member if
+    /// that fails.
     Task<void> repair(std::uint32_t member, std::size_t first_block, std::size_t count);
     /// A member in sync failed to read for another reason than bad blocks: it may know them another time.
     [[nodiscard]] bool failed_otherwise() const { return failed_otherwise_; }
@@ -85,7 +88,8 @@ class StripeImage {
     std::uint32_t parity_set_ = 0;
     bool failed_otherwise_ = false;
     std::bitset<kMiB / kBlockBytes> doubtful_;  ///< what would be made up contradicts the map
-    std::bitset<kMiB / kBlockBytes> mismatch_;  ///< a member's block contradicted it
+    /// Members, as bits, whose block contradicted it.
+    std::array<std::uint32_t, kMiB / kBlockBytes> mismatch_{};
     std::array<Buffer, kMaxMembers> buffers_;
     std::array<Slice, kMaxMembers> slices_;
 };

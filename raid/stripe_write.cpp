@@ -24,7 +24,6 @@ class StripeWriter {
           data_(data),
           options_(options) {}
 
-    [[nodiscard]] std::uint64_t stripe() const { return stripe_.value; }
     /// REQUIRES: the stripe's lock is held.
     Task<Result<void>> run();
     /// The whole way: everything is read, over the hull or, `widen`, over the stripe.
@@ -70,7 +69,8 @@ class StripeWriter {
     [[nodiscard]] const std::byte* new_at(std::uint32_t strip, std::uint64_t column) const;
     /// Columns [begin, end) of the stripe are those of `parity`, or what is written.
     Task<Result<void>> submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
-    Task<Result<void>> enter_absent(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
+    [[nodiscard]] std::uint32_t holders() const;
+    Task<Result<void>> enter_absent(std::uint32_t holders, ParitySlices parity, std::uint64_t begin, std::uint64_t end);
     [[nodiscard]] bool covered(std::uint32_t strip, std::uint64_t begin) const;
     [[nodiscard]] Way way_of(StripeImage& image, std::size_t block);
     void overlay(StripeImage& image);
@@ -81,6 +81,7 @@ class StripeWriter {
     Task<void> make_up_lost(StripeImage& image);
     void make_image_parity(StripeImage& image);
     Task<Result<void>> write_image(StripeImage& image);
+    [[nodiscard]] bool makes_parity(std::size_t block, std::uint32_t which) const;
     Task<Result<void>> write_kept_blocks(StripeImage& image);
     Task<Result<void>> trust_written(StripeImage& image);
 
@@ -245,43 +246,59 @@ void StripeWriter::modify_parity(std::uint64_t from, std::uint64_t to, std::span
     }
 }
 
-/// CS3. What the members that are missing would get; for the others the map is at hand.
-Task<Result<void>> StripeWriter::enter_absent(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
-    Checksums* sums = array_.checksums();
-    for (std::uint32_t s = w_.first; sums != nullptr && s <= w_.last; ++s) {
-        if (!array_.holds(member(s), stripe_)) {
-            CO_TRY_VOID(co_await sums->note(member(s), base_ + w_.begin_of(s), part_of(s)));
+/// The members that hold the stripe, as bits.
+std::uint32_t StripeWriter::holders() const {
+    std::uint32_t out = 0;
+    for (std::uint32_t m = 0; m < g_.members; ++m) {
+        out |= array_.holds(m, stripe_) ? 1U << m : 0;
+    }
+    return out;
+}
+
+/// CS3. What the members that are not among `holders` would get.
+Task<Result<void>> StripeWriter::enter_absent(std::uint32_t holders, ParitySlices parity, std::uint64_t begin,
+                                              std::uint64_t end) {
+    Checksums& sums = *array_.checksums();
+    for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
+        if ((holders >> member(s) & 1U) == 0) {
+            CO_TRY_VOID(co_await sums.note(member(s), base_ + w_.begin_of(s), part_of(s)));
         }
     }
-    for (std::uint32_t i = 0; sums != nullptr && i < g_.parities(); ++i) {
-        if (array_.holds(parity_member(i), stripe_)) {
+    for (std::uint32_t i = 0; i < g_.parities(); ++i) {
+        if ((holders >> parity_member(i) & 1U) != 0) {
             continue;
         }
         if (parity[i].empty()) {
-            CO_TRY_VOID(co_await sums->forget(parity_member(i), base_ + begin, SectorCount(end - begin)));
+            CO_TRY_VOID(co_await sums.forget(parity_member(i), base_ + begin, SectorCount(end - begin)));
         } else {
-            CO_TRY_VOID(co_await sums->note(parity_member(i), base_ + begin, parity[i]));
+            CO_TRY_VOID(co_await sums.note(parity_member(i), base_ + begin, parity[i]));
         }
     }
-    co_return co_await array_.prepare_map(column(begin), column(end));
+    co_return Result<void>{};
 }
 
-/// Writes the host's data, and parity, to every member that is in sync.
+/// Writes the host's data, and parity, to every member that holds the stripe. Whoever is left out has its blocks
+/// entered instead: those that are lost while that waits, too, so nothing is waited for after the last look.
 Task<Result<void>> StripeWriter::submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
     if (!array_.listed(shard_, stripe_, stripe_)) {
         CO_TRY_VOID(co_await array_.await_listed(shard_, stripe_, stripe_));
     }
-    CO_TRY_VOID(co_await enter_absent(parity, begin, end));
+    CO_TRY_VOID(co_await array_.prepare_map(column(begin), column(end)));
+    std::uint32_t to = holders();
+    for (std::uint32_t entered = ~0U; array_.checksums() != nullptr && (entered & ~to) != 0; to = holders()) {
+        entered = to;
+        CO_TRY_VOID(co_await enter_absent(to, parity, begin, end));
+    }
     MemberFan fan;
     for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
         const std::uint32_t m = member(s);
-        if (array_.holds(m, stripe_)) {
+        if ((to >> m & 1U) != 0) {
             fan.start(m, array_.members[m].device->write(base_ + w_.begin_of(s), part_of(s), options_));
         }
     }
     for (std::uint32_t i = 0; i < g_.parities(); ++i) {
         const std::uint32_t m = parity_member(i);
-        if (!parity[i].empty() && array_.holds(m, stripe_)) {
+        if (!parity[i].empty() && (to >> m & 1U) != 0) {
             fan.start(m, array_.members[m].device->write(base_ + begin, parity[i], options_));
         }
     }
@@ -364,6 +381,11 @@ void StripeWriter::overlay(StripeImage& image) {
         const Slice part = part_of(s);
         const std::size_t at = (w_.begin_of(s) - image.begin()) * kSectorBytes;
         std::ranges::copy(part.data(), image.of(member(s)).data().subspan(at).begin());
+        for (std::size_t b = 0; b < image.blocks(); ++b) {
+            if (covered(s, image.column(b) - base_.value)) {
+                image.of(member(s)).blocks()[b] = BlockInfo{};
+            }
+        }
     }
 }
 
@@ -468,7 +490,11 @@ Task<Result<void>> StripeWriter::whole(bool widen) {
 Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
     const auto ways = std::span(ways_).first(image.blocks());
     const std::uint64_t end = image.begin() + image.blocks() * kSectorsPerBlock;
-    if (std::ranges::count(ways, Way::kAbandoned) == 0) {
+    bool all = true;
+    for (std::size_t b = 0; b < ways.size(); ++b) {
+        all = all && makes_parity(b, 0) && (g_.parities() == 1 || makes_parity(b, 1));
+    }
+    if (all) {
         ParitySlices parity;
         for (std::uint32_t i = 0; i < g_.parities(); ++i) {
             parity[i] = image.of(parity_member(i));
@@ -486,16 +512,21 @@ Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
     co_return co_await trust_written(image);
 }
 
-/// The parity of the blocks that were not abandoned.
+/// What was made of the parity strip is right, or as it was, in this block. A device that is rebuilt may hold a strip
+/// of which a block could not be made up: a difference makes nothing of that.
+bool StripeWriter::makes_parity(std::size_t block, std::uint32_t which) const {
+    const bool kept = ways_[block] == Way::kDelta || ways_[block] == Way::kCarried;
+    const std::uint32_t m = parity_member(which);
+    return ways_[block] != Way::kAbandoned && !(kept && (unknown_[block] >> m & 1U) != 0 && array_.holds(m, stripe_));
+}
+
+/// The parity of the blocks where it was made.
 Task<Result<void>> StripeWriter::write_kept_blocks(StripeImage& image) {
     for (std::size_t b = 0; b < image.blocks(); ++b) {
-        if (ways_[b] == Way::kAbandoned) {
-            continue;
-        }
         MemberFan fan;
         for (std::uint32_t i = 0; i < g_.parities(); ++i) {
             const std::uint32_t m = parity_member(i);
-            if (array_.holds(m, stripe_)) {
+            if (array_.holds(m, stripe_) && makes_parity(b, i)) {
                 const Slice block = image.of(m).sub(b * kBlockBytes, kBlockBytes);
                 fan.start(m, array_.members[m].device->write(Lba(image.column(b)), block, options_));
             }
@@ -565,14 +596,25 @@ Task<Result<void>> write_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice f
 }
 
 namespace {
-Task<Result<void>> repair_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice from) {
-    StripeWriter writer(array, shard, lba, {from.sectors(), from, {}}, {});
-    const auto guard = co_await shard.lock.acquire(writer.stripe(), writer.stripe());
+/// REQUIRES: the stripe's lock is held.
+Task<Result<void>> repair_locked(ArrayBody& array, Shard& shard, Lba lba, Slice from) {
     if (array.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array.name + " is read-only");
     }
+    StripeWriter writer(array, shard, lba, {from.sectors(), from, {}}, {});
     writer.set_repair();
     co_return co_await writer.whole(/*widen=*/false);
+}
+
+Task<Result<void>> repair_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice from) {
+    const std::uint64_t stripe = array.geometry.stripe_of(lba).value;
+    const auto guard = co_await shard.lock.acquire(stripe, stripe);
+    if (array.checksums() == nullptr || (from.head() == 0 && from.size() % kBlockBytes == 0)) {
+        co_return co_await repair_locked(array, shard, lba, from);
+    }
+    WholeBlocks whole(lba, from);
+    CO_TRY_VOID(co_await whole.fill(array, [&](Lba block, Slice to) { return read_locked(array, shard, block, to); }));
+    co_return co_await repair_locked(array, shard, whole.lba(), whole.slice());
 }
 }  // namespace
 

@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 54> kRaidStates{
+constexpr std::array<std::string_view, 65> kRaidStates{
     "silent corruption",
     "silent corruption found",
     "silent corruption repaired",
@@ -66,6 +66,17 @@ constexpr std::array<std::string_view, 54> kRaidStates{
     "read went around a silent member",
     "last copy silent",
     "silent member refused",
+    "scrub finished",
+    "scrub beside writes of hosts",
+    "scrub interrupted by a crash and resumed",
+    "scrub cancelled",
+    "scrub waited for a resync",
+    "latent error rewritten by a scrub",
+    "rotten blocks repaired by a scrub",
+    "replace finished",
+    "replace interrupted by a crash",
+    "old member failed in a replace",
+    "target failed in a replace",
 };
 
 constexpr std::array<std::string_view, 33> kReplicationStates{

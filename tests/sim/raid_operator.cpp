@@ -17,7 +17,9 @@ void RaidWorld::note_members() {
     if (!array_) {
         return;
     }
+    note_replace();
     const raid::ArrayStatus status = array_->status();
+    note_scrub(status);
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         const bool in_sync = status.members[i].state == MemberState::kInSync;
         away_[i] = lost_[i] && (away_[i] || !in_sync);
@@ -41,14 +43,19 @@ void RaidWorld::note_bad_sectors() {
     }
 }
 
-/// A blank disk in the place; at random the config goes on naming the old one.
-SimDisk& RaidWorld::fresh_disk(std::size_t place) {
-    SimDiskOptions o{.name = "disk" + std::to_string(place) + "." + std::to_string(retired_.size() + 1)};
+/// As large as the one in the place.
+std::unique_ptr<SimDisk> RaidWorld::blank_disk(std::size_t place, const std::string& suffix) {
+    SimDiskOptions o{.name = "disk" + std::to_string(place) + suffix};
     o.sectors = disks_[place]->limits().sectors;
     o.alignment_sectors = alignment_;
     o.volatile_cache = disks_[place]->limits().volatile_cache;
-    retired_.push_back(std::move(disks_[place]));
-    disks_[place] = std::make_unique<SimDisk>(scheduler_, operator_.next(), o);
+    return std::make_unique<SimDisk>(scheduler_, operator_.next(), o);
+}
+
+/// A blank disk in the place; at random the config goes on naming the old one.
+SimDisk& RaidWorld::fresh_disk(std::size_t place) {
+    std::unique_ptr<SimDisk> fresh = blank_disk(place, "." + std::to_string(retired_.size() + 1));
+    retired_.push_back(std::exchange(disks_[place], std::move(fresh)));
     named_[place] = nullptr;
     if (operator_.one_in(2) && !retired_.back()->dead()) {
         named_[place] = retired_.back().get();
@@ -63,9 +70,9 @@ void RaidWorld::begin_rebuild() {
     if (!lost_[place] || status.members[place].state == MemberState::kInSync || status.rebuild) {
         return;
     }
+    SimDisk* const named = named_[place];
     away_[place] = true;
     SimDisk* disk = disks_[place].get();
-    SimDisk* named = named_[place];
     const bool own = operator_.one_in(3);
     const bool silent = disk->hangs() || status.members[place].unanswered > 0;
     if (own) {
@@ -78,14 +85,15 @@ void RaidWorld::begin_rebuild() {
     }
     chronicle_.say("rebuild onto " + disk->name());
     const auto began = scheduler_.run(home(), array_->rebuild(static_cast<std::uint32_t>(place), {disk, ""}));
-    if (!own && !began && began.error().code == Errc::kBusy && rebuilding()) {
-        std::swap(disks_[place], retired_.back());  // a spare was quicker: the new disk is put aside
+    if (own && !began && (silent || began.error().code == Errc::kBusy)) {
+        chronicle_.reached("silent member refused");
+    } else if (!began && !rebuilding() && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
+        chronicle_.violation("a rebuild does not begin: " + began.error().message);
+    }
+    if (!own && !began && array_->status().members[place].name == retired_.back()->name()) {
+        std::swap(disks_[place], retired_.back());  // a spare was faster
         named_[place] = named;
         chronicle_.reached("spare quicker than the operator");
-    } else if (own && !began && (silent || began.error().code == Errc::kBusy)) {
-        chronicle_.reached("silent member refused");
-    } else if (!began && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
-        chronicle_.violation("a rebuild does not begin: " + began.error().message);
     }
     resumed_ = false;
 }
@@ -123,11 +131,16 @@ void RaidWorld::operate() {
     if (chronicle_.without("operator")) {
         return;
     }
-    if (rebuilding()) {
+    if (replacing()) {
+        disturb_replace();
+    } else if (rebuilding()) {
         disturb_rebuild();
+    } else if (replaces_ && !target_ && replacer_.one_in(2)) {
+        begin_replace();
     } else if (any_lost()) {
         begin_rebuild();
     }
+    operate_scrub();
 }
 
 /// At the end: everything lost gets a new disk.
@@ -150,7 +163,7 @@ bool RaidWorld::rebuild_all() {
             return true;  // it was to fail and nothing has asked it since
         }
         const auto began = scheduler_.run(home(), array_->rebuild(place, {&fresh_disk(place), ""}));
-        if (!began) {
+        if (!began && !(began.error().code == Errc::kBusy && rebuilding())) {  // else a spare was there first
             chronicle_.violation("the last rebuild does not begin: " + began.error().message);
             return false;
         }

@@ -24,12 +24,14 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       random_(options.seed ^ 0x5241494421ULL),
       silent_(options.seed ^ 0x53494c454e54ULL),
       operator_(options.seed ^ 0x4f50455241ULL),
+      scrubber_(options.seed ^ 0x53435343daULL),
+      replacer_(options.seed ^ 0x5245504c41ULL),
       ambusher_(options.seed ^ kAmbushSalt),
       chronicle_(scheduler_, options),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
     environment_.events().listener = [this](const EventRecord& e) {
-        chronicle_.say("  event " + std::string(e.id) + ": " + e.subject + ": " + e.cause);
+        note_event(e);
         heed(e);
     };
 }
@@ -111,6 +113,7 @@ void RaidWorld::choose_faults() {
     media_faults_ = random_.one_in(2);
     slowness_ = random_.one_in(2) || !(power_cuts_ || kills_);
     beyond_ = random_.one_in(6);
+    replaces_ = replacer_.one_in(2);
     choose_liar();
     ambushes_ = ambusher_.one_in(4) && (power_cuts_ || kills_);
     member_faults_ = member_faults_ || (ambushes_ && ambusher_.one_in(2));
@@ -168,6 +171,9 @@ raid::ArrayConfig RaidWorld::config(bool force) const {
             c.members[i].device = nullptr;
         }
     }
+    if (target_) {
+        c.spares.push_back({target_.get(), target_->name()});
+    }
     return c;
 }
 
@@ -190,6 +196,7 @@ bool RaidWorld::open_once(bool force) {
         return false;
     }
     array_ = std::move(*opened);
+    note_replace();
     const raid::ArrayStatus status = array_->status();
     for (std::size_t i = 0; i < status.members.size(); ++i) {
         if (status.members[i].state == MemberState::kStale) {
@@ -206,48 +213,13 @@ bool RaidWorld::open_once(bool force) {
     if (status.resyncing) {
         chronicle_.reached("resync after unclean stop");
     }
-    resumed_ = unclean_ && status.rebuild.has_value();
+    resumed_ = unclean_ && status.rebuild && status.rebuild->kind == raid::JobKind::kRebuild;
+    check_scrub_goes_on(status);
     if (journal_ && unclean_ && any_lost() && row_->parities() > 0) {
         chronicle_.reached("degraded crash with journal");
     }
     journal_ = status.journal.policy == raid::RecoveryPolicy::kJournal;
     chronicle_.reached("policy " + std::string(raid::recovery_policy_name(status.journal.policy)));
-    return true;
-}
-
-/// Starts, and crashes before it is done.
-bool RaidWorld::crash_while_opening(bool force) {
-    std::optional<Result<std::unique_ptr<raid::Array>>> opened;
-    auto body = [](Task<Result<std::unique_ptr<raid::Array>>> task,
-                   std::optional<Result<std::unique_ptr<raid::Array>>>& out) -> Task<void> {
-        out.emplace(co_await std::move(task));
-    };
-    scheduler_.start(home(), body(raid::Array::open(environment_.get(), config(force)), opened));
-    scheduler_.run_for(Duration(random_.below(4'000'000)));
-    if (opened.has_value() && !*opened) {
-        return false;  // needs force: the caller finds out
-    }
-    const bool power = power_cuts_;
-    chronicle_.fault(power ? "power cut while opening" : "kill while opening");
-    crashing_ = true;
-    for (const auto& disk : disks_) {
-        power ? disk->power_cut() : disk->kill_process();
-    }
-    if (power) {
-        environment_.power_lost();
-        for (Volume& v : volumes_) {
-            v.oracle->power_loss(kLegA, !any_lost() && damaged() == 0);
-            v.oracle->serve_from(kLegA);
-        }
-    }
-    CHECK(scheduler_.run_until([&] { return opened.has_value(); }, kPatience));
-    if (*opened) {
-        array_ = std::move(**opened);
-        stop_array();
-    }
-    crashing_ = false;
-    chronicle_.reached("crash while opening");
-    revive_disks();
     return true;
 }
 
@@ -273,6 +245,9 @@ void RaidWorld::revive_disks() {
         if (!lost_[i] || random_.one_in(4) || operator_.one_in(2)) {
             disks_[i]->revive();
         }
+    }
+    if (target_) {  // it may have been given the place at the end: then its loss were a member's
+        target_->revive();
     }
 }
 
@@ -395,6 +370,7 @@ bool RaidWorld::work() {
 }
 
 void RaidWorld::one_fault() {
+    note_replace();
     const std::uint64_t which = random_.below(8);
     if (slowness_ && which < 2) {
         SimDisk& disk = *disks_[random_.below(disks_.size())];
@@ -467,6 +443,9 @@ void RaidWorld::lose_a_member() {
     }
     lost_[victim] = true;
     chronicle_.reached("member lost");
+    if (target_ && victim == target_place_) {
+        chronicle_.reached("old member failed in a replace");
+    }
     if (std::ranges::count(lost_, true) > 1) {
         chronicle_.reached("two members of level " + base_.level + " lost");
     }
@@ -538,14 +517,20 @@ void RaidWorld::stop_array() {
 
 /// A new process gets a device only when nothing of the old one is under way there any more.
 void RaidWorld::end_silence() {
+    const auto end = [&](SimDisk& disk) {
+        if (disk.waiting() > 0) {
+            disk.kill_process();
+            const bool ended = scheduler_.run_until([&] { return disk.waiting() == 0; }, 1s);
+            CHECK(ended);
+        }
+    };
     for (const auto* disks : {&disks_, &retired_}) {
         for (const auto& disk : *disks) {
-            if (disk->waiting() > 0) {
-                disk->kill_process();
-                const bool ended = scheduler_.run_until([&] { return disk->waiting() == 0; }, 1s);
-                CHECK(ended);
-            }
+            end(*disk);
         }
+    }
+    if (target_) {
+        end(*target_);
     }
 }
 
@@ -556,7 +541,7 @@ void RaidWorld::crash(Crash how) {
         chronicle_.reached("resync interrupted");
     }
     if (rebuilding()) {
-        chronicle_.reached("rebuild interrupted");
+        chronicle_.reached(replacing() ? "replace interrupted by a crash" : "rebuild interrupted");
     }
     note_members();
     note_journal(/*crashing=*/true);
@@ -583,6 +568,9 @@ void RaidWorld::crash(Crash how) {
     const CachePolicy policy = static_cast<CachePolicy>(random_.below(4));
     for (const auto& disk : disks_) {
         power ? disk->power_cut(policy) : disk->kill_process();
+    }
+    if (target_) {
+        power ? target_->power_cut(policy) : target_->kill_process();
     }
     for (Volume& v : volumes_) {
         v.host->crash();
@@ -644,6 +632,9 @@ void RaidWorld::stop_cleanly() {
         if (stopped && power_cuts_) {
             disk->power_cut(CachePolicy::kDropAll);
         }
+    }
+    if (target_ && stopped && power_cuts_) {
+        target_->power_cut(CachePolicy::kDropAll);
     }
     revive_disks();
 }
@@ -717,8 +708,7 @@ void RaidWorld::finish() {
     if (!rebuild_all()) {
         return;
     }
-    if (!scheduler_.run_until([&] { return !resyncing(); }, kPatience)) {
-        chronicle_.violation("the resync does not end");
+    if (!resync_and_scrub_all()) {
         return;
     }
     std::vector<std::vector<std::byte>> images(volumes_.size());
@@ -731,14 +721,6 @@ void RaidWorld::finish() {
     if (chronicle_.result.violations.empty() && redundancy && damaged() == 0 && !unreadable_ok_) {
         check_views(images);
     }
-}
-
-std::uint64_t RaidWorld::writes() const {
-    std::uint64_t n = 0;
-    for (const Volume& v : volumes_) {
-        n += v.host->writes();
-    }
-    return n;
 }
 
 HistoryResult RaidWorld::run() {

@@ -14,13 +14,17 @@
 //   RW7 A member that hangs, for a time or for ever, keeps no command waiting beyond its time; its late answers are
 //       seen by nobody, and no memory is given out again that it holds.
 //   RW8 A member that loses, misplaces or damages what is written to it, in silence, changes nothing that hosts see
-//       (raid_world_silent.cpp); without one no checksum is ever found wrong.
-//   RW9 The array finds its durable log and its journal whole at every start.
+//       (raid_world_silent.cpp); without one no checksum is ever found wrong but of what rotted at the end.
+//   RW9 A scrub finds no mismatch but where something rotted, and that once and at its address; it goes on after a
+//       restart unless it had ended or was cancelled.
+//   RW10 A member that is replaced stays in sync unless it fails itself, whatever becomes of its target.
+//   RW11 The array finds its durable log and its journal whole at every start.
 // Threads: the simulator's one.
 #pragma once
 
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "raid/array.hpp"
 #include "raid/level_table.hpp"
@@ -99,6 +103,25 @@ class RaidWorld : public HostWorld {
     void note_members();
     bool rebuild_all();
     SimDisk& fresh_disk(std::size_t place);
+    // raid_scrubs.cpp
+    void note_event(const EventRecord& e);
+    void note_scrub(const raid::ArrayStatus& status);
+    void check_scrub_goes_on(const raid::ArrayStatus& status);
+    bool begin_scrub(raid::ScrubMode mode);
+    void disturb_scrub();
+    void operate_scrub();
+    bool end_scrub();
+    void let_rot();
+    void check_rot_found(const raid::ScrubReport& report);
+    bool scrub_all();
+    bool resync_and_scrub_all();
+    std::unique_ptr<SimDisk> blank_disk(std::size_t place, const std::string& suffix);
+    // raid_replacer.cpp
+    [[nodiscard]] bool replacing() const;
+    void begin_replace();
+    void disturb_replace();
+    void fail_target();
+    void note_replace();
     [[nodiscard]] bool rebuilding() const { return array_ && array_->status().rebuild.has_value(); }
     void take_complaints();
     [[nodiscard]] std::uint64_t writes() const;
@@ -119,6 +142,8 @@ class RaidWorld : public HostWorld {
     SeededRandom random_;
     SeededRandom silent_;    ///< what a disk does in silence; the same
     SeededRandom operator_;  ///< what the operator does: its own, so that older histories stay what they were
+    SeededRandom scrubber_;  ///< what it does with scrubs; the seed leaves the histories of seeds.txt without
+    SeededRandom replacer_;  ///< what the operator does with members that work
     SeededRandom ambusher_;  ///< when crashes follow events: for the same reason its own
     Chronicle chronicle_;
     SimNetwork network_;
@@ -127,9 +152,13 @@ class RaidWorld : public HostWorld {
     std::vector<std::unique_ptr<SimDisk>> disks_;
     std::vector<bool> lost_;                         ///< by place: failed for good, or given up by the array
     std::vector<std::unique_ptr<SimDisk>> retired_;  ///< another disk has their place
-    std::vector<SimDisk*> named_;  ///< by place: the disk that the config names; nullptr: the one that is there
-    std::vector<bool> away_;       ///< by place: the array was seen without it since it was lost
-    bool resumed_ = false;         ///< the rebuild goes on after a crash
+    std::vector<SimDisk*> named_;      ///< by place: the disk that the config names; nullptr: the one that is there
+    std::unique_ptr<SimDisk> target_;  ///< of a replace
+    std::size_t target_place_ = 0;
+    bool target_faulted_ = false;
+    bool replaces_ = false;
+    std::vector<bool> away_;  ///< by place: the array was seen without it since it was lost
+    bool resumed_ = false;    ///< the rebuild goes on after a crash
     raid::ArrayConfig base_;
     const raid::LevelRow* row_ = nullptr;  ///< of the level
     std::uint32_t alignment_ = 1;          ///< of the members
@@ -141,12 +170,19 @@ class RaidWorld : public HostWorld {
     bool member_faults_ = true;
     bool media_faults_ = true;
     bool slowness_ = true;
-    bool ambushes_ = false;            ///< crashes follow events of the array closely
-    std::optional<TimePoint> ambush_;  ///< the next one
-    bool beyond_ = false;              ///< also faults that the level cannot hide
-    bool journal_ = false;             ///< the array that runs, or ran last, keeps one
-    bool unclean_ = false;             ///< the last stop was a crash
-    bool errors_expected_ = false;     ///< until the next start
+    bool ambushes_ = false;                                     ///< crashes follow events of the array closely
+    std::optional<TimePoint> ambush_;                           ///< the next one
+    bool beyond_ = false;                                       ///< also faults that the level cannot hide
+    bool scrubs_ = scrubber_.one_in(2);                         ///< while hosts work
+    bool scrub_goes_on_ = false;                                ///< at the next start
+    bool scrub_resumed_ = false;                                ///< the scrub that runs went on after a crash
+    bool scrub_cancelled_ = false;                              ///< the one that runs will end
+    std::uint64_t scrub_began_at_ = 0;                          ///< writes of hosts before it
+    std::set<std::pair<std::uint32_t, std::uint64_t>> rotten_;  ///< blocks, by member
+    bool rotted_ = false;                                       ///< before now, too
+    bool journal_ = false;                                      ///< the array that runs, or ran last, keeps one
+    bool unclean_ = false;                                      ///< the last stop was a crash
+    bool errors_expected_ = false;                              ///< until the next start
     bool crashing_ = false;
     std::optional<SimDisk*> liar_;  ///< RW8
     std::uint64_t lies_told_ = 0;
