@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
@@ -121,7 +122,7 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     log_ = std::make_unique<RingLog>(*this, superblock_.area(AreaKind::kLog));
     CO_TRY_VOID(co_await log_->recover(superblock_.log_generation));
     CO_TRY(const Doubts doubts, find_doubts(assembly));
-    if (assembly.forced) {
+    if (assembly.forced && !active(TestSwitch::kForcedRebuildGoesOn)) {
         begin_rebuild_anew();
     }
     resume_places();

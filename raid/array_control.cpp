@@ -2,6 +2,7 @@
 // Control of an open array: superblock changes, the rule for failing members, clean and unclean.
 #include <algorithm>
 
+#include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
@@ -12,6 +13,11 @@ namespace gemel::raid::detail {
 namespace {
 constexpr Duration kIdleBeforeClean = std::chrono::seconds(3);
 constexpr Duration kIdleCheck = std::chrono::seconds(1);
+
+/// SB1.
+std::uint64_t other_slot(std::uint64_t newest) {
+    return active(TestSwitch::kSlotInPlace) ? newest : 1 - newest;
+}
 }  // namespace
 
 void ArrayBody::set_failed(std::uint32_t index, Superblock& next) {
@@ -33,7 +39,8 @@ void ArrayBody::mark_missing(Superblock& next) const {
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         const MemberState state = members[m].state.load();
         // Also a place whose own member is not there but one that held it before.
-        if ((state == MemberState::kMissing || state == MemberState::kStale) && !next.members[m].failed) {
+        const bool missing = state == MemberState::kMissing || state == MemberState::kStale;
+        if (missing && !next.members[m].failed && !active(TestSwitch::kMissingUnmarked)) {
             next.members[m].failed = true;
             next.members[m].last_incarnation = next.previous_incarnation;
         }
@@ -97,7 +104,8 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
             BlockDevice& device = given ? *there.target() : *there.device();  // not both
             next.member_index = static_cast<std::uint16_t>(m);
             next.target = next.rebuild.active && next.rebuild.place == m && next.members[m].failed;
-            const Lba lba = superblock_slot(device.limits().sectors, 1 - (given ? target_slot_ : members[m].slot));
+            const Lba lba =
+                superblock_slot(device.limits().sectors, other_slot(given ? target_slot_ : members[m].slot));
             const Slice slice = slots_[m].slice(kSuperblockBytes, lba);
             encode(next, slice.data().first<kSuperblockBytes>());
             slice.clear_infos();
@@ -132,7 +140,7 @@ Task<Result<void>> ArrayBody::fail_locked(std::uint32_t index, Error why) {
     if (read_only()) {
         co_return fail(Errc::kReadOnly, "array " + name + " is read-only");
     }
-    if (!can_spare(index)) {
+    if (!can_spare(index) && !active(TestSwitch::kLastCopyFailed)) {
         turn_read_only("member " + std::to_string(index) + " (" + member_name(index) + ") failed: " + why.message +
                        "; the level can spare no further member");
         co_return fail(Errc::kReadOnly, "array " + name + " is read-only: member " + std::to_string(index) +
@@ -143,6 +151,11 @@ Task<Result<void>> ArrayBody::fail_locked(std::uint32_t index, Error why) {
     set_failed(index, next);
     event(Severity::kError, "member-failed", member_subject(index),
           std::string(errc_name(why.code)) + ": " + why.message, "replace the member");
+    if (active(TestSwitch::kFailureUnrecorded)) {
+        superblock_ = std::move(next);
+        unrecorded_.store(false);
+        co_return Result<void>{};
+    }
     co_return co_await commit(std::move(next));
 }
 
@@ -381,10 +394,12 @@ Task<Result<void>> ArrayBody::commit_quiet(bool clean) {
 /// Makes what visit_shards() saw durable, after a flush. REQUIRES: `control` held, home executor.
 Task<Result<void>> ArrayBody::commit_seen(Superblock seen, bool clean) {
     // What was copied is redundancy only when it is durable: a power cut may bring back what was there before.
-    CO_TRY_VOID(co_await flush_locked());
+    if (!active(TestSwitch::kCleanNoFlush)) {
+        CO_TRY_VOID(co_await flush_locked());
+    }
     Superblock next = superblock_;  // the flush may have failed a member
     next.clean = next.clean || clean;
-    next.resync_cursor = seen.resync_cursor;
+    next.resync_cursor = active(TestSwitch::kResyncCursorAhead) ? geometry.columns() : seen.resync_cursor;
     next.untrusted = std::move(seen.untrusted);
     next.accepted = accepted_member() != 0 && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
     if (!next.clean || next == superblock_) {

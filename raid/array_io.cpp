@@ -2,6 +2,7 @@
 // The data path of an array above its levels: from any executor to the shards and back.
 #include <algorithm>
 
+#include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/scrub.hpp"
@@ -25,7 +26,7 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
     Result<void> r;
     if (read_only()) {
         r = fail(Errc::kReadOnly, "array " + name + " is read-only");
-    } else if (!shard.writable) {
+    } else if (!shard.writable && !active(TestSwitch::kUncleanLate)) {
         r = co_await open_for_writes(shard);
     }
     const TouchedBlocks touched(geometry, lba, from.sectors());
@@ -49,6 +50,9 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
     }
     if (r && unrecorded()) {
         r = co_await await_recorded();
+    }
+    if (r && active(TestSwitch::kUncleanLate) && !shard.writable) {
+        r = co_await open_for_writes(shard);
     }
     if (level.redundant) {
         shard.last_write = env.clock.now();

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "gemel/test_switch.hpp"
 #include "raid/durable_log.hpp"
 #include "raid/member_fan.hpp"
 #include "raid/stripe.hpp"
@@ -168,7 +169,7 @@ Result<MemberState> judge(std::size_t place, const MemberReading& reading, const
                                 "the place was given to another member since", "replace the member"});
         return MemberState::kStale;
     }
-    if (!record.failed) {
+    if (!record.failed || active(TestSwitch::kStaleTakenBack)) {
         return MemberState::kInSync;
     }
     if (diverged(reading.superblock, out.winner) && !config.force) {

@@ -54,7 +54,7 @@ bool ArrayBody::holds(std::uint32_t member, StripeIndex stripe) const {
     }
     const Shard& shard = shard_of_stripe(stripe);
     const std::uint64_t column = shard.local(stripe.value * geometry.strip_sectors);
-    return !shard.unbuilt.intersects(column, column + geometry.strip_sectors);
+    return active(TestSwitch::kUnbuiltRead) || !shard.unbuilt.intersects(column, column + geometry.strip_sectors);
 }
 
 /// From here on no column of the shard at or beyond `from` is on the device.
@@ -74,6 +74,9 @@ void ArrayBody::await_columns(Shard& shard, std::uint64_t from) {
 /// Before I/O starts: what the superblock says of the places.
 void ArrayBody::resume_places() {
     for (const UnreadableRange& u : superblock_.unreadable) {
+        if (active(TestSwitch::kUnreadableForgotten)) {
+            break;
+        }
         static_cast<void>(members[u.member].device->add_unreadable(u.first, u.count));  // it had room for them
     }
     for (const auto& shard : shards) {
@@ -87,7 +90,8 @@ void ArrayBody::built(Shard& shard, std::uint64_t first_column, std::uint64_t en
 }
 
 Task<Result<void>> ArrayBody::give_up_blocks(std::uint32_t member, Lba member_lba, std::uint64_t blocks) {
-    if (members[member].device->add_unreadable(member_lba.value / kSectorsPerBlock, blocks)) {
+    if (active(TestSwitch::kRebuildGuesses) ||
+        members[member].device->add_unreadable(member_lba.value / kSectorsPerBlock, blocks)) {
         co_return Result<void>{};
     }
     co_return co_await lose_built(
@@ -463,7 +467,9 @@ Task<Result<void>> ArrayBody::checkpoint_rebuild() {
     const MemberDevice& there = *members[place].device;
     BlockDevice& device = replacing(place) ? *there.target() : *there.device();
     Result<void> flushed;
-    if (!(active(TestSwitch::kReplaceNoFlush) && replacing(place))) {
+    const bool early =
+        active(TestSwitch::kRebuildCursorEarly) || (active(TestSwitch::kReplaceNoFlush) && replacing(place));
+    if (!early) {
         flushed = co_await device.flush();
     }
     if (!flushed) {
@@ -502,7 +508,9 @@ Task<Result<void>> ArrayBody::finish_rebuild(std::uint32_t place) {
         CO_TRY_VOID(co_await checksums_->copy_to(place));
     }
     CO_TRY_VOID(co_await checkpoint_rebuild());  // and flushes all that
-    CO_TRY_VOID(co_await log_->copy_to(place));
+    if (!active(TestSwitch::kRebuildNoLog)) {
+        CO_TRY_VOID(co_await log_->copy_to(place));
+    }
     const Result<void> r = co_await admit_rebuilt(place);
     log_->stop_copying();
     co_return r;

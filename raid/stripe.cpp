@@ -332,7 +332,8 @@ Task<Result<void>> fill_from(ArrayBody& array, Shard& shard, StripeImage& image,
         const std::uint64_t column = image.column(b) + (b == 0 ? skip / kSectorBytes : 0);
         const std::uint32_t unknown = image.unknown(b);
         const bool whole = shard.trusted(image.column(b), image.column(b) + kSectorsPerBlock);
-        const bool usable = whole || shard.trusted(column, column + part.size() / kSectorBytes);
+        const bool usable =
+            whole || shard.trusted(column, column + part.size() / kSectorBytes) || active(TestSwitch::kUntrustedParity);
         const bool enough = image.can_make_up(unknown, b);
         const std::uint32_t accepted = usable ? 0 : image.accepted(b);
         if (!image.known(member, b) && (!enough || !usable) && accepted == 0) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "gemel/test_switch.hpp"
 #include "raid/checksums.hpp"
 #include "raid/parity.hpp"
 #include "raid/stripe.hpp"
@@ -542,7 +543,8 @@ Task<Result<void>> StripeWriter::trust_written(StripeImage& image) {
         if (shard_.trusted(image.column(b), image.column(b) + kSectorsPerBlock)) {
             continue;
         }
-        if (ways_[b] == Way::kSum || ways_[b] == Way::kAccepted) {
+        const bool carried = active(TestSwitch::kCarriedTrusted) && ways_[b] == Way::kDelta;
+        if (ways_[b] == Way::kSum || ways_[b] == Way::kAccepted || carried) {
             CO_TRY_VOID(co_await image.enter(b, b + 1));
             array_.trust(shard_, image.column(b), image.column(b) + kSectorsPerBlock);
         }
@@ -583,7 +585,10 @@ Task<Result<void>> write_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice f
         co_return std::move(held.result);
     }
     const StripePlug::AtWork at_work(shard.plug, stripe);
-    const auto guard = co_await shard.lock.acquire(stripe.value, stripe.value);
+    IntervalLock::Guard guard;
+    if (!active(TestSwitch::kNoStripeLock)) {
+        guard = co_await shard.lock.acquire(stripe.value, stripe.value);
+    }
     if (array.checksums() == nullptr || (from.head() == 0 && from.size() % kBlockBytes == 0)) {
         co_return co_await write_locked(array, shard, lba, {from.sectors(), from, {}}, options);
     }

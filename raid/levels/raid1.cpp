@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/levels/levels.hpp"
@@ -22,6 +23,10 @@ namespace {
 
 constexpr std::uint64_t kLegRun = kMiB / kSectorBytes;  ///< sectors read from one leg before the next takes its turn
 
+bool legs_equal(const ArrayBody& array) {
+    return array.all_trusted() || active(TestSwitch::kUnequalLegs);
+}
+
 /// The leg that serves `lba`; the lowest while legs may differ. Nothing if no leg is in sync.
 std::optional<std::uint32_t> choose_leg(const ArrayBody& array, Lba lba) {
     std::array<std::uint32_t, kMaxMembers> legs{};
@@ -35,7 +40,7 @@ std::optional<std::uint32_t> choose_leg(const ArrayBody& array, Lba lba) {
     if (n == 0) {
         return std::nullopt;
     }
-    return legs[array.all_trusted() && !array.read_only() ? lba.value / kLegRun % n : 0];
+    return legs[legs_equal(array) && !array.read_only() ? lba.value / kLegRun % n : 0];
 }
 
 /// Columns of mirrors are sectors of the array.
@@ -50,7 +55,8 @@ Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32
     CO_TRY_VOID(co_await prepare_map(array, lba, from.sectors()));
     MemberFan fan;
     for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
-        if ((legs >> m & 1U) != 0 && array.takes_writes(m)) {
+        const bool missed = active(TestSwitch::kRebuildMissesWrites) && !options.background && array.rebuilding(m);
+        if ((legs >> m & 1U) != 0 && array.takes_writes(m) && !missed) {
             fan.start(m, array.members[m].device->write(member_lba, from, options));
         }
     }
@@ -265,7 +271,7 @@ Task<Result<void>> read_carefully_by_group(ArrayBody& array, Lba lba, Slice to, 
 
 Task<Result<void>> read_run(ArrayBody& array, Lba lba, Slice to, ReadOptions options) {
     const auto leg = choose_leg(array, lba);
-    if (leg && (array.all_trusted() || array.read_only())) {
+    if (leg && (legs_equal(array) || array.read_only())) {
         const Lba member_lba = array.geometry.locate(lba).member_lba;
         const Result<void> r = co_await array.members[*leg].device->read(member_lba, to, options);
         if (r || r.error().code == Errc::kTimedOut) {

@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 63> kRaidStates{
+constexpr std::array<std::string_view, 65> kRaidStates{
     "silent corruption",
     "silent corruption found",
     "silent corruption repaired",
@@ -44,6 +44,8 @@ constexpr std::array<std::string_view, 63> kRaidStates{
     "resync after unclean stop",
     "resync interrupted",
     "crash while opening",
+    "crash right after an event",
+    "stop right after an event",
     "clean restart",
     "views compared",
     "views without two members compared",
@@ -113,9 +115,17 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
+constexpr std::array<std::string_view, 13> kRaidClasses{
+    "ambushes", "beyond", "member-faults", "media-faults", "slowness", "power-cuts", "kills",
+    "lies",     "rests",  "operator",      "discards",     "flushes",  "reads",
+};
+constexpr std::array<std::string_view, 7> kReplicationClasses{
+    "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",
+};
+
 constexpr std::array kAreas{
-    Area{"raid", run_raid_history, kRaidStates},
-    Area{"replication", run_replication_history, kReplicationStates},
+    Area{"raid", run_raid_history, kRaidStates, kRaidClasses},
+    Area{"replication", run_replication_history, kReplicationStates, kReplicationClasses},
 };
 
 }  // namespace

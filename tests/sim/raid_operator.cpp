@@ -93,6 +93,7 @@ void RaidWorld::begin_rebuild() {
     if (!own && !began && array_->status().members[place].name == retired_.back()->name()) {
         std::swap(disks_[place], retired_.back());  // a spare was faster
         named_[place] = named;
+        chronicle_.reached("spare quicker than the operator");
     }
     resumed_ = false;
 }
@@ -127,6 +128,9 @@ void RaidWorld::disturb_rebuild() {
 
 void RaidWorld::operate() {
     note_members();
+    if (chronicle_.without("operator")) {
+        return;
+    }
     if (replacing()) {
         disturb_replace();
     } else if (rebuilding()) {

@@ -14,6 +14,8 @@ constexpr std::uint64_t kLeastWrites = 100;
 constexpr std::uint64_t kLeastFaults = 10;
 constexpr std::uint64_t kMostRounds = 400;
 constexpr Duration kPatience = 60s;  ///< virtual time within which anything healthy has ended
+/// Chosen so that no history of seeds.txt is one with ambushes: they stay what they were.
+constexpr std::uint64_t kAmbushSalt = 0x414D425553480035ULL;
 
 }  // namespace
 
@@ -24,10 +26,14 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       operator_(options.seed ^ 0x4f50455241ULL),
       scrubber_(options.seed ^ 0x53435343daULL),
       replacer_(options.seed ^ 0x5245504c41ULL),
-      chronicle_(scheduler_, options.trace),
+      ambusher_(options.seed ^ kAmbushSalt),
+      chronicle_(scheduler_, options),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
-    environment_.events().listener = [this](const EventRecord& e) { note_event(e); };
+    environment_.events().listener = [this](const EventRecord& e) {
+        note_event(e);
+        heed(e);
+    };
 }
 
 RaidWorld::~RaidWorld() = default;
@@ -109,6 +115,18 @@ void RaidWorld::choose_faults() {
     beyond_ = random_.one_in(6);
     replaces_ = replacer_.one_in(2);
     choose_liar();
+    ambushes_ = ambusher_.one_in(4) && (power_cuts_ || kills_);
+    member_faults_ = member_faults_ || (ambushes_ && ambusher_.one_in(2));
+    const std::array<std::pair<std::string_view, bool*>, 7> classes{{{"power-cuts", &power_cuts_},
+                                                                     {"kills", &kills_},
+                                                                     {"member-faults", &member_faults_},
+                                                                     {"media-faults", &media_faults_},
+                                                                     {"slowness", &slowness_},
+                                                                     {"beyond", &beyond_},
+                                                                     {"ambushes", &ambushes_}}};
+    for (const auto& [name, on] : classes) {
+        *on = *on && !chronicle_.without(name);
+    }
     chronicle_.say("level " + base_.level + ", " + std::to_string(disks_.size()) + " members, strip " +
                    std::to_string(base_.strip_bytes) + ", " + std::to_string(executors_.size()) + " shards, policy " +
                    std::string(raid::recovery_policy_name(base_.policy)));
@@ -165,7 +183,9 @@ bool RaidWorld::open_once(bool force) {
     auto opened = scheduler_.run(home(), raid::Array::open(environment_.get(), config(force)));
     base_.create = raid::ArrayConfig::Create::kNo;
     if (!opened) {
-        const bool may_want_force = unclean_ && any_lost() && !(journal_ && row_->parities() > 0);
+        const std::uint32_t all = (1U << disks_.size()) - 1;
+        const bool may_know_more = tolerates(all & ~lost_set());
+        const bool may_want_force = unclean_ && any_lost() && (may_know_more || !(journal_ && row_->parities() > 0));
         if (opened.error().code == Errc::kNeedsForce && may_want_force && !force) {
             chronicle_.reached("degraded crash needs force");
             forget_stripes_at_risk(false);
@@ -203,45 +223,9 @@ bool RaidWorld::open_once(bool force) {
     return true;
 }
 
-/// Starts, and crashes before it is done.
-bool RaidWorld::crash_while_opening(bool force) {
-    std::optional<Result<std::unique_ptr<raid::Array>>> opened;
-    auto body = [](Task<Result<std::unique_ptr<raid::Array>>> task,
-                   std::optional<Result<std::unique_ptr<raid::Array>>>& out) -> Task<void> {
-        out.emplace(co_await std::move(task));
-    };
-    scheduler_.start(home(), body(raid::Array::open(environment_.get(), config(force)), opened));
-    scheduler_.run_for(Duration(random_.below(4'000'000)));
-    if (opened.has_value() && !*opened) {
-        return false;  // needs force: the caller finds out
-    }
-    const bool power = power_cuts_;
-    chronicle_.fault(power ? "power cut while opening" : "kill while opening");
-    for (const auto& disk : disks_) {
-        power ? disk->power_cut() : disk->kill_process();
-    }
-    if (target_) {
-        power ? target_->power_cut() : target_->kill_process();
-    }
-    if (power) {
-        environment_.power_lost();
-        for (Volume& v : volumes_) {
-            v.oracle->power_loss(kLegA, !any_lost() && damaged() == 0);
-            v.oracle->serve_from(kLegA);
-        }
-    }
-    CHECK(scheduler_.run_until([&] { return opened.has_value(); }, kPatience));
-    if (*opened) {
-        array_ = std::move(**opened);
-        stop_array();
-    }
-    chronicle_.reached("crash while opening");
-    revive_disks();
-    return true;
-}
-
 bool RaidWorld::open() {
     errors_expected_ = false;
+    ambush_.reset();
     if (random_.one_in(12)) {
         base_.policy = random_.one_in(2) ? raid::RecoveryPolicy::kResync : raid::RecoveryPolicy::kJournal;
     }
@@ -327,35 +311,13 @@ std::size_t RaidWorld::damaged() const {
 // ---- one round: work, disturbed; then a stop of some kind
 
 void RaidWorld::round() {
-    for (Volume& v : volumes_) {
-        v.host->set_depth(random_.one_in(3) ? 32 : static_cast<std::uint32_t>(1 + random_.below(16)));
-        v.host->add_work(static_cast<std::uint32_t>(20 + random_.below(60)));
-    }
-    const std::uint64_t faults = random_.below(4);
-    for (std::uint64_t i = 0; i < faults; ++i) {
-        scheduler_.run_for(Duration(random_.below(6'000'000)));
-        one_fault();
-        operate();
-    }
-    operate();
-    const bool two_missing = without_two();
-    const std::uint64_t writes_before = writes();
-    const std::uint64_t reads_before = chronicle_.result.reads;
-    scheduler_.run_for(Duration(random_.below(8'000'000)));
-    if (two_missing && writes() > writes_before && chronicle_.result.reads > reads_before) {
-        chronicle_.reached("reads and writes without two members of level " + base_.level);
-    }
-    if (random_.one_in(6)) {
-        rest();
-        for (Volume& v : volumes_) {
-            v.host->add_work(static_cast<std::uint32_t>(random_.below(20)));
-        }
-        scheduler_.run_for(Duration(random_.below(4'000'000)));
-    }
+    const bool ambushed = !work();
     note_journal(/*crashing=*/false);
     note_lies();
     const std::uint64_t end = random_.below(10);
-    if (end < 4 && power_cuts_) {
+    if (ambushed) {
+        end_ambushed();
+    } else if (end < 4 && power_cuts_) {
         crash(Crash::kPower);
     } else if (end < 7 && kills_) {
         crash(Crash::kKill);
@@ -366,6 +328,45 @@ void RaidWorld::round() {
         return;
     }
     open();
+}
+
+/// False when it was cut short by an ambush.
+bool RaidWorld::work() {
+    for (Volume& v : volumes_) {
+        v.host->set_depth(random_.one_in(3) ? 32 : static_cast<std::uint32_t>(1 + random_.below(16)));
+        v.host->add_work(static_cast<std::uint32_t>(20 + random_.below(60)));
+    }
+    const std::uint64_t faults = random_.below(4);
+    for (std::uint64_t i = 0; i < faults; ++i) {
+        if (!pass(Duration(random_.below(6'000'000)))) {
+            return false;
+        }
+        if (chronicle_.next_fault()) {
+            one_fault();
+        }
+        if (ambushes_ && member_faults_ && ambusher_.one_in(3) && chronicle_.next_fault()) {
+            lose_a_member();
+        }
+        operate();
+    }
+    operate();
+    const bool two_missing = without_two();
+    const std::uint64_t writes_before = writes();
+    const std::uint64_t reads_before = chronicle_.result.reads;
+    if (!pass(Duration(random_.below(8'000'000)))) {
+        return false;
+    }
+    if (two_missing && writes() > writes_before && chronicle_.result.reads > reads_before) {
+        chronicle_.reached("reads and writes without two members of level " + base_.level);
+    }
+    if (random_.one_in(6) && !chronicle_.without("rests")) {
+        rest();
+        for (Volume& v : volumes_) {
+            v.host->add_work(static_cast<std::uint32_t>(random_.below(20)));
+        }
+        return pass(Duration(random_.below(4'000'000)));
+    }
+    return true;
 }
 
 void RaidWorld::one_fault() {
@@ -457,7 +458,8 @@ void RaidWorld::silence(SimDisk& disk) {
     chronicle_.fault(disk.name() + (for_ever ? " answers no more" : " does not answer for a time"));
     for_ever ? disk.hang() : disk.hang(d);
     chronicle_.reached("member hangs");
-    scheduler_.run_for(Duration(random_.below(static_cast<std::uint64_t>(3 * base_.member_timeout.count()))));
+    const std::uint64_t most = 3 * static_cast<std::uint64_t>(base_.member_timeout.count());
+    static_cast<void>(pass(Duration(random_.below(most))));  // the next one says it again
     for (const raid::MemberStatus& m : array_->status().members) {
         if (m.name != disk.name() || m.state == MemberState::kInSync) {
             continue;
@@ -643,24 +645,28 @@ void RaidWorld::forget_stripes_at_risk(bool open_only) {
     if (row_->parities() == 0) {
         return;
     }
-    std::vector<std::vector<std::uint64_t>> sectors;  // of all first: what is undefined here is unsettled, too
-    for (const Volume& v : volumes_) {
-        sectors.push_back(v.oracle->unsettled(open_only));
+    std::vector<raid::IntervalSet> lost(volumes_.size());
+    for (std::size_t i = 0; i < volumes_.size(); ++i) {
+        const std::uint64_t size = volumes_[i].oracle->sectors().value;
+        for (const std::uint64_t sector : volumes_[i].oracle->unsettled(open_only)) {
+            const std::uint64_t first = sector < stripe_sectors_ ? 0 : sector - stripe_sectors_;
+            lost[i].add(first, first + 2 * stripe_sectors_);
+            if (first == 0 && i > 0) {
+                const std::uint64_t end = volumes_[i - 1].oracle->sectors().value;
+                lost[i - 1].add(end - std::min(stripe_sectors_, end), end);
+            }
+            if (sector + stripe_sectors_ >= size && i + 1 < volumes_.size()) {
+                lost[i + 1].add(0, stripe_sectors_);
+            }
+        }
     }
     for (std::size_t i = 0; i < volumes_.size(); ++i) {
-        Oracle& oracle = *volumes_[i].oracle;
-        for (const std::uint64_t sector : sectors[i]) {
-            const std::uint64_t first = sector < stripe_sectors_ ? 0 : sector - stripe_sectors_;
-            oracle.undefine(Lba(first), SectorCount(2 * stripe_sectors_));
-            volumes_[i].doubtful.push_back({Lba(first), SectorCount(2 * stripe_sectors_)});
-            if (first == 0 && i > 0) {
-                Oracle& other = *volumes_[i - 1].oracle;
-                const std::uint64_t tail = std::min(stripe_sectors_, other.sectors().value);
-                other.undefine(Lba(other.sectors().value - tail), SectorCount(tail));
-            }
-            if (sector + stripe_sectors_ >= oracle.sectors().value && i + 1 < volumes_.size()) {
-                volumes_[i + 1].oracle->undefine(Lba(0), SectorCount(stripe_sectors_));
-            }
+        std::uint64_t at = 0;
+        while (const auto range = lost[i].next(at)) {
+            at = range->second;
+            const Extent e{Lba(range->first), SectorCount(range->second - range->first)};
+            volumes_[i].oracle->undefine(e.lba, e.sectors);
+            volumes_[i].doubtful.push_back(e);
         }
     }
 }
@@ -685,6 +691,7 @@ void RaidWorld::take_complaints() {
 // ---- the end: everything heals, everything is read
 
 void RaidWorld::finish() {
+    ambushes_ = false;
     for (const auto& disk : disks_) {
         disk->set_slowness(1);
         disk->fail_next_reads(0);
@@ -723,6 +730,9 @@ HistoryResult RaidWorld::run() {
     const std::uint64_t rounds = 3 + random_.below(4);
     for (std::uint64_t i = 0; i < kMostRounds && array_ && chronicle_.result.violations.empty(); ++i) {
         if (i >= rounds && writes() >= kLeastWrites && chronicle_.result.faults >= kLeastFaults) {
+            break;
+        }
+        if (!chronicle_.next_round()) {
             break;
         }
         round();

@@ -6,7 +6,7 @@
 //   RW1 Reads return what the oracle allows, in every state.
 //   RW2 Hosts see no error while the level tolerates what happened.
 //   RW3 The array opens again after every crash. Degraded after an unclean stop it wants force if it has parity and no
-//       journal, or if a missing leg may know more than those that are here, and only then.
+//       journal, or if missing members may know more than those that are here, and only then.
 //   RW4 Resync ends. Then every view with tolerated members removed is the same, byte for byte.
 //   RW5 After a clean stop nothing is left in the cache of a member in sync.
 //   RW6 With the journal a degraded crash makes unreadable only what was written, or listed with that, since nothing
@@ -18,6 +18,7 @@
 //   RW9 A scrub finds no mismatch but where something rotted, and that once and at its address; it goes on after a
 //       restart unless it had ended or was cancelled.
 //   RW10 A member that is replaced stays in sync unless it fails itself, whatever becomes of its target.
+//   RW11 The array finds its durable log and its journal whole at every start.
 // Threads: the simulator's one.
 #pragma once
 
@@ -65,6 +66,10 @@ class RaidWorld : public HostWorld {
     [[nodiscard]] raid::ArrayConfig config(bool force) const;
     void aim_hosts();
     void round();
+    bool work();
+    void end_ambushed();
+    bool pass(Duration d);
+    void heed(const EventRecord& e);
     void one_fault();
     void fault_without_redundancy();
     void damage_a_member();
@@ -139,6 +144,7 @@ class RaidWorld : public HostWorld {
     SeededRandom operator_;  ///< what the operator does: its own, so that older histories stay what they were
     SeededRandom scrubber_;  ///< what it does with scrubs; the seed leaves the histories of seeds.txt without
     SeededRandom replacer_;  ///< what the operator does with members that work
+    SeededRandom ambusher_;  ///< when crashes follow events: for the same reason its own
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
@@ -164,6 +170,8 @@ class RaidWorld : public HostWorld {
     bool member_faults_ = true;
     bool media_faults_ = true;
     bool slowness_ = true;
+    bool ambushes_ = false;                                     ///< crashes follow events of the array closely
+    std::optional<TimePoint> ambush_;                           ///< the next one
     bool beyond_ = false;                                       ///< also faults that the level cannot hide
     bool scrubs_ = scrubber_.one_in(2);                         ///< while hosts work
     bool scrub_goes_on_ = false;                                ///< at the next start

@@ -22,7 +22,8 @@ void RaidWorld::choose_liar() {
 }
 
 void RaidWorld::begin_lying() {
-    if (liar_ && scheduler_.run_until([&] { return !resyncing(); }, std::chrono::seconds(60))) {
+    if (liar_ && !chronicle_.without("lies") &&
+        scheduler_.run_until([&] { return !resyncing(); }, std::chrono::seconds(60))) {
         const auto rate = [this] { return silent_.one_in(3) ? 0 : static_cast<std::uint32_t>(4 + silent_.below(200)); };
         const std::uint32_t lost = rate();
         (*liar_)->set_silent_fault_rates(lost, rate(), lost == 0 ? 20 : rate());

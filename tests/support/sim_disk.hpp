@@ -162,6 +162,8 @@ class SimDisk : public BlockDevice {
     void complete_write(Pending& p);
     void crash_pending();
     void to_media(std::uint64_t sector, ConstBytes data);
+    /// What visible() gives of consecutive sectors.
+    void copy_visible(Lba lba, MutableBytes to) const;
     [[nodiscard]] ConstBytes media(std::uint64_t sector) const;
     [[nodiscard]] ConstBytes visible(std::uint64_t sector) const;
     void settle(std::uint64_t serial);
