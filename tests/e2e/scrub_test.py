@@ -10,9 +10,10 @@ from lab.initiator import load
 
 
 class Scrub(EndToEnd):
-    def filled(self, level, members):
+    def filled(self, level, members, checksums=True):
         self.ledger = self.folder / "ledger"
-        text = array(name="a", level=level, members=members) + volume(of="a", size="48MiB") + target()
+        text = array(name="a", level=level, members=members)
+        text += f"checksums = {str(checksums).lower()}\n" + volume(of="a", size="48MiB") + target()
         node = self.start(self.daemon("n", text))
         self.assert_good(load(node.url(iqn("t")), seconds=1, depth=8, reads=0, block_size="16KiB", verify=self.ledger))
         wait_until(lambda: self.show(node)["resync"] is None, 60, "the first resync has ended")
@@ -34,7 +35,7 @@ class Scrub(EndToEnd):
             os.fsync(file.fileno())
 
     def test_spoiled_blocks_are_told_with_their_addresses_and_repaired(self):
-        node = self.filled("6", 5)
+        node = self.filled("6", 5, checksums=False)
         self.assertEqual(node.gemel("array", "scrub", "a", "--wait").returncode, 0)
         self.assertEqual(self.show(node)["last_scrub"]["mismatched"], 0)
         for member in range(5):
@@ -49,6 +50,15 @@ class Scrub(EndToEnd):
         node.gemel("array", "scrub", "a", "--repair", "--wait", "--timeout", "60")
         self.assertEqual(self.show(node)["last_scrub"]["repaired"], 5)
         self.assertEqual(node.gemel("array", "scrub", "a", "--wait").returncode, 0)
+        self.check(node)
+
+    def test_blocks_that_contradict_their_checksums_are_repaired_by_any_scrub(self):
+        node = self.filled("5", 4)
+        for member in range(4):
+            self.spoil(node, member, (16 << 10) * (2 + member))
+        self.assertEqual(node.gemel("array", "scrub", "a", "--wait", "--timeout", "60").returncode, 0)
+        last = self.show(node)["last_scrub"]
+        self.assertEqual((last["mismatched"], last["repaired"]), (4, 4))
         self.check(node)
 
     def test_a_scrub_is_a_job_and_survives_kill_9_but_not_its_cancelling(self):

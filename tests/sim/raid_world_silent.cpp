@@ -18,6 +18,7 @@ void RaidWorld::choose_liar() {
     member_faults_ = false;
     media_faults_ = false;
     beyond_ = false;
+    slowness_ = true;  // one whose liar was exchanged has other faults then
     base_.checksum_cache_bytes = silent_.one_in(2) ? 16 * kKiB : raid::kDefaultChecksumCache;
 }
 
