@@ -102,8 +102,8 @@ bool ChecksumMap::loaded(std::uint64_t page) const {
 
 /// CM6. It may not become dirty now.
 bool ChecksumMap::crowded(const Way& way) const {
-    const std::span<Way> set = set_of(way.page);
-    return !way.dirty && static_cast<std::size_t>(std::ranges::count(set, true, &Way::dirty)) >= kWays - 1;
+    const auto full = [&way](const Way& w) { return &w == &way || w.dirty || w.writing; };  // a write may fail
+    return !way.dirty && std::ranges::all_of(set_of(way.page), full);
 }
 
 Task<Result<void>> ChecksumMap::load_for(std::uint64_t page, std::uint32_t member) {
