@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/sim/sim_host.hpp"
 
+#include <cstring>
+
 namespace gemel::sim {
 
 namespace {
@@ -173,7 +175,7 @@ Task<Result<void>> SimHost::read_into(Extent where, Buffer& buffer) {
         }
         buffer = *pool_.allocate(bytes_of(where.sectors));
         const Slice data = buffer.slice(bytes_of(where.sectors), where.lba);
-        std::ranges::fill(data.data(), std::byte{0xdb});
+        std::memset(data.data().data(), 0xdb, data.size());
         result = co_await device_->read(where.lba, data);
     }
     co_return result;
