@@ -12,10 +12,11 @@ constexpr Duration kPatience = 60s;
 }
 
 bool RaidWorld::unreadable_expected(Lba lba) {
-    return unreadable_ok_ || errors_expected_ || std::ranges::any_of(volumes_, [&](const Volume& v) {
-               return std::ranges::any_of(v.doubtful, [&](const Extent& e) {
-                   return e.lba <= lba && lba.value < e.lba.value + e.sectors.value;
-               });
+    return errors_expected_ || std::ranges::any_of(volumes_, [&](const Volume& v) {
+               return v.bad.intersects(lba.value, lba.value + 1) ||
+                      std::ranges::any_of(v.doubtful, [&](const Extent& e) {
+                          return e.lba <= lba && lba.value < e.lba.value + e.sectors.value;
+                      });
            });
 }
 
