@@ -105,6 +105,8 @@ void RaidWorld::begin_rebuild() {
     const auto began = scheduler_.run(home(), array_->rebuild(static_cast<std::uint32_t>(place), {disk, ""}));
     if (own && !began && (silent || began.error().code == Errc::kBusy)) {
         chronicle_.reached("silent member refused");
+    } else if (own && !began && lies(place) && began.error().code == Errc::kRefused) {
+        chronicle_.reached("member that lost its superblocks in silence refused");  // its data might be anybody's
     } else if (!began && !rebuilding() && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
         chronicle_.violation("a rebuild does not begin: " + began.error().message);
     }
