@@ -43,7 +43,7 @@ class RaidWorld : public HostWorld {
     Task<LegMask> holders() override { co_return kLegA; }
     LegMask reader() override { return kLegA; }
     bool error_expected(const Error& error) override;
-    bool unreadable_expected(Lba lba) override;
+    bool unreadable_expected(std::string_view volume, Lba lba) override;
     void waited(Duration d) override;
 
   private:
