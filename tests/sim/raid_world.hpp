@@ -124,7 +124,7 @@ class RaidWorld : public HostWorld {
     void disturb_replace();
     void fail_target();
     void note_replace();
-    [[nodiscard]] bool rebuilding() const { return array_ && array_->status().rebuild.has_value(); }
+    [[nodiscard]] bool rebuilding() const { return array_ && array_->job(raid::JobKind::kRebuild)->running(); }
     void take_complaints();
     [[nodiscard]] std::uint64_t writes() const;
 

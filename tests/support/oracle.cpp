@@ -47,7 +47,7 @@ std::string_view verdict_name(Verdict v) {
 }
 
 Oracle::Oracle(std::uint32_t volume, SectorCount sectors, LegMask legs)
-    : volume_(volume), legs_(legs), served_from_(legs), sectors_(sectors.value) {
+    : volume_(volume), legs_(legs), served_from_(legs), sectors_(sectors.value, &memory_) {
     writes_.push_back(Write{Lba(0), sectors.value, 0, 0, State::kAcknowledged, true});   // kInitial
     writes_.push_back(Write{Lba(0), sectors.value, 0, 0, State::kAcknowledged, false});  // kAnything
 }
@@ -272,7 +272,9 @@ void Oracle::tidy(Candidates& list) const {
         return;
     }
     const std::uint64_t oldest = oldest_read();
-    std::vector<std::uint32_t> gone;
+    std::array<std::byte, 256> room;
+    std::pmr::monotonic_buffer_resource memory(room.data(), room.size());
+    std::pmr::vector<std::uint32_t> gone(&memory);
     for (const Candidate& v : list) {
         if (v.died < oldest &&
             std::ranges::any_of(

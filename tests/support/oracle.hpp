@@ -21,6 +21,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <memory_resource>
 #include <optional>
 #include <set>
 #include <string>
@@ -133,7 +134,7 @@ class Oracle {
         std::uint64_t sectors;
         std::uint64_t began;
     };
-    using Candidates = std::vector<Candidate>;
+    using Candidates = std::pmr::vector<Candidate>;
 
     [[nodiscard]] Candidates& at(std::uint64_t sector);
     [[nodiscard]] bool before(const Candidate& v, const Candidate& w, LegMask legs) const;
@@ -155,7 +156,8 @@ class Oracle {
     std::array<std::uint64_t, 4> last_power_loss_{};  ///< by leg
     std::vector<Write> writes_;
     std::set<std::uint32_t> open_;
-    std::vector<Candidates> sectors_;  ///< empty: only the initial zeros
+    std::pmr::unsynchronized_pool_resource memory_;  ///< of candidates
+    std::pmr::vector<Candidates> sectors_;           ///< empty: only the initial zeros
     std::map<Id, Read> reads_;
     std::vector<Violation> violations_;
     std::uint64_t checked_ = 0;
