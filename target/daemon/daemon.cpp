@@ -155,6 +155,8 @@ scsi::LunOptions Daemon::unit_options(const config::Lun& lun) const {
     scsi::LunOptions options;
     options.block_bytes = lun.block_bytes;
     options.read_only = lun.read_only;
+    options.thin = lun.thin;
+    options.removable = lun.removable;
     options.write_cache =
         lun.write_cache == config::WriteCache::kNone ? scsi::WriteCache::kNone : scsi::WriteCache::kVolatile;
     return options;

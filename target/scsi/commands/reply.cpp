@@ -33,12 +33,17 @@ ScsiResult with_status(Status status) {
 
 ScsiResult check_condition(const Sense& sense) {
     ScsiResult result = with_status(Status::kCheckCondition);
-    result.sense = encode_sense(sense, SenseFormat::kFixed);
+    result.sense = sense;
     return result;
 }
 
 ScsiResult invalid_field(std::uint8_t byte, std::uint8_t bit) {
     return check_condition({.code = kInvalidFieldInCdb, .field = FieldPointer{byte, bit}});
+}
+
+ScsiResult invalid_parameter(std::size_t byte, std::uint8_t bit) {
+    return check_condition({.code = kInvalidFieldInParameters,
+                            .field = FieldPointer{static_cast<std::uint16_t>(byte), bit, /*in_parameters=*/true}});
 }
 
 ScsiResult from_error(const Error& error, std::optional<std::uint64_t> information) {
@@ -80,9 +85,10 @@ std::expected<PageBuilder, ScsiResult> new_page(Environment& environment, std::s
 
 SenseCode attention_code(Attention a) {
     // In the order of the enumeration.
-    constexpr std::array<SenseCode, 9> kCodes{{{SenseKey::kUnitAttention, 0x29, 0x00},
+    constexpr std::array<SenseCode, 10> kCodes{{{SenseKey::kUnitAttention, 0x29, 0x00},
                                                {SenseKey::kUnitAttention, 0x29, 0x03},
                                                {SenseKey::kUnitAttention, 0x29, 0x07},
+                                               {SenseKey::kUnitAttention, 0x28, 0x00},
                                                {SenseKey::kUnitAttention, 0x2a, 0x09},
                                                {SenseKey::kUnitAttention, 0x2a, 0x01},
                                                {SenseKey::kUnitAttention, 0x2a, 0x04},

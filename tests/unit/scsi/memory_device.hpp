@@ -180,9 +180,11 @@ struct Answer {
     }
 };
 
-inline Answer answer_of(const ScsiResult& result) {
+inline Answer answer_of(const ScsiResult& result, SenseFormat format = SenseFormat::kFixed) {
     Answer out{result.status, {}, {}, {}, result.transfer_bytes};
-    const ConstBytes sense = result.sense.view();
+    const SenseBytes encoded =
+        result.status == Status::kCheckCondition ? encode_sense(result.sense, format) : SenseBytes{};
+    const ConstBytes sense = encoded.view();
     out.raw_sense.assign(sense.begin(), sense.end());
     if (sense.size() >= 14) {
         out.sense = {static_cast<SenseKey>(sense[2]), static_cast<std::uint8_t>(sense[12]),
