@@ -43,8 +43,9 @@ enum class Transfer : std::uint8_t {
 /// Against reservations of other nexuses (SPC-2 table 10, SPC-4 table 65).
 enum class ReservationClass : std::uint8_t {
     kAllowed,  ///< runs whatever is reserved
+    kState,    ///< kept out by RESERVE, not by a persistent reservation
     kRead,     ///< reads the medium or its state
-    kWrite,    ///< changes the medium
+    kWrite,    ///< changes the medium or its state
 };
 
 /// Whether a pending unit attention is reported on the command (SAM-5 5.14.5).

@@ -159,6 +159,23 @@ bool needs_all_data(const CommandRow& row) {
     return row.transfer == Transfer::kCompare || row.transfer == Transfer::kSame;
 }
 
+bool writes_medium(const CommandRow& row) {
+    return row.transfer == Transfer::kBlocksOut || row.transfer == Transfer::kCompare ||
+           row.transfer == Transfer::kSame || row.medium == commands::unmap;
+}
+
+Attention attention_for(ReservationNotice what) {
+    switch (what) {
+        case ReservationNotice::kReservationsPreempted:
+            return Attention::kReservationsPreempted;
+        case ReservationNotice::kReservationsReleased:
+            return Attention::kReservationsReleased;
+        case ReservationNotice::kRegistrationsPreempted:
+            break;
+    }
+    return Attention::kRegistrationsPreempted;
+}
+
 /// The answer when the declared direction leaves no way for the command's data. Data for the initiator, declared as a
 /// write: nothing can be sent, so nothing is done, and the residual says that nothing moved; iscsi-test-cu
 /// Read10Invalid wants GOOD. Data from the initiator, declared as a read, is refused: what would be written is not
@@ -176,9 +193,11 @@ std::optional<ScsiResult> wrong_way(const ScsiCommand& command) {
 
 // ---- ItlNexus
 
-ItlNexus::ItlNexus(LogicalUnit& unit, Nexus nexus) : unit_(unit), nexus_(std::move(nexus)) {
+ItlNexus::ItlNexus(LogicalUnit& unit, Nexus nexus)
+    : unit_(unit), nexus_(std::move(nexus)), name_{nexus_.initiator_port, nexus_.target_port} {
     raise(Attention::kPowerOn);
     const std::lock_guard lock(unit_.nexuses_mutex_);
+    admitted_.store(unit_.reservations_.admits(name_), std::memory_order_release);
     unit_.nexuses_.push_back(this);
 }
 
@@ -219,11 +238,15 @@ Result<void> LogicalUnit::check(const DeviceLimits& limits, const LunOptions& op
     return {};
 }
 
-LogicalUnit::LogicalUnit(Environment& environment, BlockDevice& device, LunOptions options)
+LogicalUnit::LogicalUnit(Environment& environment, BlockDevice& device, LunOptions options, ReservationStore* store,
+                         Reservations reservations)
     : environment_(environment),
       device_(device),
       options_(std::move(options)),
-      mode_(options_.write_cache == WriteCache::kNone ? UnitMode::kNoWriteCache : 0) {
+      mode_(options_.write_cache == WriteCache::kNone ? UnitMode::kNoWriteCache : 0),
+      store_(store),
+      reservation_type_(reservations.type()),
+      reservations_(std::move(reservations)) {
     CHECK(check(device_.limits(), options_).has_value());
     device_.observe(this);
 }
@@ -265,8 +288,7 @@ CommandPlan LogicalUnit::plan(const Cdb& cdb) const {
         refuse(plan, {.code = kInvalidOpcode});
         return plan;
     }
-    const bool writes = plan.row->reservation == ReservationClass::kWrite && plan.row->transfer != Transfer::kRange;
-    const bool refused = writes && (options_.read_only || mode_.write_protected());
+    const bool refused = writes_medium(*plan.row) && (options_.read_only || mode_.write_protected());
     if (plan.row->lba.bytes == 0) {
         if (refused) {
             refuse(plan, {.code = kWriteProtected});
@@ -298,7 +320,7 @@ Task<ScsiResult> LogicalUnit::execute(const ScsiCommand& command) {
             return at_once(check_condition({.code = attention_code(*a)}));
         }
     }
-    if (row != nullptr && row->reservation != ReservationClass::kAllowed && reserved_by_other(nexus)) {
+    if (row != nullptr && keeps_out(nexus, *row)) {
         return at_once(with_status(Status::kReservationConflict));
     }
     if (command.plan.refusal) {
@@ -353,6 +375,46 @@ void LogicalUnit::load_medium(const ItlNexus& by) {
     if (!medium_present_.exchange(true, std::memory_order_acq_rel)) {
         raise_all(Attention::kMediumChanged, &by);
     }
+}
+
+bool LogicalUnit::keeps_out(const ItlNexus& nexus, const CommandRow& row) const {
+    if (row.reservation == ReservationClass::kAllowed) {
+        return false;
+    }
+    if (reserved_by_other(nexus)) {
+        return true;
+    }
+    const ReservationType type = reservation_type_.load(std::memory_order_acquire);
+    if (type == ReservationType::kNone || row.reservation == ReservationClass::kState || nexus.admitted()) {
+        return false;
+    }
+    return row.reservation == ReservationClass::kWrite || excludes_readers(type);
+}
+
+Reservations LogicalUnit::reservations() {
+    const std::lock_guard lock(nexuses_mutex_);
+    return reservations_;
+}
+
+bool LogicalUnit::has_registrations() {
+    const std::lock_guard lock(nexuses_mutex_);
+    return !reservations_.registrations().empty();
+}
+
+/// Who is kept out is told so before the type says so, and the other way round: between the two nobody is let in who
+/// is not let in before or after.
+void LogicalUnit::set_reservations(Reservations next, std::span<const Reservations::Notice> notices) {
+    const std::lock_guard lock(nexuses_mutex_);
+    reservations_ = std::move(next);
+    for (ItlNexus* nexus : nexuses_) {
+        nexus->admitted_.store(reservations_.admits(nexus->name()), std::memory_order_release);
+        for (const Reservations::Notice& n : notices) {
+            if (n.to == nexus->name()) {
+                nexus->raise(attention_for(n.what));
+            }
+        }
+    }
+    reservation_type_.store(reservations_.type(), std::memory_order_release);
 }
 
 bool LogicalUnit::reserve(ItlNexus& by) {

@@ -30,6 +30,7 @@
 
 #include "gemel/block_device.hpp"
 #include "gemel/environment.hpp"
+#include "target/scsi/reservations.hpp"
 #include "target/scsi/sense.hpp"
 #include "target/scsi/unit_mode.hpp"
 #include "target/scsi/write_gate.hpp"
@@ -89,13 +90,23 @@ enum class Attention : std::uint8_t {
     kMediumChanged,           ///< 28/00
     kCapacityChanged,         ///< 2A/09
     kModeChanged,             ///< 2A/01
+    kReservationsPreempted,   ///< 2A/03
     kReservationsReleased,    ///< 2A/04
+    kRegistrationsPreempted,  ///< 2A/05
     kAsymmetricStateChanged,  ///< 2A/06
     kLunsChanged,             ///< 3F/0E
     kCommandsCleared,         ///< 2F/00 by another initiator
 };
 
 class LogicalUnit;
+
+/// Where persistent reservations survive a restart (APTPL).
+class ReservationStore {
+  public:
+    virtual ~ReservationStore() = default;
+    /// Success: the newest record is this one, durably. Ends on the caller's executor.
+    virtual Task<Result<void>> save(std::vector<std::byte> record) = 0;
+};
 
 /// What a logical unit keeps for one I_T nexus. The session owns it and destroys it before the unit; destruction
 /// releases what the nexus had reserved.
@@ -107,6 +118,9 @@ class ItlNexus {
     ItlNexus& operator=(const ItlNexus&) = delete;
 
     [[nodiscard]] const Nexus& nexus() const { return nexus_; }
+    [[nodiscard]] const NexusName& name() const { return name_; }
+    /// A persistent reservation keeps this nexus from nothing.
+    [[nodiscard]] bool admitted() const { return admitted_.load(std::memory_order_acquire); }
     void raise(Attention a) { attentions_.fetch_or(1U << static_cast<unsigned>(a), std::memory_order_relaxed); }
     [[nodiscard]] bool attention_pending() const { return attentions_.load(std::memory_order_relaxed) != 0; }
     /// Takes the pending condition of the highest precedence.
@@ -118,8 +132,11 @@ class ItlNexus {
     void clear(Attention a) { attentions_.fetch_and(~(1U << static_cast<unsigned>(a)), std::memory_order_relaxed); }
 
   private:
+    friend class LogicalUnit;
     LogicalUnit& unit_;
     const Nexus nexus_;
+    const NexusName name_;
+    std::atomic<bool> admitted_{true};
     std::atomic<std::uint32_t> attentions_{0};
     std::atomic<bool> prevents_removal_{false};
 };
@@ -160,8 +177,10 @@ class LogicalUnit final : private DeviceObserver {
     /// Errors: kInvalidArgument when the device cannot be shown with these options; the text says why.
     static Result<void> check(const DeviceLimits& limits, const LunOptions& options);
 
-    /// REQUIRES: check() passed. Becomes the device's observer. `environment` and `device` outlive it.
-    LogicalUnit(Environment& environment, BlockDevice& device, LunOptions options);
+    /// REQUIRES: check() passed. Becomes the device's observer. `environment`, `device` and `store` outlive it.
+    /// `store`: where `reservations` came from; null: none survives.
+    LogicalUnit(Environment& environment, BlockDevice& device, LunOptions options, ReservationStore* store = nullptr,
+                Reservations reservations = {});
     ~LogicalUnit() override;
     LogicalUnit(const LogicalUnit&) = delete;
     LogicalUnit& operator=(const LogicalUnit&) = delete;
@@ -215,6 +234,15 @@ class LogicalUnit final : private DeviceObserver {
         return holder != nullptr && holder != &than;
     }
 
+    // Persistent reservations.
+    [[nodiscard]] Reservations reservations();
+    [[nodiscard]] ReservationStore* reservation_store() const { return store_; }
+    /// What every nexus may do changes at once. REQUIRES: the gate is had alone.
+    void set_reservations(Reservations next, std::span<const Reservations::Notice> notices);
+    /// A reservation of another nexus keeps this one from the command.
+    [[nodiscard]] bool keeps_out(const ItlNexus& nexus, const CommandRow& row) const;
+    [[nodiscard]] bool has_registrations();
+
   private:
     friend class ItlNexus;
     static constexpr std::uint32_t kMaxUnmapBytes = 512U << 20U;  ///< of one command (PV2)
@@ -228,7 +256,10 @@ class LogicalUnit final : private DeviceObserver {
     WriteGate gate_;
     std::atomic<bool> medium_present_{true};
     std::atomic<const ItlNexus*> reserved_by_{nullptr};
+    ReservationStore* const store_;
+    std::atomic<ReservationType> reservation_type_{ReservationType::kNone};
     std::mutex nexuses_mutex_;
+    Reservations reservations_;         ///< guarded by it, like each nexus's part of it
     std::vector<ItlNexus*> nexuses_;  ///< in order of attaching
 };
 

@@ -58,6 +58,8 @@ inline constexpr SenseCode kLbaOutOfRange{SenseKey::kIllegalRequest, 0x21, 0x00}
 inline constexpr SenseCode kInvalidFieldInCdb{SenseKey::kIllegalRequest, 0x24, 0x00};
 inline constexpr SenseCode kLunNotSupported{SenseKey::kIllegalRequest, 0x25, 0x00};
 inline constexpr SenseCode kInvalidFieldInParameters{SenseKey::kIllegalRequest, 0x26, 0x00};
+inline constexpr SenseCode kInvalidRelease{SenseKey::kIllegalRequest, 0x26, 0x04};
+inline constexpr SenseCode kInsufficientRegistrationResources{SenseKey::kIllegalRequest, 0x55, 0x04};
 inline constexpr SenseCode kSavingParametersNotSupported{SenseKey::kIllegalRequest, 0x39, 0x00};
 inline constexpr SenseCode kMediumRemovalPrevented{SenseKey::kIllegalRequest, 0x53, 0x02};
 inline constexpr SenseCode kWriteProtected{SenseKey::kDataProtect, 0x27, 0x00};

@@ -99,6 +99,9 @@ ScsiResult report_supported_task_management_functions(LogicalUnit& unit, const S
 ScsiResult get_lba_status(LogicalUnit& unit, const ScsiCommand& command);
 ScsiResult read_defect_data_10(LogicalUnit& unit, const ScsiCommand& command);
 ScsiResult read_defect_data_12(LogicalUnit& unit, const ScsiCommand& command);
+// persistent_reserve.cpp
+ScsiResult persistent_reserve_in(LogicalUnit& unit, const ScsiCommand& command);
+Task<ScsiResult> persistent_reserve_out(LogicalUnit& unit, const ScsiCommand& command);
 // unit_state.cpp
 Task<ScsiResult> test_unit_ready(LogicalUnit& unit, const ScsiCommand& command);
 Task<ScsiResult> start_stop_unit(LogicalUnit& unit, const ScsiCommand& command);

@@ -45,6 +45,13 @@ Task<std::optional<ScsiResult>> read_into(LogicalUnit& unit, Lba lba, std::size_
     co_return std::nullopt;
 }
 
+std::optional<ScsiResult> kept_out(const LogicalUnit& unit, const ScsiCommand& command) {
+    if (!unit.keeps_out(*command.nexus, *command.plan.row)) {
+        return std::nullopt;
+    }
+    return after_transfer(with_status(Status::kReservationConflict), command);
+}
+
 ScsiResult after_transfer(ScsiResult result, const ScsiCommand& command) {
     result.transfer_bytes = command.plan.transfer_bytes;
     return result;

@@ -85,6 +85,9 @@ Task<ScsiResult> commands::unmap(LogicalUnit& unit, const ScsiCommand& command) 
         co_return after_transfer(*std::move(wrong), command);
     }
     const WriteGate::Pass pass = co_await unit.gate().pass();
+    if (std::optional<ScsiResult> conflict = kept_out(unit, command)) {
+        co_return *std::move(conflict);
+    }
     for (const Extent& e : extents) {
         if (const Result<void> done = co_await discard(unit, e.lba, e.sectors); !done) {
             co_return after_transfer(from_error(done.error()), command);
@@ -100,6 +103,9 @@ Task<ScsiResult> commands::write_same(LogicalUnit& unit, const ScsiCommand& comm
         no_data ? ConstBytes() : ConstBytes(command.data_out.memory()).first(unit.options().block_bytes);
     const bool zeros = std::ranges::all_of(block, [](std::byte b) { return b == std::byte{0}; });
     const WriteGate::Pass pass = co_await unit.gate().pass();
+    if (std::optional<ScsiResult> conflict = kept_out(unit, command)) {
+        co_return *std::move(conflict);
+    }
     const Result<void> done = zeros ? co_await discard(unit, command.plan.lba, command.plan.sectors)
                                     : co_await write_pattern(unit, command.plan, block);
     co_return after_transfer(done ? good() : from_error(done.error()), command);

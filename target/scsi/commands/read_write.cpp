@@ -59,6 +59,9 @@ Task<ScsiResult> commands::write(LogicalUnit& unit, const ScsiCommand& command) 
         if (!pass) {
             pass = co_await unit.gate().pass();
         }
+        if (std::optional<ScsiResult> conflict = kept_out(unit, command)) {
+            co_return *std::move(conflict);
+        }
         const Result<void> done =
             co_await unit.device().write(command.plan.lba, data, {.fua = write_through(unit, command)});
         if (!done) {
@@ -75,6 +78,9 @@ Task<ScsiResult> commands::write_and_verify(LogicalUnit& unit, const ScsiCommand
         co_return after_transfer(good(), command);
     }
     const WriteGate::Pass pass = co_await unit.gate().pass();
+    if (std::optional<ScsiResult> conflict = kept_out(unit, command)) {
+        co_return *std::move(conflict);
+    }
     const Result<void> done = co_await unit.device().write(command.plan.lba, data, {.fua = true});
     if (!done) {
         co_return after_transfer(from_error(done.error()), command);

@@ -81,8 +81,12 @@ ScsiResult commands::prevent_allow(LogicalUnit& /*unit*/, const ScsiCommand& com
     return good();
 }
 
-/// Of the whole unit; held until RELEASE, a reset, or the end of the nexus (SPC-2 5.5.1).
+/// Of the whole unit; held until RELEASE, a reset, or the end of the nexus (SPC-2 5.5.1). Not beside registrations
+/// (SPC-4 5.12.3).
 ScsiResult commands::reserve(LogicalUnit& unit, const ScsiCommand& command) {
+    if (unit.has_registrations()) {
+        return with_status(Status::kReservationConflict);
+    }
     return unit.reserve(*command.nexus) ? good() : with_status(Status::kReservationConflict);
 }
 
