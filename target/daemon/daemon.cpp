@@ -138,7 +138,7 @@ Result<void> Daemon::add_volumes() {
             }
             BlockDevice* device = replicator_ != nullptr ? &replicator_->add_volume(*started.array, info.name)
                                                          : started.array->find(info.name);
-            volumes_[info.name] = {started.array.get(), device};
+            volumes_[info.name] = {started.array.get(), device, info.number};
         }
     }
     for (const config::Volume& v : config_.volumes) {
@@ -162,22 +162,43 @@ scsi::LunOptions Daemon::unit_options(const config::Lun& lun) const {
     return options;
 }
 
-Result<void> Daemon::make_units() {
+Task<Result<void>> Daemon::make_unit(const config::Target& target, const config::Lun& lun, const Volume& volume) {
+    const scsi::LunOptions options = unit_options(lun);
+    if (auto good = scsi::LogicalUnit::check(volume.device->limits(), options); !good) {
+        co_return fail(good.error().code, fmt::format("volume '{}' cannot be LUN {} of {}: {}", lun.volume, lun.lun,
+                                                      target.iqn, good.error().message));
+    }
+    auto log = std::make_unique<ReservationLog>(volume.array->log(), volume.number, runtime_.processors().io(0));
+    Result<scsi::Reservations> reservations = log->load();
+    const std::string array = volume.array->status().name;
+    if (!reservations && force_.contains(array)) {
+        CO_TRY_VOID(co_await log->forget());
+        reservations = scsi::Reservations();
+    }
+    if (!reservations) {
+        events_.emit({Severity::kError, "reservations-lost", "volume " + lun.volume,
+                      "its persistent reservations cannot be read, so it is not known which hosts may write: it is no "
+                      "LUN (" +
+                          reservations.error().message + ")",
+                      "see to it that no fenced host writes, then start gemeld with --force " + array});
+        co_return Result<void>{};
+    }
+    units_[lun.volume] =
+        std::make_unique<scsi::LogicalUnit>(environment_, *volume.device, options, log.get(), *std::move(reservations));
+    reservations_[lun.volume] = std::move(log);
+    co_return Result<void>{};
+}
+
+Task<Result<void>> Daemon::make_units() {
     for (const config::Target& target : config_.targets) {
         for (const config::Lun& lun : target.luns) {
             const auto volume = volumes_.find(lun.volume);
-            if (volume == volumes_.end() || units_.contains(lun.volume)) {
-                continue;
+            if (volume != volumes_.end() && !units_.contains(lun.volume)) {
+                CO_TRY_VOID(co_await make_unit(target, lun, volume->second));
             }
-            const scsi::LunOptions options = unit_options(lun);
-            if (auto good = scsi::LogicalUnit::check(volume->second.device->limits(), options); !good) {
-                return fail(good.error().code, fmt::format("volume '{}' cannot be LUN {} of {}: {}", lun.volume,
-                                                           lun.lun, target.iqn, good.error().message));
-            }
-            units_[lun.volume] = std::make_unique<scsi::LogicalUnit>(environment_, *volume->second.device, options);
         }
     }
-    return {};
+    co_return Result<void>{};
 }
 
 iscsi::ServerConfig Daemon::server_config() {
@@ -232,7 +253,7 @@ Task<std::expected<void, StartFailure>> Daemon::start() {
             co_return failed(port ? DaemonExit::kListen : DaemonExit::kReplication, std::move(replicating).error());
         }
     }
-    if (auto units = make_units(); !units) {
+    if (auto units = co_await make_units(); !units) {
         co_return failed(DaemonExit::kConfig, std::move(units).error());
     }
     if (auto admin = start_admin(); !admin) {
@@ -283,6 +304,7 @@ Task<void> Daemon::stop() {
     server_.reset();
     admin_.reset();
     units_.clear();
+    reservations_.clear();
     volumes_.clear();
     replicator_.reset();
     arrays_.clear();

@@ -10,6 +10,9 @@ namespace gemel::scsi {
 namespace {
 
 constexpr std::uint32_t kMaxTransferBytes = 4U << 20U;
+constexpr std::uint64_t kMaxParameterBytes = 65535;
+constexpr unsigned kPersistentReserveIn = 0x5e;
+constexpr unsigned kPersistentReserveOut = 0x5f;
 
 Task<ScsiResult> at_once(ScsiResult result) {
     co_return result;
@@ -134,7 +137,8 @@ CommandPlan plan_without_medium(const Cdb& cdb) {
     CommandPlan plan;
     plan.row = find_row(cdb);
     if (plan.row == nullptr) {
-        refuse(plan, {.code = kInvalidOpcode});
+        const bool reserve = cdb_byte(cdb, 0) == kPersistentReserveIn || cdb_byte(cdb, 0) == kPersistentReserveOut;
+        refuse(plan, reserve ? bad_field(1, 4) : Sense{.code = kInvalidOpcode});
         return plan;
     }
     if (const std::optional<FieldPointer> stray = stray_bit(cdb, *plan.row)) {
@@ -147,6 +151,9 @@ CommandPlan plan_without_medium(const Cdb& cdb) {
     } else if (plan.row->transfer == Transfer::kParameters) {
         plan.transfer_bytes = load_field(cdb, plan.row->length);
         plan.direction = plan.transfer_bytes == 0 ? DataDirection::kNone : DataDirection::kOut;
+        if (plan.transfer_bytes > kMaxParameterBytes) {
+            refuse(plan, bad_field(plan.row->length.offset, 7));
+        }
     } else if (plan.row->transfer == Transfer::kEightBytes) {
         plan.direction = DataDirection::kIn;
         plan.transfer_bytes = 8;

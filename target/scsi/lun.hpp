@@ -154,7 +154,7 @@ struct ScsiCommand {
     /// then the whole blocks among it are used.
     Buffer data_out;
     std::size_t data_out_bytes = 0;
-    std::uint64_t declared_out = 0;  ///< EDTL of a command that the initiator declares as a write
+    std::uint64_t declared_out = 0;       ///< EDTL of a command that the initiator declares as a write
     std::span<const std::uint64_t> luns;  ///< LUN numbers that this initiator may see, ascending, for REPORT LUNS
 };
 
@@ -259,7 +259,7 @@ class LogicalUnit final : private DeviceObserver {
     ReservationStore* const store_;
     std::atomic<ReservationType> reservation_type_{ReservationType::kNone};
     std::mutex nexuses_mutex_;
-    Reservations reservations_;         ///< guarded by it, like each nexus's part of it
+    Reservations reservations_;       ///< guarded by it, like each nexus's part of it
     std::vector<ItlNexus*> nexuses_;  ///< in order of attaching
 };
 

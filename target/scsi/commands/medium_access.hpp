@@ -6,7 +6,8 @@
 //   RW1  plan() has checked the range and the size; the device may have shrunk since and answers for itself.
 //   RW2  With EDTL below the CDB's length only the whole blocks that EDTL covers are moved; the residual tells the
 //        initiator. The status stays GOOD (RFC 7143 11.4.5.1).
-//   RW3  Everything that changes the medium has passed the unit's WriteGate, or has it alone, and asks after that whether
+//   RW3  Everything that changes the medium has passed the unit's WriteGate, or has it alone, and asks after that
+//   whether
 //        a reservation keeps it out (PO1).
 // Threads: as LogicalUnit.
 #pragma once

@@ -189,8 +189,8 @@ bool descriptor_is_right(const LogicalUnit& unit, ConstBytes descriptor) {
         return true;
     }
     const bool long_lba = descriptor.size() == 16;
-    const std::uint64_t blocks = long_lba ? load_be<std::uint64_t>(descriptor.data())
-                                          : load_be<std::uint32_t>(descriptor.data());
+    const std::uint64_t blocks =
+        long_lba ? load_be<std::uint64_t>(descriptor.data()) : load_be<std::uint32_t>(descriptor.data());
     const std::uint32_t block_bytes =
         long_lba ? load_be<std::uint32_t>(&descriptor[12]) : load_be<std::uint32_t>(&descriptor[4]) & 0xff'ffffU;
     const std::uint64_t all = long_lba ? unit.blocks() : std::min<std::uint64_t>(unit.blocks(), 0xffff'ffffU);

@@ -124,7 +124,8 @@ std::optional<ScsiResult> read_list(ConstBytes list, const NexusName& by, Reserv
         return list.size() == kListBytes ? std::nullopt
                                          : std::optional(check_condition({.code = kParameterListLength}));
     }
-    return out.action == Action::kRegister ? take_others(list, by, out.others) : std::optional(invalid_parameter(20, 3));
+    return out.action == Action::kRegister ? take_others(list, by, out.others)
+                                           : std::optional(invalid_parameter(20, 3));
 }
 
 /// The request, or why there is none.
@@ -185,9 +186,9 @@ void put_reservation(PageBuilder& page, const Reservations& state) {
 /// SPC-4 6.15.4.
 void put_capabilities(PageBuilder& page, const Reservations& state, bool durable) {
     page.u16(8);
-    page.u8(0x08U | (durable ? 1U : 0U));            // SIP_C, PTPL_C
-    page.u8(0x80U | (state.persists() ? 1U : 0U));   // TMV, PTPL_A
-    page.u16(0xea01);                                // all types
+    page.u8(0x08U | (durable ? 1U : 0U));           // SIP_C, PTPL_C
+    page.u8(0x80U | (state.persists() ? 1U : 0U));  // TMV, PTPL_A
+    page.u16(0xea01);                               // all types
     page.u16(0);
 }
 

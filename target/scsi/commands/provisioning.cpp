@@ -29,8 +29,7 @@ std::optional<ScsiResult> read_descriptors(const LogicalUnit& unit, ConstBytes l
     if (list.size() < kUnmapHeader) {
         return check_condition({.code = kParameterListLength});
     }
-    const std::size_t bytes =
-        std::min<std::size_t>(load_be<std::uint16_t>(&list[2]), list.size() - kUnmapHeader);
+    const std::size_t bytes = std::min<std::size_t>(load_be<std::uint16_t>(&list[2]), list.size() - kUnmapHeader);
     const std::size_t descriptors = bytes / kUnmapDescriptor;  // an incomplete one at the end is ignored
     if (descriptors > kMaxUnmapDescriptors) {
         return invalid_parameter(2);
