@@ -98,7 +98,9 @@ class Daemon final : public admin::Management {
     Task<std::expected<void, StartFailure>> start_arrays();
     Result<void> add_volumes();
     Task<Result<void>> make_units();
-    Task<Result<void>> make_unit(const config::Target& target, const config::Lun& lun, const Volume& volume);
+    Task<std::optional<scsi::Reservations>> open_reservations(const std::string& name, const Volume& volume);
+    Result<void> make_unit(const config::Target& target, const config::Lun& lun, const Volume& volume,
+                           scsi::Reservations reservations);
     [[nodiscard]] scsi::LunOptions unit_options(const config::Lun& lun) const;
     iscsi::ServerConfig server_config();
     Result<void> start_server();

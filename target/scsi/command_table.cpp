@@ -73,7 +73,7 @@ constexpr CommandRow kRows[] = {
     {0x12, kPlain, "INQUIRY", 6, usage6(0x01, 0xff, 0xff, 0xff), kAllocation, kNoField, Field{3, 2}, kAllowed, kPass,
      kQuick, commands::inquiry, nullptr, "SPC-4 6.6"},
     {0x15, kPlain, "MODE SELECT(6)", 6, usage6(0x11, 0, 0, 0xff), kParameters, kNoField, kLength6, kWrite, kReport,
-     kQuick, commands::mode_select, nullptr, "SPC-4 6.11"},
+     kFlush, nullptr, commands::mode_select, "SPC-4 6.11"},
     {0x16, kPlain, "RESERVE(6)", 6, usage6(0, 0, 0, 0), kNone, kNoField, kNoField, kRead, kReport, kQuick,
      commands::reserve, nullptr, "SPC-2 7.21"},
     {0x17, kPlain, "RELEASE(6)", 6, usage6(0, 0, 0, 0), kNone, kNoField, kNoField, kAllowed, kReport, kQuick,
@@ -150,9 +150,9 @@ constexpr CommandRow kRows[] = {
      kLength10,
      kWrite,
      kReport,
-     kQuick,
-     commands::mode_select,
+     kFlush,
      nullptr,
+     commands::mode_select,
      "SPC-4 6.12"},
     {0x56,
      kPlain,
@@ -205,21 +205,21 @@ constexpr CommandRow kRows[] = {
     {0x5e, 0x03, "PERSISTENT RESERVE IN READ FULL STATUS", 10, usage_reserve_in(), kAllocation, kNoField, kLength10,
      kState, kReport, kQuick, commands::persistent_reserve_in, nullptr, "SPC-4 6.15"},
     {0x5f, 0x00, "PERSISTENT RESERVE OUT REGISTER", 10, usage_reserve_out(), kParameters, kNoField, Field{5, 4}, kState,
-     kReport, kQuick, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+     kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
     {0x5f, 0x01, "PERSISTENT RESERVE OUT RESERVE", 10, usage_reserve_out(), kParameters, kNoField, Field{5, 4}, kState,
-     kReport, kQuick, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+     kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
     {0x5f, 0x02, "PERSISTENT RESERVE OUT RELEASE", 10, usage_reserve_out(), kParameters, kNoField, Field{5, 4}, kState,
-     kReport, kQuick, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+     kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
     {0x5f, 0x03, "PERSISTENT RESERVE OUT CLEAR", 10, usage_reserve_out(), kParameters, kNoField, Field{5, 4}, kState,
-     kReport, kQuick, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+     kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
     {0x5f, 0x04, "PERSISTENT RESERVE OUT PREEMPT", 10, usage_reserve_out(), kParameters, kNoField, Field{5, 4}, kState,
-     kReport, kQuick, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+     kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
     {0x5f, 0x05, "PERSISTENT RESERVE OUT PREEMPT AND ABORT", 10, usage_reserve_out(), kParameters, kNoField,
-     Field{5, 4}, kState, kReport, kQuick, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+     Field{5, 4}, kState, kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
     {0x5f, 0x06, "PERSISTENT RESERVE OUT REGISTER AND IGNORE EXISTING KEY", 10, usage_reserve_out(), kParameters,
-     kNoField, Field{5, 4}, kState, kReport, kQuick, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+     kNoField, Field{5, 4}, kState, kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
     {0x5f, 0x07, "PERSISTENT RESERVE OUT REGISTER AND MOVE", 10, usage_reserve_out(), kParameters, kNoField,
-     Field{5, 4}, kState, kReport, kQuick, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+     Field{5, 4}, kState, kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
     {0x88, kPlain, "READ(16)", 16, usage16(kReadFlags), kBlocksIn, kLba16, kLength16, kRead, kReport, kTransfer,
      nullptr, commands::read, "SBC-3 5.13"},
     {0x89,
@@ -393,13 +393,24 @@ const CommandRow* find_row(std::uint8_t opcode, std::int16_t service_action) {
 }
 
 bool available(const CommandRow& row, const LunOptions& options) {
-    return row.medium != commands::unmap || options.thin;
+    if (row.medium == commands::unmap) {
+        return options.thin;
+    }
+    const bool reserves =
+        row.medium == commands::persistent_reserve_out || row.control == commands::persistent_reserve_in;
+    return !reserves || options.persistent_reservations;
 }
 
 bool needs_medium(const CommandRow& row) {
-    const bool of_state = row.medium == commands::start_stop_unit || row.medium == commands::persistent_reserve_out;
+    const bool of_state = row.medium == commands::start_stop_unit || row.medium == commands::mode_select ||
+                          row.medium == commands::persistent_reserve_out;
     return (row.medium != nullptr && !of_state) || row.control == commands::read_capacity_10 ||
            row.control == commands::read_capacity_16 || row.control == commands::get_lba_status;
+}
+
+bool writes_medium(const CommandRow& row) {
+    return row.transfer == kBlocksOut || row.transfer == kCompare || row.transfer == kSame ||
+           row.medium == commands::unmap;
 }
 
 OpcodeKind opcode_kind(std::uint8_t opcode) {

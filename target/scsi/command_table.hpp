@@ -87,6 +87,8 @@ OpcodeKind opcode_kind(std::uint8_t opcode);
 bool available(const CommandRow& row, const LunOptions& options);
 /// The command is about the medium, which a removable unit may lack.
 bool needs_medium(const CommandRow& row);
+/// The command changes the medium: refused where that is write protected.
+bool writes_medium(const CommandRow& row);
 
 /// REQUIRES: field.bytes <= 8 and inside the CDB.
 inline std::uint64_t load_field(const Cdb& cdb, Field field) {

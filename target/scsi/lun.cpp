@@ -161,14 +161,17 @@ CommandPlan plan_without_medium(const Cdb& cdb) {
     return plan;
 }
 
+/// Forms of commands that change the state of the unit, but take nothing from anybody: allowed whatever is reserved
+/// (SBC-3 table 13): START STOP UNIT that only starts, PREVENT ALLOW that allows.
+bool takes_nothing(const ScsiCommand& command) {
+    const unsigned b4 = cdb_byte(command.cdb, 4);
+    return (command.plan.row->medium == commands::start_stop_unit && (b4 & 0xf3U) == 0x01U) ||
+           (command.plan.row->control == commands::prevent_allow && (b4 & 0x03U) == 0);
+}
+
 /// COMPARE AND WRITE and WRITE SAME with other than the data that their CDB asks for: a part of it means nothing.
 bool needs_all_data(const CommandRow& row) {
     return row.transfer == Transfer::kCompare || row.transfer == Transfer::kSame;
-}
-
-bool writes_medium(const CommandRow& row) {
-    return row.transfer == Transfer::kBlocksOut || row.transfer == Transfer::kCompare ||
-           row.transfer == Transfer::kSame || row.medium == commands::unmap;
 }
 
 Attention attention_for(ReservationNotice what) {
@@ -295,7 +298,7 @@ CommandPlan LogicalUnit::plan(const Cdb& cdb) const {
         refuse(plan, {.code = kInvalidOpcode});
         return plan;
     }
-    const bool refused = writes_medium(*plan.row) && (options_.read_only || mode_.write_protected());
+    const bool refused = writes_medium(*plan.row) && write_protected();
     if (plan.row->lba.bytes == 0) {
         if (refused) {
             refuse(plan, {.code = kWriteProtected});
@@ -327,7 +330,7 @@ Task<ScsiResult> LogicalUnit::execute(const ScsiCommand& command) {
             return at_once(check_condition({.code = attention_code(*a)}));
         }
     }
-    if (row != nullptr && keeps_out(nexus, *row)) {
+    if (row != nullptr && !takes_nothing(command) && keeps_out(nexus, *row)) {
         return at_once(with_status(Status::kReservationConflict));
     }
     if (command.plan.refusal) {
@@ -403,11 +406,6 @@ Reservations LogicalUnit::reservations() {
     return reservations_;
 }
 
-bool LogicalUnit::has_registrations() {
-    const std::lock_guard lock(nexuses_mutex_);
-    return !reservations_.registrations().empty();
-}
-
 /// Who is kept out is told so before the type says so, and the other way round: between the two nobody is let in who
 /// is not let in before or after.
 void LogicalUnit::set_reservations(Reservations next, std::span<const Reservations::Notice> notices) {
@@ -425,6 +423,10 @@ void LogicalUnit::set_reservations(Reservations next, std::span<const Reservatio
 }
 
 bool LogicalUnit::reserve(ItlNexus& by) {
+    const std::lock_guard lock(nexuses_mutex_);
+    if (!reservations_.registrations().empty()) {
+        return false;  // SPC-4 5.12.3
+    }
     const ItlNexus* holder = nullptr;
     return reserved_by_.compare_exchange_strong(holder, &by, std::memory_order_acq_rel) || holder == &by;
 }

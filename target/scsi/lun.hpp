@@ -53,6 +53,7 @@ struct LunOptions {
     std::string serial;               ///< VPD 80, up to 32; empty: derived from the device's identity
     std::uint32_t block_bytes = 512;  ///< 512 or 4096: what the hosts see
     bool read_only = false;
+    bool persistent_reservations = true;
     bool thin = false;       ///< UNMAP is there, and initiators are told so (LBPME)
     bool removable = false;  ///< the medium can be ejected by START STOP UNIT (RMB)
     WriteCache write_cache = WriteCache::kVolatile;
@@ -213,6 +214,7 @@ class LogicalUnit final : private DeviceObserver {
     [[nodiscard]] static std::uint32_t max_same_blocks() { return 0xffff; }  // as much as the shorter form can name
     [[nodiscard]] std::uint32_t sectors_per_block() const { return options_.block_bytes / kSectorBytes; }
 
+    [[nodiscard]] bool write_protected() const { return options_.read_only || mode_.write_protected(); }
     [[nodiscard]] UnitMode& mode() { return mode_; }
     [[nodiscard]] const UnitMode& mode() const { return mode_; }
     [[nodiscard]] SenseFormat sense_format() const {
@@ -226,7 +228,7 @@ class LogicalUnit final : private DeviceObserver {
     /// 28/00 for all others if it was not there.
     void load_medium(const ItlNexus& by);
 
-    /// RESERVE: false when another nexus holds the unit.
+    /// RESERVE: false when another nexus holds the unit, or there are persistent registrations.
     bool reserve(ItlNexus& by);
     void release(const ItlNexus& by);
     [[nodiscard]] bool reserved_by_other(const ItlNexus& than) const {
@@ -241,7 +243,6 @@ class LogicalUnit final : private DeviceObserver {
     void set_reservations(Reservations next, std::span<const Reservations::Notice> notices);
     /// A reservation of another nexus keeps this one from the command.
     [[nodiscard]] bool keeps_out(const ItlNexus& nexus, const CommandRow& row) const;
-    [[nodiscard]] bool has_registrations();
 
   private:
     friend class ItlNexus;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "gemel/check.hpp"
 #include "gemel/crc32c.hpp"
 
 namespace gemel::scsi {
@@ -181,15 +182,18 @@ Reservations::Outcome Reservations::preempt(const NexusName& by, const Request& 
     const ReservationType before = type_;
     std::vector<Registration> left;
     for (const Registration& r : registrations_) {
-        if (hit(r) && r.nexus != by) {
-            out.notices.push_back({r.nexus, ReservationNotice::kRegistrationsPreempted});
-        } else {
+        if (!hit(r) || (r.nexus == by && takes_over)) {
             left.push_back(r);
+        } else if (r.nexus != by) {
+            out.notices.push_back({r.nexus, ReservationNotice::kRegistrationsPreempted});
         }
     }
     registrations_ = std::move(left);
     ++generation_;
     if (!takes_over) {
+        if (registrations_.empty()) {
+            type_ = ReservationType::kNone;  // for all registrants, of whom there is none any more
+        }
         return out;
     }
     type_ = request.type;
@@ -244,6 +248,7 @@ constexpr std::size_t kMaxNameBytes = 512;
 constexpr std::uint16_t kNoHolder = 0xffff;
 
 void put_text(std::vector<std::byte>& to, const std::string& text) {
+    CHECK(text.size() <= kMaxNameBytes);
     to.resize(to.size() + 2);
     store_le(to.data() + to.size() - 2, static_cast<std::uint16_t>(text.size()));
     const ConstBytes bytes = as_bytes_of(text);

@@ -5,11 +5,9 @@
 // Invariants:
 //   PR1  A registration is of an I_T nexus: initiator port (name and ISID) and target port. It outlives the session.
 //   PR2  There is a holder if and only if the type is not kNone; a holder is registered. Of the types for all
-//   registrants
-//        every registered nexus is one.
+//        registrants every registered nexus is one.
 //   PR3  An operation changes everything it says or nothing. The generation changes with every change but by RESERVE
-//   and
-//        RELEASE.
+//        and RELEASE.
 //   PR4  What comes back from a disk is taken only if it is whole and fulfils PR2; else nobody knows who may write.
 // Threads: values.
 #pragma once

@@ -88,7 +88,7 @@ ScsiResult inquiry(LogicalUnit& unit, const ScsiCommand& command);
 ScsiResult inquiry_no_lun(Environment& environment, const ScsiCommand& command);
 // mode_pages.cpp
 ScsiResult mode_sense(LogicalUnit& unit, const ScsiCommand& command);
-ScsiResult mode_select(LogicalUnit& unit, const ScsiCommand& command);
+Task<ScsiResult> mode_select(LogicalUnit& unit, const ScsiCommand& command);
 // reports.cpp
 ScsiResult read_capacity_10(LogicalUnit& unit, const ScsiCommand& command);
 ScsiResult read_capacity_16(LogicalUnit& unit, const ScsiCommand& command);

@@ -26,8 +26,8 @@ Task<ScsiResult> commands::compare_and_write(LogicalUnit& unit, const ScsiComman
         co_return after_transfer(from_error(fresh.error()), command);
     }
     const WriteGate::Alone alone = co_await unit.gate().alone();
-    if (std::optional<ScsiResult> conflict = kept_out(unit, command)) {
-        co_return *std::move(conflict);
+    if (std::optional<ScsiResult> refusal = refused_now(unit, command)) {
+        co_return *std::move(refusal);
     }
     Buffer old;
     if (std::optional<ScsiResult> failed = co_await read_into(unit, command.plan.lba, bytes, old)) {
@@ -50,8 +50,8 @@ Task<ScsiResult> commands::orwrite(LogicalUnit& unit, const ScsiCommand& command
         co_return after_transfer(from_error(data.error()), command);
     }
     const WriteGate::Alone alone = co_await unit.gate().alone();
-    if (std::optional<ScsiResult> conflict = kept_out(unit, command)) {
-        co_return *std::move(conflict);
+    if (std::optional<ScsiResult> refusal = refused_now(unit, command)) {
+        co_return *std::move(refusal);
     }
     Buffer old;
     if (std::optional<ScsiResult> failed = co_await read_into(unit, command.plan.lba, bytes, old)) {

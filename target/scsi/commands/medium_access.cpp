@@ -45,11 +45,17 @@ Task<std::optional<ScsiResult>> read_into(LogicalUnit& unit, Lba lba, std::size_
     co_return std::nullopt;
 }
 
-std::optional<ScsiResult> kept_out(const LogicalUnit& unit, const ScsiCommand& command) {
-    if (!unit.keeps_out(*command.nexus, *command.plan.row)) {
-        return std::nullopt;
+std::optional<ScsiResult> refused_now(const LogicalUnit& unit, const ScsiCommand& command) {
+    if (unit.keeps_out(*command.nexus, *command.plan.row)) {
+        return after_transfer(with_status(Status::kReservationConflict), command);
     }
-    return after_transfer(with_status(Status::kReservationConflict), command);
+    if (!unit.medium_present() && needs_medium(*command.plan.row)) {
+        return after_transfer(check_condition({.code = kMediumNotPresent}), command);
+    }
+    if (unit.write_protected() && writes_medium(*command.plan.row)) {
+        return after_transfer(check_condition({.code = kWriteProtected}), command);
+    }
+    return std::nullopt;
 }
 
 ScsiResult after_transfer(ScsiResult result, const ScsiCommand& command) {

@@ -6,9 +6,8 @@
 //   RW1  plan() has checked the range and the size; the device may have shrunk since and answers for itself.
 //   RW2  With EDTL below the CDB's length only the whole blocks that EDTL covers are moved; the residual tells the
 //        initiator. The status stays GOOD (RFC 7143 11.4.5.1).
-//   RW3  Everything that changes the medium has passed the unit's WriteGate, or has it alone, and asks after that
-//   whether
-//        a reservation keeps it out (PO1).
+//   RW3  What changes the medium has passed the unit's WriteGate, or has it alone, and looks after that once more at
+//        all that may have changed while its data came or it waited: reservations (PO1), write protection, the medium.
 // Threads: as LogicalUnit.
 #pragma once
 
@@ -24,8 +23,8 @@ inline std::uint64_t block_of(const LogicalUnit& unit, Lba lba) {
 /// (B2). Where a device below does not answer, it keeps the buffer (B4), and another one is filled without that device.
 Task<std::optional<ScsiResult>> read_into(LogicalUnit& unit, Lba lba, std::size_t bytes, Buffer& buffer);
 
-/// RESERVATION CONFLICT if the command must not be run now. REQUIRES: it has passed the gate, or has it alone.
-std::optional<ScsiResult> kept_out(const LogicalUnit& unit, const ScsiCommand& command);
+/// RW3: why the command must not be run now. REQUIRES: it has passed the gate, or has it alone.
+std::optional<ScsiResult> refused_now(const LogicalUnit& unit, const ScsiCommand& command);
 
 /// A result of a command whose data did arrive, so that its residual is the usual one.
 ScsiResult after_transfer(ScsiResult result, const ScsiCommand& command);

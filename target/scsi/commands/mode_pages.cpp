@@ -4,7 +4,9 @@
 // Invariants:
 //   MP1  MODE SELECT changes all that its parameter list says, or nothing: everything is checked first.
 //   MP2  What no page declares as changeable must be as it is now; nothing is saved.
-#include "target/scsi/commands/commands.hpp"
+//   MP3  It has the unit's WriteGate alone: writes that were judged before have ended, and where the write cache is
+//        turned off they are durable, before its status.
+#include "target/scsi/commands/medium_access.hpp"
 
 namespace gemel::scsi {
 
@@ -197,55 +199,72 @@ bool descriptor_is_right(const LogicalUnit& unit, ConstBytes descriptor) {
     return (blocks == 0 || blocks == all) && block_bytes == unit.options().block_bytes;
 }
 
-ScsiResult select(LogicalUnit& unit, const ScsiCommand& command, ConstBytes list) {
+/// What the list makes of the flags, or why it cannot be taken.
+std::expected<unsigned, ScsiResult> read_list(const LogicalUnit& unit, const ScsiCommand& command, ConstBytes list) {
     const bool six = command.plan.row->cdb_bytes == 6;
     const std::size_t header = six ? 4 : 8;
     if (list.size() < header) {
-        return check_condition({.code = kParameterListLength});
+        return std::unexpected(check_condition({.code = kParameterListLength}));
     }
     const bool long_lba = !six && (std::to_integer<unsigned>(list[4]) & 1U) != 0;
     const std::size_t descriptor =
         six ? std::to_integer<std::size_t>(list[3]) : std::size_t{load_be<std::uint16_t>(&list[6])};
     if (descriptor != 0 && descriptor != (long_lba ? 16U : 8U)) {
-        return invalid_parameter(six ? 3 : 6);
+        return std::unexpected(invalid_parameter(six ? 3 : 6));
     }
     if (list.size() < header + descriptor) {
-        return check_condition({.code = kParameterListLength});
+        return std::unexpected(check_condition({.code = kParameterListLength}));
     }
     if (!descriptor_is_right(unit, list.subspan(header, descriptor))) {
-        return invalid_parameter(header);
+        return std::unexpected(invalid_parameter(header));
     }
     unsigned flags = unit.mode().flags();
     for (std::size_t at = header + descriptor; at < list.size();) {
         auto taken = take_page(unit, list, at, flags);
         if (!taken) {
-            return std::move(taken).error();
+            return std::unexpected(std::move(taken).error());
         }
         at += *taken;
     }
-    if (unit.mode().set(static_cast<std::uint8_t>(flags))) {
+    return flags;
+}
+
+Task<ScsiResult> select(LogicalUnit& unit, const ScsiCommand& command) {
+    const WriteGate::Alone alone = co_await unit.gate().alone();
+    if (std::optional<ScsiResult> refusal = refused_now(unit, command)) {
+        co_return *std::move(refusal);
+    }
+    const std::size_t bytes = std::min<std::uint64_t>(command.data_out_bytes, command.plan.transfer_bytes);
+    const ConstBytes list = bytes == 0 ? ConstBytes() : ConstBytes(command.data_out.memory()).first(bytes);
+    std::expected<unsigned, ScsiResult> flags = read_list(unit, command, list);
+    if (!flags) {
+        co_return std::move(flags).error();
+    }
+    if ((*flags & UnitMode::kNoWriteCache) != 0 && !unit.mode().write_cache_off()) {
+        if (const Result<void> done = co_await unit.device().flush(); !done) {
+            co_return from_error(done.error());
+        }
+    }
+    if (unit.mode().set(static_cast<std::uint8_t>(*flags))) {
         unit.raise_all(Attention::kModeChanged, command.nexus);
     }
-    return good();
+    co_return good();
 }
 
 }  // namespace
 
-ScsiResult commands::mode_select(LogicalUnit& unit, const ScsiCommand& command) {
+Task<ScsiResult> commands::mode_select(LogicalUnit& unit, const ScsiCommand& command) {
     const unsigned flags = cdb_byte(command.cdb, 1);
     if ((flags & 0x10U) == 0) {
-        return invalid_field(1, 4);  // PF: only pages as the standard has them
+        co_return after_transfer(invalid_field(1, 4), command);  // PF: only pages as the standard has them
     }
     if ((flags & 0x01U) != 0) {
-        return invalid_field(1, 0);  // SP: nothing is saved
+        co_return after_transfer(invalid_field(1, 0), command);  // SP: nothing is saved
     }
-    const std::size_t bytes = std::min<std::uint64_t>(command.data_out_bytes, command.plan.transfer_bytes);
-    ScsiResult result =
-        command.plan.transfer_bytes == 0
-            ? good()
-            : select(unit, command, bytes == 0 ? ConstBytes() : ConstBytes(command.data_out.memory()).first(bytes));
-    result.transfer_bytes = command.plan.transfer_bytes;
-    return result;
+    if (command.plan.transfer_bytes == 0) {
+        co_return good();
+    }
+    co_return after_transfer(co_await select(unit, command), command);
 }
 
 }  // namespace gemel::scsi

@@ -42,6 +42,20 @@ void put_transport_id(PageBuilder& page, std::string_view port) {
     page.zeros(bytes - 4 - port.size());
 }
 
+constexpr std::size_t kMaxNameBytes = 223;  ///< RFC 7143 4.2.7.2
+constexpr std::string_view kIsidMark = ",i,0x";
+constexpr std::size_t kIsidDigits = 12;
+
+/// A name as nexuses have it: of an initiator, then ",i,0x" and the ISID in 12 hexadecimal digits.
+bool is_initiator_port(std::string_view port) {
+    const std::size_t mark = port.rfind(kIsidMark);
+    const bool shaped = mark != std::string_view::npos && mark > 0 && mark <= kMaxNameBytes &&
+                        port.size() == mark + kIsidMark.size() + kIsidDigits;
+    const auto is_digit = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
+    return shaped && std::ranges::all_of(port.substr(port.size() - kIsidDigits), is_digit) &&
+           std::ranges::all_of(port, [](char c) { return c > ' ' && c <= '~'; });
+}
+
 /// Names are compared as they are kept: in lower case.
 std::string lower(std::string_view text) {
     std::string out(text);
@@ -62,10 +76,11 @@ std::optional<std::string> take_transport_id(ConstBytes list, std::size_t& at) {
     const std::string_view text = as_text(list.subspan(at + 4, length));
     const std::size_t end = text.find('\0');
     at += 4 + length;
-    if (end == std::string_view::npos || text.substr(0, end).find(",i,0x") == std::string_view::npos) {
+    if (end == std::string_view::npos) {
         return std::nullopt;
     }
-    return lower(text.substr(0, end));
+    std::string port = lower(text.substr(0, end));
+    return is_initiator_port(port) ? std::optional(std::move(port)) : std::nullopt;
 }
 
 /// SPEC_I_PT: the list of TransportIDs behind the first 24 bytes.
@@ -92,20 +107,23 @@ std::optional<ScsiResult> take_others(ConstBytes list, const NexusName& by, std:
 }
 
 /// REGISTER AND MOVE has a parameter list of its own (SPC-4 6.16.4).
-std::optional<ScsiResult> read_move(ConstBytes list, const NexusName& by, Reservations::Request& out) {
+std::optional<ScsiResult> read_move(ConstBytes list, const ItlNexus& nexus, Reservations::Request& out) {
     if (list.size() < kMoveHeaderBytes + kLeastTransportId) {
         return check_condition({.code = kParameterListLength});
     }
     const unsigned flags = std::to_integer<unsigned>(list[17]);
     out.unregister = (flags & 2U) != 0;
     out.persist = (flags & kPersistThroughPowerLoss) != 0;
+    if (load_be<std::uint16_t>(&list[18]) != nexus.nexus().relative_target_port) {
+        return invalid_parameter(18);  // it moves between initiator ports, not between target ports
+    }
     const std::size_t length = load_be<std::uint32_t>(&list[20]);
     std::size_t at = kMoveHeaderBytes;
     std::optional<std::string> port = take_transport_id(list, at);
     if (!port || length != list.size() - kMoveHeaderBytes || at != list.size()) {
         return invalid_parameter(20);
     }
-    out.others.push_back({*std::move(port), by.target_port});
+    out.others.push_back({*std::move(port), nexus.name().target_port});
     return std::nullopt;
 }
 
@@ -131,7 +149,6 @@ std::optional<ScsiResult> read_list(ConstBytes list, const NexusName& by, Reserv
 /// The request, or why there is none.
 std::optional<ScsiResult> read_request(const ScsiCommand& command, Reservations::Request& out) {
     const Cdb& cdb = command.cdb;
-    const NexusName& by = command.nexus->name();
     out.action = static_cast<Action>(service_action(cdb));
     const unsigned type = cdb_byte(cdb, 2) & 0x0fU;
     const bool typed = out.action == Action::kReserve || out.action == Action::kRelease ||
@@ -147,7 +164,8 @@ std::optional<ScsiResult> read_request(const ScsiCommand& command, Reservations:
     const ConstBytes list = ConstBytes(command.data_out.memory()).first(bytes);
     out.key = load_be<std::uint64_t>(list.data());
     out.service_action_key = load_be<std::uint64_t>(&list[8]);
-    return out.action == Action::kRegisterAndMove ? read_move(list, by, out) : read_list(list, by, out);
+    return out.action == Action::kRegisterAndMove ? read_move(list, *command.nexus, out)
+                                                  : read_list(list, command.nexus->name(), out);
 }
 
 /// PO2.

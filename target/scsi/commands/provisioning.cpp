@@ -4,7 +4,8 @@
 //
 // Invariants:
 //   PV1  An UNMAP parameter list is judged as a whole before any of it is done.
-//   PV2  What one command may name is bounded (VPD B0), so that none runs for hours and keeps others waiting.
+//   PV2  What one command may name is bounded (VPD B0), so that none runs for hours, and it is done in pieces of 4 MiB:
+//        each passes the gate by itself, and a mirror acknowledges each.
 #include "target/scsi/commands/medium_access.hpp"
 
 namespace gemel::scsi {
@@ -14,14 +15,39 @@ namespace {
 constexpr std::size_t kUnmapHeader = 8;
 constexpr std::size_t kUnmapDescriptor = 16;
 constexpr std::size_t kPatternBytes = 256U << 10U;
+constexpr std::uint64_t kPieceSectors = (4U << 20U) / kSectorBytes;
 
-/// Zeros over the range, durable where every write is.
-Task<Result<void>> discard(LogicalUnit& unit, Lba lba, SectorCount sectors) {
-    CO_TRY_VOID(co_await unit.device().discard(lba, sectors));
-    if (unit.mode().write_cache_off()) {
-        CO_TRY_VOID(co_await unit.device().flush());
+/// One piece of a command: it passes the gate by itself, so that nobody who wants it alone waits for the whole command.
+Task<std::optional<ScsiResult>> run_piece(LogicalUnit& unit, const ScsiCommand& command, Lba lba, SectorCount sectors,
+                                          Slice pattern) {
+    const WriteGate::Pass pass = co_await unit.gate().pass();
+    if (std::optional<ScsiResult> refusal = refused_now(unit, command)) {
+        co_return refusal;
     }
-    co_return Result<void>{};
+    const Result<void> done =
+        pattern.empty() ? co_await unit.device().discard(lba, sectors) : co_await unit.device().write(lba, pattern, {});
+    co_return done ? std::nullopt : std::optional(after_transfer(from_error(done.error()), command));
+}
+
+/// Zeros over the range.
+Task<std::optional<ScsiResult>> discard(LogicalUnit& unit, const ScsiCommand& command, Lba lba, SectorCount sectors) {
+    for (std::uint64_t done = 0; done < sectors.value; done += kPieceSectors) {
+        const SectorCount piece(std::min(kPieceSectors, sectors.value - done));
+        if (std::optional<ScsiResult> failed = co_await run_piece(unit, command, lba + done, piece, {})) {
+            co_return failed;
+        }
+    }
+    co_return std::nullopt;
+}
+
+/// The end of a command: what it changed is durable where every write is.
+Task<ScsiResult> finish(LogicalUnit& unit, const ScsiCommand& command) {
+    if (unit.mode().write_cache_off()) {
+        if (const Result<void> done = co_await unit.device().flush(); !done) {
+            co_return after_transfer(from_error(done.error()), command);
+        }
+    }
+    co_return after_transfer(good(), command);
 }
 
 /// Why the parameter list cannot be done; its descriptors go to `out`, without those that name nothing.
@@ -54,21 +80,26 @@ std::optional<ScsiResult> read_descriptors(const LogicalUnit& unit, ConstBytes l
 }
 
 /// The pattern, one block, again and again.
-Task<Result<void>> write_pattern(LogicalUnit& unit, const CommandPlan& plan, ConstBytes block) {
-    const std::size_t all = bytes_of(plan.sectors);
+Task<std::optional<ScsiResult>> write_pattern(LogicalUnit& unit, const ScsiCommand& command, ConstBytes block) {
+    const std::size_t all = bytes_of(command.plan.sectors);
     const std::size_t step =
         round_down(std::min<std::size_t>({all, kPatternBytes, unit.max_transfer_bytes()}), block.size());
-    CO_TRY(const Buffer buffer, unit.environment().buffers.allocate(step));
+    const Result<Buffer> buffer = unit.environment().buffers.allocate(step);
+    if (!buffer) {
+        co_return after_transfer(from_error(buffer.error()), command);
+    }
     for (std::size_t at = 0; at < step; at += block.size()) {
-        std::ranges::copy(block, buffer.memory().subspan(at).begin());
+        std::ranges::copy(block, buffer->memory().subspan(at).begin());
     }
     for (std::size_t at = 0; at < all; at += step) {
-        const Lba lba = plan.lba + at / kSectorBytes;
-        const Slice part = buffer.slice(std::min(step, all - at), lba);
+        const Lba lba = command.plan.lba + at / kSectorBytes;
+        const Slice part = buffer->slice(std::min(step, all - at), lba);
         part.seal();
-        CO_TRY_VOID(co_await unit.device().write(lba, part, {.fua = unit.mode().write_cache_off()}));
+        if (std::optional<ScsiResult> failed = co_await run_piece(unit, command, lba, part.sectors(), part)) {
+            co_return failed;
+        }
     }
-    co_return Result<void>{};
+    co_return std::nullopt;
 }
 
 }  // namespace
@@ -83,16 +114,12 @@ Task<ScsiResult> commands::unmap(LogicalUnit& unit, const ScsiCommand& command) 
             unit, bytes == 0 ? ConstBytes() : ConstBytes(command.data_out.memory()).first(bytes), extents)) {
         co_return after_transfer(*std::move(wrong), command);
     }
-    const WriteGate::Pass pass = co_await unit.gate().pass();
-    if (std::optional<ScsiResult> conflict = kept_out(unit, command)) {
-        co_return *std::move(conflict);
-    }
     for (const Extent& e : extents) {
-        if (const Result<void> done = co_await discard(unit, e.lba, e.sectors); !done) {
-            co_return after_transfer(from_error(done.error()), command);
+        if (std::optional<ScsiResult> failed = co_await discard(unit, command, e.lba, e.sectors)) {
+            co_return *std::move(failed);
         }
     }
-    co_return after_transfer(good(), command);
+    co_return co_await finish(unit, command);
 }
 
 /// A block of zeros, or none (NDOB), is a discard whether UNMAP is set or not: the blocks read the same.
@@ -101,13 +128,12 @@ Task<ScsiResult> commands::write_same(LogicalUnit& unit, const ScsiCommand& comm
     const ConstBytes block =
         no_data ? ConstBytes() : ConstBytes(command.data_out.memory()).first(unit.options().block_bytes);
     const bool zeros = std::ranges::all_of(block, [](std::byte b) { return b == std::byte{0}; });
-    const WriteGate::Pass pass = co_await unit.gate().pass();
-    if (std::optional<ScsiResult> conflict = kept_out(unit, command)) {
-        co_return *std::move(conflict);
+    std::optional<ScsiResult> failed = zeros ? co_await discard(unit, command, command.plan.lba, command.plan.sectors)
+                                             : co_await write_pattern(unit, command, block);
+    if (failed) {
+        co_return *std::move(failed);
     }
-    const Result<void> done = zeros ? co_await discard(unit, command.plan.lba, command.plan.sectors)
-                                    : co_await write_pattern(unit, command.plan, block);
-    co_return after_transfer(done ? good() : from_error(done.error()), command);
+    co_return co_await finish(unit, command);
 }
 
 }  // namespace gemel::scsi

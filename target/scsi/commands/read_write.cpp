@@ -59,8 +59,8 @@ Task<ScsiResult> commands::write(LogicalUnit& unit, const ScsiCommand& command) 
         if (!pass) {
             pass = co_await unit.gate().pass();
         }
-        if (std::optional<ScsiResult> conflict = kept_out(unit, command)) {
-            co_return *std::move(conflict);
+        if (std::optional<ScsiResult> refusal = refused_now(unit, command)) {
+            co_return *std::move(refusal);
         }
         const Result<void> done =
             co_await unit.device().write(command.plan.lba, data, {.fua = write_through(unit, command)});
@@ -78,8 +78,8 @@ Task<ScsiResult> commands::write_and_verify(LogicalUnit& unit, const ScsiCommand
         co_return after_transfer(good(), command);
     }
     const WriteGate::Pass pass = co_await unit.gate().pass();
-    if (std::optional<ScsiResult> conflict = kept_out(unit, command)) {
-        co_return *std::move(conflict);
+    if (std::optional<ScsiResult> refusal = refused_now(unit, command)) {
+        co_return *std::move(refusal);
     }
     const Result<void> done = co_await unit.device().write(command.plan.lba, data, {.fua = true});
     if (!done) {

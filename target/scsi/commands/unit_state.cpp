@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Commands about the unit itself: TEST UNIT READY, REQUEST SENSE, START STOP UNIT, PREVENT ALLOW, RESERVE, RELEASE.
-#include "target/scsi/commands/commands.hpp"
+#include "target/scsi/commands/medium_access.hpp"
 
 namespace gemel::scsi {
 
@@ -18,6 +18,21 @@ Task<ScsiResult> commands::test_unit_ready(LogicalUnit& unit, const ScsiCommand&
     }
     co_return good();
 }
+
+namespace {
+/// No write is under way when the medium goes, and nobody has taken it, or holds it, since the command began.
+Task<ScsiResult> eject(LogicalUnit& unit, const ScsiCommand& command) {
+    const WriteGate::Alone alone = co_await unit.gate().alone();
+    if (std::optional<ScsiResult> refusal = refused_now(unit, command)) {
+        co_return *std::move(refusal);
+    }
+    if (unit.removal_prevented()) {
+        co_return check_condition({.code = kMediumRemovalPrevented});
+    }
+    unit.eject_medium();
+    co_return good();
+}
+}  // namespace
 
 /// There is no spindle, and one initiator must not take the unit away from the others: stopping makes everything
 /// durable and changes nothing else. LOEJ ejects the medium of a removable unit, or brings it back.
@@ -44,10 +59,7 @@ Task<ScsiResult> commands::start_stop_unit(LogicalUnit& unit, const ScsiCommand&
     if (const Result<void> done = co_await unit.device().flush(); !done) {
         co_return from_error(done.error());
     }
-    if (moves) {
-        unit.eject_medium();
-    }
-    co_return good();
+    co_return moves ? co_await eject(unit, command) : good();
 }
 
 /// Sense data as parameter data. A pending unit attention is handed over that way and is then no longer pending
@@ -72,7 +84,7 @@ ScsiResult commands::request_sense_of(Environment& environment, const ScsiComman
     return reply(command, *std::move(page));
 }
 
-/// Of a unit whose medium cannot be removed there is nothing to prevent; 10b and 11b are obsolete (SBC-3 5.8).
+/// 10b and 11b are obsolete (SBC-3 5.8). What a unit without a removable medium is told has no effect.
 ScsiResult commands::prevent_allow(LogicalUnit& /*unit*/, const ScsiCommand& command) {
     if (cdb_byte(command.cdb, 4) > 1) {
         return invalid_field(4, 1);
@@ -81,12 +93,8 @@ ScsiResult commands::prevent_allow(LogicalUnit& /*unit*/, const ScsiCommand& com
     return good();
 }
 
-/// Of the whole unit; held until RELEASE, a reset, or the end of the nexus (SPC-2 5.5.1). Not beside registrations
-/// (SPC-4 5.12.3).
+/// Of the whole unit; held until RELEASE, a reset, or the end of the nexus (SPC-2 5.5.1).
 ScsiResult commands::reserve(LogicalUnit& unit, const ScsiCommand& command) {
-    if (unit.has_registrations()) {
-        return with_status(Status::kReservationConflict);
-    }
     return unit.reserve(*command.nexus) ? good() : with_status(Status::kReservationConflict);
 }
 

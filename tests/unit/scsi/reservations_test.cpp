@@ -2,6 +2,7 @@
 // Persistent reservations: who may do what under each type, each service action, notices, and what survives.
 #include <gtest/gtest.h>
 
+#include "tests/support/sim_disk.hpp"
 #include "tests/unit/scsi/memory_device.hpp"
 
 namespace gemel::scsi {
@@ -219,6 +220,7 @@ TEST(PersistentReserve, register_and_move_hands_it_to_a_port_by_name) {
         store_be(list.data(), std::uint64_t{11});
         store_be(list.data() + 8, std::uint64_t{22});
         list[17] = unregister ? std::byte{2} : std::byte{0};
+        list[19] = std::byte{1};  // relative target port
         const std::vector<std::byte> id = transport_id(bench.second->nexus().initiator_port);
         store_be(list.data() + 20, static_cast<std::uint32_t>(id.size()));
         list.insert(list.end(), id.begin(), id.end());
@@ -227,9 +229,15 @@ TEST(PersistentReserve, register_and_move_hands_it_to_a_port_by_name) {
         EXPECT_EQ(bench.keys(), unregister ? 1U : 2U);
         EXPECT_EQ(bench.run(kWrite, bench.second.get()), Status::kGood);
         EXPECT_EQ(bench.run(kWrite, bench.first.get()), Status::kReservationConflict);
-        list[24] = std::byte{0x05};
-        EXPECT_EQ(bench.send(cdb, {.data_out = list, .nexus = bench.second.get()}).sense, kParameter)
-            << "a TransportID without an ISID";
+        const auto refused = [&](std::size_t at, unsigned value) {
+            std::vector<std::byte> wrong = list;
+            wrong[at] = static_cast<std::byte>(value);
+            store_be(wrong.data(), std::uint64_t{22});
+            return bench.send(cdb, {.data_out = wrong, .nexus = bench.second.get()}).sense == kParameter;
+        };
+        EXPECT_TRUE(refused(24, 0x05)) << "a TransportID without an ISID";
+        EXPECT_TRUE(refused(19, 2)) << "another target port";
+        EXPECT_TRUE(refused(28 + bench.second->nexus().initiator_port.size() - 1, 'x')) << "no ISID";
     }
 }
 
@@ -238,7 +246,7 @@ TEST(PersistentReserve, spec_i_pt_registers_ports_that_are_not_logged_in) {
     std::vector<std::byte> list(28);
     store_be(list.data() + 8, std::uint64_t{11});
     list[20] = std::byte{0x08};
-    for (const std::string name : {"iqn.2026-11.dev.gemel:later,i,0x00023d000009", "iqn.x:y,i,0x1"}) {
+    for (const std::string name : {"iqn.2026-11.dev.gemel:later,i,0x00023d000009", "iqn.x:y,i,0x000000000001"}) {
         std::vector<std::byte> id = transport_id(name);
         id.resize(std::max<std::size_t>(24, id.size()));  // the least there is
         store_be(&id[2], static_cast<std::uint16_t>(id.size() - 4));
@@ -308,6 +316,104 @@ TEST(PersistentReserve, what_is_to_survive_is_durable_before_it_counts_and_comes
         EXPECT_EQ(bench.reserve_out(kRegister, 12, 13, 0, nullptr, 0).status, Status::kGood) << "APTPL=0";
     }
     EXPECT_EQ(Reservations::decode(store.newest)->registrations().size(), 0U) << "nor does its end come back";
+}
+
+TEST(PersistentReserve, preempting_ones_own_key_without_being_the_holder_ends_ones_own_registration) {
+    ThreeHosts bench;
+    bench.reserve_out(kRegister, 0, 11);
+    bench.reserve_out(kRegister, 0, 22, 0, bench.second.get());
+    bench.reserve_out(kReserve, 11, 0, 1);
+    EXPECT_EQ(bench.reserve_out(kPreempt, 22, 22, 1, bench.second.get()).status, Status::kGood);
+    EXPECT_EQ(bench.keys(), 1U);
+    EXPECT_EQ(bench.send({0x00}, {.nexus = bench.second.get()}).status, Status::kGood) << "it is told nothing";
+    EXPECT_EQ(bench.reserved_type(), 1U);
+}
+
+TEST(PersistentReserve, a_preempted_host_may_still_let_the_medium_go) {
+    ThreeHosts bench;
+    EXPECT_EQ(bench.send({0x1e, 0, 0, 0, 1}, {.nexus = bench.second.get()}).status, Status::kGood);
+    bench.reserve_out(kRegister, 0, 11);
+    bench.reserve_out(kReserve, 11, 0, 3);
+    EXPECT_EQ(bench.send({0x1e, 0, 0, 0, 1}, {.nexus = bench.second.get()}).status, Status::kReservationConflict);
+    EXPECT_EQ(bench.send({0x1e, 0, 0, 0, 0}, {.nexus = bench.second.get()}).status, Status::kGood);
+    EXPECT_EQ(bench.send({0x1b, 0, 0, 0, 1}, {.nexus = bench.second.get()}).status, Status::kGood) << "START";
+    EXPECT_EQ(bench.send({0x1b, 0, 0, 0, 0}, {.nexus = bench.second.get()}).status, Status::kReservationConflict);
+}
+
+TEST(PersistentReserve, a_unit_without_them_says_so) {
+    ScsiBench bench({.persistent_reservations = false});
+    EXPECT_EQ(bench.send({0x5e, 0, 0, 0, 0, 0, 0, 1, 0}).sense.asc, 0x20);
+    EXPECT_EQ(bench.reserve_out(kRegister, 0, 11).sense.asc, 0x20);
+}
+
+/// A write that is held in the device.
+struct HeldWrite {
+    sim::SimScheduler& scheduler;
+    LogicalUnit& unit;
+    Environment& environment;
+
+    Task<void> write(ItlNexus& nexus, unsigned block, std::vector<Status>& out) {
+        ScsiCommand command;
+        command.nexus = &nexus;
+        command.cdb = cdb_of({0x2a, 0, 0, 0, 0, block, 0, 0, 1});
+        command.plan = unit.plan(command.cdb);
+        command.direction = DataDirection::kOut;
+        command.declared_out = command.data_out_bytes = 512;
+        command.data_out = *environment.buffers.allocate(512);
+        std::ranges::fill(command.data_out.memory(), std::byte{1});
+        out.push_back((co_await unit.execute(command)).status);
+    }
+    Task<void> reserve_out(ItlNexus& nexus, unsigned action, std::uint64_t key, std::uint64_t victim,
+                           std::vector<Status>& out) {
+        ScsiCommand command;
+        command.nexus = &nexus;
+        command.cdb = cdb_of({0x5f, action, 1, 0, 0, 0, 0, 0, 24});
+        command.plan = unit.plan(command.cdb);
+        command.direction = DataDirection::kOut;
+        command.declared_out = command.data_out_bytes = 24;
+        command.data_out = *environment.buffers.allocate(24);
+        std::ranges::fill(command.data_out.memory().first(24), std::byte{0});
+        store_be(command.data_out.memory().data(), key);
+        store_be(command.data_out.memory().data() + 8, victim);
+        out.push_back((co_await unit.execute(command)).status);
+    }
+};
+
+TEST(PersistentReserve, writes_before_a_preemption_have_ended_and_those_that_wait_behind_it_are_refused) {
+    for (std::uint64_t seed = 0; seed < 50; ++seed) {
+        sim::SimScheduler scheduler(seed);
+        sim::SimExecutor& one = scheduler.add_executor("p0");
+        sim::SimExecutor& other = scheduler.add_executor("p1");
+        sim::SimNetwork network(scheduler, seed);
+        sim::SimEnvironment node(scheduler, network, "node", seed);
+        sim::SimDisk disk(scheduler, seed, {});
+        LogicalUnit unit(node.get(), disk, {});
+        const auto owner = unit.attach({.initiator_port = "owner"});
+        const auto fenced = unit.attach({.initiator_port = "fenced"});
+        owner->take_attention();
+        fenced->take_attention();
+        HeldWrite held{scheduler, unit, node.get()};
+        std::vector<Status> control;
+        scheduler.run(one, held.reserve_out(*owner, kRegister, 0, 1, control));
+        scheduler.run(one, held.reserve_out(*fenced, kRegister, 0, 2, control));
+        scheduler.run(one, held.reserve_out(*fenced, kReserve, 2, 0, control));
+        ASSERT_EQ(control, std::vector<Status>(3, Status::kGood));
+        std::vector<Status> before;
+        std::vector<Status> after;
+        std::vector<Status> preempted;
+        disk.stall(std::chrono::seconds(1));
+        scheduler.start(one, held.write(*fenced, 1, before));
+        scheduler.run_for(std::chrono::milliseconds(1));
+        scheduler.start(other, held.reserve_out(*owner, kPreemptAndAbort, 1, 2, preempted));
+        scheduler.run_for(std::chrono::milliseconds(1));
+        scheduler.start(one, held.write(*fenced, 2, after));
+        scheduler.run_for(std::chrono::milliseconds(1));
+        EXPECT_TRUE(before.empty() && preempted.empty() && after.empty()) << "all of them wait for the write";
+        ASSERT_TRUE(scheduler.run_until([&] { return !preempted.empty() && !after.empty(); }));
+        EXPECT_EQ(before, std::vector{Status::kGood}) << "it ended first";
+        EXPECT_EQ(preempted, std::vector{Status::kGood});
+        EXPECT_NE(after, std::vector{Status::kGood});
+    }
 }
 
 TEST(PersistentReserve, a_record_that_is_not_whole_is_refused) {
