@@ -52,6 +52,9 @@ Task<Result<void>> prepare_map(ArrayBody& array, Lba lba, SectorCount sectors) {
 Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32_t among, WriteOptions options) {
     const std::uint32_t legs = array.geometry.legs(lba) & among;
     const Lba member_lba = array.geometry.locate(lba).member_lba;
+    if (!array.in_missed(lba.value, lba.value + from.sectors().value)) {
+        CO_TRY_VOID(co_await array.await_missed(lba.value, lba.value + from.sectors().value));
+    }
     CO_TRY_VOID(co_await prepare_map(array, lba, from.sectors()));
     MemberFan fan;
     for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
@@ -238,6 +241,7 @@ Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to, std::uint
                 }
                 const std::size_t at = b == 0 ? 0 : b * kBlockBytes - to.head();
                 const Slice block = to.sub(at, to.block_data(b).size());
+                array.note_repair(lba.value + at / kSectorBytes, lba.value + (at + block.size()) / kSectorBytes);
                 const Result<void> w = co_await write_legs(array, lba + at / kSectorBytes, block, bad, {});
                 static_cast<void>(w);  // the value is known; a leg that failed is recorded
             }
