@@ -438,7 +438,7 @@ Task<void> ArrayBody::watch_idle() {
         }
         co_await tend_journal();
         const Result<void> r = co_await mark_clean();
-        if (r) {
+        if (r && !(journal_ && journal_->worth_a_checkpoint())) {  // writes may have paused between the two
             break;
         }
     }
