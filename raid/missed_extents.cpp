@@ -124,9 +124,11 @@ MissedMarker MissedExtents::begin(const Assembly& assembly, std::uint64_t cursor
                             (on_its_way || sb.members[m.place].uuid == m.uuid) &&
                             (sb.missed.members & bit(m.place)) != 0;
         if (counts) {
-            track(on_its_way ? absent(m.place) : m);
-            base_wanted_ = base_wanted_ || on_its_way;
-            known_.fetch_or(on_its_way ? 0 : bit(m.place));
+            // Unless that had not reached it yet.
+            const bool renewed = on_its_way && !m.is(m.uuid, assembly.newest[m.place]);
+            track(renewed ? absent(m.place) : m);
+            base_wanted_ = base_wanted_ || renewed;
+            known_.fetch_or(renewed ? 0 : bit(m.place));
         }
     }
     if (tracked() != 0) {

@@ -213,6 +213,9 @@ Result<MissedRecord> decode_missed_record(ConstBytes bytes) {
     if (auto why = why_invalid(out)) {
         return fail(Errc::kCorrupt, "record of missed extents contradicts itself: " + *why);
     }
+    if (!std::ranges::equal(encode(out), bytes)) {
+        return fail(Errc::kCorrupt, "record of missed extents holds bytes that no field explains");
+    }
     return out;
 }
 
