@@ -7,7 +7,6 @@
 
 #include "gemel/check.hpp"
 #include "gemel/crc32c.hpp"
-#include "gemel/test_switch.hpp"
 
 namespace gemel::raid {
 
@@ -89,7 +88,7 @@ Result<void> get_body(LeReader& r, std::uint16_t members, std::uint32_t count, M
 bool LostMember::is(const Uuid& device, const SuperblockStamp& newest) const {
     const bool between =
         newest.epoch > taken.epoch && newest.epoch <= offered.epoch && newest.incarnation == offered.incarnation;
-    return device == uuid && (newest == taken || between || active(TestSwitch::kMissedAnyAncestor));
+    return device == uuid && (newest == taken || between);
 }
 
 MissedShape MissedShape::of(const Geometry& geometry, std::size_t record_bytes) {
@@ -113,12 +112,6 @@ void RegionSet::add(const RegionSet& other) {
     CHECK(regions_ == other.regions_);
     for (std::size_t i = 0; i < words_.size(); ++i) {
         words_[i] |= other.words_[i];
-    }
-}
-
-void RegionSet::add_all() {
-    for (std::uint64_t r = 0; r < regions_; ++r) {
-        add(r);
     }
 }
 
@@ -224,7 +217,7 @@ Result<std::optional<MissedState>> recover_missed(const std::vector<LogRecord>& 
     std::optional<MissedState> out;
     for (const LogRecord& r : records) {
         TRY(const MissedRecord record, decode_missed_record(r.bytes));
-        if (record.episode != episode && !active(TestSwitch::kMissedAnyEpisode)) {
+        if (record.episode != episode) {
             continue;
         }
         if (record.shape != shape) {

@@ -61,7 +61,6 @@ class RegionSet {
     [[nodiscard]] std::uint64_t count() const;
     void add(std::uint64_t region) { words_[region / 64] |= 1ULL << region % 64; }
     void add(const RegionSet& other);
-    void add_all();
     void clear();
     friend bool operator==(const RegionSet&, const RegionSet&) = default;
 

@@ -378,11 +378,10 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (auto why = why_rebuild_invalid(sb, g)) {
         return why;
     }
-    if (auto why = why_scrub_invalid(sb, *level, g)) {
-        return why;
-    }
-    if (auto why = why_missed_invalid(sb, *level)) {
-        return why;
+    for (auto& why : {why_scrub_invalid(sb, *level, g), why_missed_invalid(sb, *level)}) {
+        if (why) {
+            return why;
+        }
     }
     if (auto why = why_areas_invalid(sb)) {
         return why;

@@ -61,8 +61,6 @@ enum class TestSwitch : std::uint8_t {
     kUnreadableEarly,        ///< a block leaves the list before what was written is durable
     kMissedLate,             ///< members change before the missed extents that name it are durable
     kMissedInFlight,         ///< the missed extents of a member begin empty, without what it may have lost
-    kMissedAnyEpisode,       ///< records of missed extents count whatever absence they are of
-    kMissedAnyAncestor,      ///< any superblock of a member will do for its return
     kMissedUnbarred,         ///< what a member holds that came back changes under writes
     kMissedKept,             ///< the missed extents of a member go on when another device is built in its place
 };
@@ -121,8 +119,6 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kUnreadableEarly, "unreadable-early", "raid"},
     TestSwitchRow{TestSwitch::kMissedLate, "missed-late", "raid"},
     TestSwitchRow{TestSwitch::kMissedInFlight, "missed-in-flight", "raid"},
-    TestSwitchRow{TestSwitch::kMissedAnyEpisode, "missed-any-episode", "raid"},
-    TestSwitchRow{TestSwitch::kMissedAnyAncestor, "missed-any-ancestor", "raid"},
     TestSwitchRow{TestSwitch::kMissedUnbarred, "missed-unbarred", "raid"},
     TestSwitchRow{TestSwitch::kMissedKept, "missed-kept", "raid"},
 };

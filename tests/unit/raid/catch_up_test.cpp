@@ -188,6 +188,32 @@ TEST(CatchUp, two_members_lost_one_after_the_other_come_back) {
     }
 }
 
+/// Its superblock is of a time when the other one was lost: that makes no two sides.
+TEST(CatchUp, a_member_that_was_lost_in_its_return_is_no_other_side_when_another_one_is_back) {
+    Degraded d(options_of({"6", 5, 1}, kLarge));
+    d.f.disks[2]->die();
+    d.rewrite(1200, 50);
+    d.f.disks[1]->revive();
+    ASSERT_TRUE(d.rebuild(nullptr));
+    d.f.disks[1]->die();
+    d.rewrite(2000, 50);
+    ASSERT_TRUE(d.f.scheduler.run_until([&] { return d.state() == MemberState::kFailed && d.ended(); }));
+    ASSERT_TRUE(d.f.stop());
+    d.f.disks[2]->revive();
+    ASSERT_TRUE(d.f.reopen());
+    ASSERT_TRUE(d.f.scheduler.run_until(
+        [&] { return d.ended() && d.f.array->status().members[2].state == MemberState::kInSync; },
+        std::chrono::hours(1)));
+    d.rewrite(10, 50);
+    ASSERT_TRUE(d.f.stop());
+    d.f.disks[1]->revive();
+    const auto r = d.f.reopen();
+    ASSERT_TRUE(r) << r.error().message;
+    optimal(d);
+    d.expect_model("after both came back");
+    d.expect_redundant(1);
+}
+
 /// Of the same uuid, but not as the array lost it.
 TEST(CatchUp, an_older_copy_is_not_taken_and_not_changed_and_can_be_rebuilt_whole) {
     for (const Shape& shape : kShapes) {
