@@ -7,8 +7,7 @@
 //       was lost (MR3). Any other device, older copy, or member that was used elsewhere is rebuilt whole, or refused.
 //   CU2 It is lost until it is in sync, as in any rebuild. What it holds already is used from a moment on in which no
 //       write, and nothing else that depends on it, is under way in the shard.
-//   CU3 The durable cursor says the same as in any rebuild; beyond it what no missed extent names is on the device,
-//   too.
+//   CU3 The durable cursor says the same as in any rebuild; beyond it is on the device what no missed extent names.
 //       Writes go on being named meanwhile, so that a crash, or another loss of the member, finds them named.
 //   CU4 A member that a start finds so catches up by itself, before a spare is taken.
 //   CU5 It gets another uuid when that begins, as any device that a rebuild goes onto: whoever calls it failed by the
