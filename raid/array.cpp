@@ -88,6 +88,9 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
             co_await log_->stop();
         }
         co_await stop_journal();
+        if (missed) {
+            co_await missed->stop();
+        }
     }
     co_return r;
 }
@@ -111,6 +114,7 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         members[m].state.store(assembly.states[m]);
         members[m].slot = assembly.slots[m];
+        members[m].newest = assembly.newest[m];
         lost_set_.fetch_or(assembly.states[m] == MemberState::kInSync ? 0 : 1U << m);
         CO_TRY(Buffer slot, env.buffers.allocate(kSuperblockBytes));
         slots_.push_back(std::move(slot));
@@ -125,11 +129,15 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     if (assembly.forced && !active(TestSwitch::kForcedRebuildGoesOn)) {
         begin_rebuild_anew();
     }
+    find_returned(assembly, doubts);
     resume_places();
     apply_doubts(doubts);
     resume_replace(assembly);
     CO_TRY(const std::uint64_t generation, co_await log_->begin_generation());
     co_await open_journal(doubts);
+    if (missed && !journal_) {
+        missed->name_all();
+    }
     CO_TRY_VOID(co_await begin_incarnation(generation, assembly));
     if (assembly.forced) {
         event(Severity::kWarning, "array-forced", "array " + name,
@@ -154,7 +162,7 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     const bool replaced = members[place].device->target() != nullptr;
     gate_.spawn(rebuilding(place) ? run_rebuild(place, /*resumed=*/true)
                 : replaced        ? run_replace(place, /*resumed=*/true)
-                                  : use_spares());
+                                  : fill_places());
     scrub->resume();
     co_return Result<void>{};
 }
@@ -216,6 +224,9 @@ Task<Result<void>> ArrayBody::stop() {
         }
         co_await log_->stop();
         co_await stop_journal();
+        if (missed) {
+            co_await missed->stop();
+        }
         r = co_await mark_clean();
         co_await watch.stop();
     }
@@ -248,7 +259,8 @@ ArrayStatus ArrayBody::status() const {
         for (std::uint32_t m = 0; m < geometry.members; ++m) {
             out.members.push_back({member_names_[m], members[m].state.load(),
                                    MemberWatch::unanswered(members[m].device->device()),
-                                   members[m].device->target() != nullptr ? target_name_ : ""});
+                                   members[m].device->target() != nullptr ? target_name_ : "",
+                                   missed && !in_sync(m) ? missed->missed_bytes(m) : std::nullopt});
         }
         for (const MemberSpec& spare : spares_) {
             out.spares.push_back(spare.name);

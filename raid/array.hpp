@@ -84,8 +84,9 @@ enum class MemberState : std::uint8_t { kInSync, kFailed, kMissing, kStale, kReb
 struct MemberStatus {
     std::string name;
     MemberState state = MemberState::kInSync;
-    std::uint32_t unanswered = 0;  ///< I/Os that were not waited for any longer and have not ended
-    std::string replaced_with;     ///< the device that is to have its place; empty: none
+    std::uint32_t unanswered = 0;               ///< I/Os that were not waited for any longer and have not ended
+    std::string replaced_with;                  ///< the device that is to have its place; empty: none
+    std::optional<std::uint64_t> missed_bytes;  ///< of a lost one: what it gets when it comes back; nothing: all
 };
 
 struct JournalStatus {

@@ -32,6 +32,7 @@
 #include "raid/member_device.hpp"
 #include "raid/member_fan.hpp"
 #include "raid/member_watch.hpp"
+#include "raid/missed_extents.hpp"
 #include "raid/repair_report.hpp"
 #include "raid/shard.hpp"
 #include "raid/superblock.hpp"
@@ -50,6 +51,7 @@ struct Member {
     std::unique_ptr<MemberDevice> device;  ///< of all places that the level has
     std::atomic<MemberState> state{MemberState::kMissing};
     std::uint64_t slot = 0;  ///< of the newest superblock on it (SB1); under `control`
+    SuperblockStamp newest;  ///< of that one; the same
 };
 
 class ArrayBody : public SilenceJudge {
@@ -103,6 +105,18 @@ class ArrayBody : public SilenceJudge {
     }
     Task<Result<void>> await_listed(Shard& shard, StripeIndex first, StripeIndex last) {
         return journal_->await_listed(shard, first.value, last.value);
+    }
+    /// ME1: columns may be changed. If not: await_missed().
+    [[nodiscard]] bool in_missed(std::uint64_t first_column, std::uint64_t end_column) const {
+        return !missed || missed->recorded(first_column, end_column);
+    }
+    Task<Result<void>> await_missed(std::uint64_t first_column, std::uint64_t end_column) {
+        return missed->record(first_column, end_column);
+    }
+    void note_repair(std::uint64_t first_column, std::uint64_t end_column) {
+        if (missed) {
+            missed->note_repair(first_column, end_column);
+        }
     }
     [[nodiscard]] bool one_group(Lba lba, Slice slice) const {
         const std::uint64_t group = geometry.group_sectors();
@@ -167,6 +181,9 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> forget_unreadable(std::uint32_t member, std::uint64_t first, std::uint64_t count);
     Job rebuild_job;  ///< of a replace, too: only one of them runs
     Task<Result<void>> fail_by_operator(std::uint32_t place);
+
+    // --- Members that come back (catch_up.cpp) -----------------------------------------------------------------------
+    std::unique_ptr<MissedExtents> missed;  ///< nothing where there is no redundancy; fixed after start()
 
     // --- Replace (replace.cpp): any executor; end on the caller's ------------------------------------------------
     Task<Result<void>> replace(std::uint32_t place, MemberSpec spec);
@@ -304,14 +321,19 @@ class ArrayBody : public SilenceJudge {
     }
     void resume_places();
     void begin_rebuild_anew();
-    void await_columns(Shard& shard, std::uint64_t from);
+    void await_columns(Shard& shard, std::uint64_t from, bool only_missed = false);
     Task<Result<void>> rebuild_at_home(std::uint32_t place, MemberSpec spec);
     Result<void> may_build(std::uint32_t place) const;
     Task<Result<void>> wipe_slots(BlockDevice& device);
-    Task<Result<void>> begin_rebuild(std::uint32_t place, MemberSpec spec);
+    /// What of a device that a rebuild goes onto stays there.
+    enum class Onto : std::uint8_t {
+        kAny,       ///< what it holds, if that is known, or nothing
+        kReturned,  ///< what it holds; refused if that is not known
+    };
+    Task<Result<void>> begin_rebuild(std::uint32_t place, MemberSpec spec, Onto onto);
     static Result<void> check_answers(const MemberSpec& spec);
     Task<Result<void>> check_target(std::uint32_t place, MemberSpec spec);
-    Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec, std::uint64_t slot);
+    Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec, std::uint64_t slot, bool returned);
     Task<void> use_spares();
     [[nodiscard]] std::optional<std::uint32_t> wants_spare() const;
     Task<void> run_rebuild(std::uint32_t place, bool resumed);
@@ -334,6 +356,14 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> finish_rebuild(std::uint32_t place);
     Task<Result<void>> admit_rebuilt(std::uint32_t place);
     void gather_unreadable(Superblock& next) const;
+    // catch_up.cpp
+    void find_returned(const Assembly& assembly, const Doubts& doubts);
+    Task<std::optional<std::uint64_t>> came_back(std::uint32_t place, MemberSpec spec);
+    Task<void> bar(Shard& shard, IntervalLock::Guard& guard);
+    Task<void> keep_what_it_holds(std::uint32_t place);
+    Task<void> take_back();
+    Task<void> fill_places();
+    Task<void> settle_return();
     // replace.cpp
     Task<Result<void>> begin_replace(std::uint32_t place, MemberSpec spec);
     Task<Result<void>> enter_replace(std::uint32_t place, MemberSpec spec);
@@ -361,9 +391,11 @@ class ArrayBody : public SilenceJudge {
     Mutex resizes_;   ///< the volume table changes under it; taken before `control`
     Gate gate_;       ///< background work on home
     Event stop_event_;
-    bool watching_ = false;          ///< watch_idle() runs
-    std::vector<Buffer> slots_;      ///< one superblock per member, under `control`
-    std::uint64_t target_slot_ = 0;  ///< of the superblock on the target of a replace; under `control`
+    std::uint32_t returned_ = 0;         ///< places, as bits, whose member came back with this start; home only
+    std::uint64_t unbuilt_columns_ = 0;  ///< of a rebuild when it begins or goes on; home only
+    bool watching_ = false;              ///< watch_idle() runs
+    std::vector<Buffer> slots_;          ///< one superblock per member, under `control`
+    std::uint64_t target_slot_ = 0;      ///< of the superblock on the target of a replace; under `control`
     std::atomic<bool> read_only_{false};
     std::atomic<bool> stopping_{false};
     std::atomic<std::uint32_t> untrusted_shards_{0};

@@ -206,6 +206,7 @@ Task<Result<Assembly>> format(Environment& env, const ArrayConfig& config, const
     out.winner = sb;
     out.states.assign(config.members.size(), MemberState::kInSync);
     out.slots.assign(config.members.size(), kFirstSlot);
+    out.newest.assign(config.members.size(), sb.stamp());
     out.formatted = true;
     co_return out;
 }

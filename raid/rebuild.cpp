@@ -54,16 +54,20 @@ bool ArrayBody::holds(std::uint32_t member, StripeIndex stripe) const {
     return active(TestSwitch::kUnbuiltRead) || !shard.unbuilt.intersects(column, column + geometry.strip_sectors);
 }
 
-/// From here on no column of the shard at or beyond `from` is on the device.
-void ArrayBody::await_columns(Shard& shard, std::uint64_t from) {
+/// From here on no column of the shard at or beyond `from` is on the device; `only_missed`: of those that it missed.
+void ArrayBody::await_columns(Shard& shard, std::uint64_t from, bool only_missed) {
     shard.unbuilt = {};
     const std::uint64_t group = geometry.group_columns();
     const std::uint64_t end = geometry.columns();
     for (std::uint64_t at = shard.index * group; at < end; at += group * shards.size()) {
         const std::uint64_t first = std::max(at, from);
         const std::uint64_t last = std::min(at + group, end);
-        if (first < last) {
-            shard.unbuilt.add(shard.local(first), shard.local(first) + (last - first));
+        for (std::uint64_t column = first; column < last;) {
+            const std::uint64_t next = only_missed ? std::min(last, missed->region_end(column)) : last;
+            if (!only_missed || missed->missed(column)) {
+                shard.unbuilt.add(shard.local(column), shard.local(column) + (next - column));
+            }
+            column = next;
         }
     }
 }
@@ -77,7 +81,8 @@ void ArrayBody::resume_places() {
         static_cast<void>(members[u.member].device->add_unreadable(u.first, u.count));  // it had room for them
     }
     for (const auto& shard : shards) {
-        await_columns(*shard, superblock_.rebuild.cursor);
+        await_columns(*shard, superblock_.rebuild.cursor, superblock_.catches_up());  // CU3
+        unbuilt_columns_ += shard->unbuilt.total();
     }
 }
 
@@ -157,7 +162,7 @@ Result<void> ArrayBody::may_build(std::uint32_t place) const {
 Task<Result<void>> ArrayBody::rebuild_at_home(std::uint32_t place, MemberSpec spec) {
     const auto turn = co_await rebuilds_.lock();
     spec.device = watch.watched(spec.device);
-    Result<void> r = co_await begin_rebuild(place, spec);
+    Result<void> r = co_await begin_rebuild(place, spec, Onto::kAny);
     if (r) {
         const std::scoped_lock lock(status_mutex_);
         std::erase_if(spares_, [&](const MemberSpec& s) { return s.device == spec.device; });
@@ -166,7 +171,7 @@ Task<Result<void>> ArrayBody::rebuild_at_home(std::uint32_t place, MemberSpec sp
 }
 
 /// REQUIRES: `rebuilds` held.
-Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec) {
+Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec, Onto onto) {
     CO_TRY_VOID(may_build(place));
     if (in_sync(place)) {
         co_return fail(Errc::kRefused, member_subject(place) + " is in sync; replace it, or mark it failed first");
@@ -181,8 +186,19 @@ Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec
         spec.name = spec.device->name();
     }
     CO_TRY_VOID(co_await check_target(place, spec));
-    CO_TRY_VOID(co_await wipe_slots(*spec.device));
-    CO_TRY_VOID(co_await enter_target(place, std::move(spec), 1));
+    const std::optional<std::uint64_t> slot = co_await came_back(place, spec);
+    if (!slot && onto == Onto::kReturned) {
+        co_return fail(Errc::kRefused, member_subject(place) +
+                                           " is not as the array lost it, or what it missed is not "
+                                           "known: it has to be rebuilt whole");
+    }
+    if (!slot) {
+        CO_TRY_VOID(co_await wipe_slots(*spec.device));
+    }
+    CO_TRY_VOID(co_await enter_target(place, std::move(spec), slot.value_or(1), slot.has_value()));
+    if (slot) {
+        co_await keep_what_it_holds(place);
+    }
     if (!gate_.spawn(run_rebuild(place, /*resumed=*/false))) {
         co_return fail(Errc::kClosed, "array " + name + " is stopping");
     }
@@ -244,8 +260,8 @@ Task<Result<void>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec)
     co_return co_await require_blank(env, spec, found);
 }
 
-/// `slot`: of the newest superblock on the device.
-Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec, std::uint64_t slot) {
+/// `slot`: of the newest superblock on the device. `returned`: it is the member that the place had.
+Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec, std::uint64_t slot, bool returned) {
     for (const auto& shard : shards) {
         co_await resume_on(*shard->executor);
         await_columns(*shard, 0);
@@ -257,14 +273,27 @@ Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec,
     }
     Superblock next = superblock_;
     const bool known = next.rebuild.active && members[place].device->target() == spec.device;  // RP4
+    if (returned && (next.missed.members >> place & 1U) == 0) {
+        co_return fail(Errc::kBusy,
+                       "what " + member_subject(place) + " missed is not known any more; rebuild it again");
+    }
     const Uuid uuid = known ? next.rebuild.uuid : env.random.uuid();
+    next.members[place].uuid = returned ? uuid : next.members[place].uuid;  // CU5
+    const IntervalSet kept = returned ? members[place].device->unreadable() : IntervalSet();
     next.rebuild = {};
+    if (!returned && !active(TestSwitch::kMissedKept)) {  // ME6
+        next.missed.members &= ~(1U << place);
+        next.missed = next.missed.members == 0 ? MissedMarker() : next.missed;
+    }
     mark_missing(next);
     if (!next.members[place].failed) {
         next.members[place].failed = true;
         next.members[place].last_incarnation = next.incarnation;
     }
     members[place].device->put(spec.device);
+    for (auto range = kept.next(0); range; range = kept.next(range->second)) {
+        static_cast<void>(members[place].device->add_unreadable(range->first, range->second - range->first));
+    }
     members[place].slot = slot;
     {
         const std::scoped_lock lock(status_mutex_);
@@ -279,6 +308,8 @@ Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec,
     }
     if (!r) {
         members[place].state.store(MemberState::kFailed, std::memory_order_release);
+    } else if (!returned && !active(TestSwitch::kMissedKept)) {
+        missed->forget(place);
     }
     co_return r;
 }
@@ -313,7 +344,7 @@ Task<void> ArrayBody::use_spares() {
             spares_.erase(spares_.begin());
         }
         const std::string lost = member_subject(*place);
-        const Result<void> began = co_await begin_rebuild(*place, spare);
+        const Result<void> began = co_await begin_rebuild(*place, spare, Onto::kAny);
         if (began) {
             event(Severity::kWarning, "spare-used", lost, "spare " + spare.name + " takes its place");
             break;
@@ -418,8 +449,10 @@ void ArrayBody::begin_job(JobKind kind, std::uint32_t place) {
     const std::uint64_t columns = geometry.columns();
     const double bytes = static_cast<double>(bytes_of(superblock_.members[place].sectors));
     const std::uint64_t map = checksums_ ? checksums_->layout().pages_on(place) * columns_of_page() : 0;
+    const bool some = superblock_.catches_up();
     rebuild_job.set_kind(kind);
-    rebuild_job.begin(place, columns + map, superblock_.rebuild.cursor, bytes / static_cast<double>(columns));
+    rebuild_job.begin(place, (some ? unbuilt_columns_ : columns) + map, some ? 0 : superblock_.rebuild.cursor,
+                      bytes / static_cast<double>(columns));
 }
 
 /// The next pages of a shard, from `page` on, that belong on the device. False if there are none any more.
@@ -479,15 +512,18 @@ Task<Result<void>> ArrayBody::fill_place(std::uint32_t place) {
 Task<void> ArrayBody::run_rebuild(std::uint32_t place, bool resumed) {
     begin_job(JobKind::kRebuild, place);
     const std::uint64_t percent = superblock_.rebuild.cursor * 100 / geometry.columns();
+    const std::string bytes = std::to_string(rebuild_job.status().value_or(JobStatus()).total_bytes);
     event(Severity::kInfo, "rebuild-started", member_subject(place),
-          resumed ? "the rebuild of an earlier start goes on at " + std::to_string(percent) + " %"
-                  : "it gets what belongs to its place");
+          superblock_.catches_up() ? "it came back and gets what it missed: " + bytes + " bytes"
+          : resumed                ? "the rebuild of an earlier start goes on at " + std::to_string(percent) + " %"
+                                   : "it gets what belongs to its place");
     Result<void> r = co_await fill_place(place);
     if (r) {
         r = co_await finish_rebuild(place);
     }
     if (r) {
         event(Severity::kInfo, "rebuild-ended", member_subject(place), "it is in sync");
+        co_await settle_return();
         if (untrusted_columns() > 0) {
             start_resync("a member is back");
         }
@@ -498,7 +534,7 @@ Task<void> ArrayBody::run_rebuild(std::uint32_t place, bool resumed) {
               "rebuild onto this device again, or onto another one");
     }
     rebuild_job.end();
-    gate_.spawn(use_spares());  // for the next one that is lost
+    gate_.spawn(fill_places());  // of the next one that is lost
 }
 
 // ---- what is durable of it

@@ -297,6 +297,7 @@ Task<void> StripeImage::repair(std::uint32_t member, std::size_t first_block, st
     if (!co_await array_.prepare_map(column(first_block), column(first_block + count))) {
         co_return;  // the next read repairs it
     }
+    array_.note_repair(column(first_block), column(first_block + count));
     const bool mismatched = (mismatch_[first_block] >> member & 1U) != 0;
     if (Checksums* sums = array_.checksums(); sums != nullptr && mismatched) {
         sums->count_found(count);

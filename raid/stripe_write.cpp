@@ -307,6 +307,9 @@ Task<Result<void>> StripeWriter::submit(ParitySlices parity, std::uint64_t begin
     if (!array_.listed(shard_, stripe_, stripe_)) {
         CO_TRY_VOID(co_await array_.await_listed(shard_, stripe_, stripe_));
     }
+    if (!array_.in_missed(column(begin), column(end))) {
+        CO_TRY_VOID(co_await array_.await_missed(column(begin), column(end)));
+    }
     CO_TRY_VOID(co_await array_.prepare_map(column(begin), column(end)));
     std::uint32_t to = holders();
     for (std::uint32_t entered = ~0U; array_.checksums() != nullptr && (entered & ~to) != 0; to = holders()) {

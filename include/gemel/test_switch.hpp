@@ -59,6 +59,10 @@ enum class TestSwitch : std::uint8_t {
     kForcedRebuildGoesOn,    ///< a forced start trusts what a rebuild had done before it
     kUnreadableForgotten,    ///< a start forgets which blocks are unreadable
     kUnreadableEarly,        ///< a block leaves the list before what was written is durable
+    kMissedLate,             ///< members change before the missed extents that name it are durable
+    kMissedInFlight,         ///< the missed extents of a member begin empty, without what it may have lost
+    kMissedUnbarred,         ///< what a member holds that came back changes under writes
+    kMissedKept,             ///< the missed extents of a member go on when another device is built in its place
 };
 
 struct TestSwitchRow {
@@ -113,6 +117,10 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kForcedRebuildGoesOn, "forced-rebuild-goes-on", "raid"},
     TestSwitchRow{TestSwitch::kUnreadableForgotten, "unreadable-forgotten", "raid"},
     TestSwitchRow{TestSwitch::kUnreadableEarly, "unreadable-early", "raid"},
+    TestSwitchRow{TestSwitch::kMissedLate, "missed-late", "raid"},
+    TestSwitchRow{TestSwitch::kMissedInFlight, "missed-in-flight", "raid"},
+    TestSwitchRow{TestSwitch::kMissedUnbarred, "missed-unbarred", "raid"},
+    TestSwitchRow{TestSwitch::kMissedKept, "missed-kept", "raid"},
 };
 
 #ifdef GEMEL_TEST_SWITCHES

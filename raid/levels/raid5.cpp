@@ -85,6 +85,9 @@ Task<Result<void>> write_parity(ArrayBody& array, Shard& shard, detail::StripeIm
     for (std::size_t b = 0; b < verdicts.size();) {
         const std::size_t end = run_end(verdicts, b);
         const std::uint64_t end_column = image.column(b) + (end - b) * kSectorsPerBlock;
+        if (!array.in_missed(image.column(b), end_column)) {
+            CO_TRY_VOID(co_await array.await_missed(image.column(b), end_column));
+        }
         CO_TRY_VOID(co_await array.prepare_map(image.column(b), end_column));
         MemberFan fan;
         for (std::uint32_t i = 0; i < array.geometry.parities(); ++i) {

@@ -230,6 +230,10 @@ void MirrorScrub::judge(std::size_t block) {
 /// Blocks [block, end), which have the same orders. A leg that misses a write is failed, as by any other.
 Task<Result<void>> MirrorScrub::write_run(std::size_t block, std::size_t end) {
     const Order& order = orders_[block];
+    array_.note_repair(lba(block).value, lba(end).value);
+    if (!array_.in_missed(lba(block).value, lba(end).value)) {
+        CO_TRY_VOID(co_await array_.await_missed(lba(block).value, lba(end).value));
+    }
     CO_TRY_VOID(co_await array_.prepare_map(lba(block).value, lba(end).value));
     const Slice run = slices_[order.from].sub(block * kBlockBytes, (end - block) * kBlockBytes);
     const std::uint32_t legs = array_.geometry.legs(first_);

@@ -11,7 +11,9 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 65> kRaidStates{
+constexpr std::array<std::string_view, 67> kRaidStates{
+    "member goes away",
+    "member catches up",
     "silent corruption",
     "silent corruption found",
     "silent corruption repaired",
@@ -115,9 +117,9 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
-constexpr std::array<std::string_view, 13> kRaidClasses{
-    "ambushes", "beyond", "member-faults", "media-faults", "slowness", "power-cuts", "kills",
-    "lies",     "rests",  "operator",      "discards",     "flushes",  "reads",
+constexpr std::array<std::string_view, 14> kRaidClasses{
+    "ambushes", "wandering", "beyond", "member-faults", "media-faults", "slowness", "power-cuts",
+    "kills",    "lies",      "rests",  "operator",      "discards",     "flushes",  "reads",
 };
 constexpr std::array<std::string_view, 7> kReplicationClasses{
     "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",

@@ -105,7 +105,7 @@ void RaidWorld::begin_rebuild() {
     const auto began = scheduler_.run(home(), array_->rebuild(static_cast<std::uint32_t>(place), {disk, ""}));
     if (own && !began && (silent || began.error().code == Errc::kBusy)) {
         chronicle_.reached("silent member refused");
-    } else if (own && !began && lies(place) && began.error().code == Errc::kRefused) {
+    } else if (own && !began && lies(place)) {
         chronicle_.reached("member that lost its superblocks in silence refused");  // its data might be anybody's
     } else if (!began && !rebuilding() && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
         chronicle_.violation("a rebuild does not begin: " + began.error().message);
@@ -113,7 +113,7 @@ void RaidWorld::begin_rebuild() {
     if (!own && !began && array_->status().members[place].name == retired_.back()->name()) {
         std::swap(disks_[place], retired_.back());  // a spare was faster
         named_[place] = named;
-        chronicle_.reached("spare quicker than the operator");
+        chronicle_.reached("spare, or the old member, quicker than the operator");
     }
     resumed_ = false;
 }
@@ -182,7 +182,12 @@ bool RaidWorld::rebuild_all() {
         if (array_->status().members[place].state == MemberState::kInSync) {
             return true;  // it was to fail and nothing has asked it since
         }
+        SimDisk* const named = named_[place];
         const auto began = scheduler_.run(home(), array_->rebuild(place, {&fresh_disk(place), ""}));
+        if (!began && array_->status().members[place].name == retired_.back()->name()) {  // it came back by itself
+            std::swap(disks_[place], retired_.back());
+            named_[place] = named;
+        }
         if (!began && !(began.error().code == Errc::kBusy && rebuilding())) {  // else a spare was there first
             chronicle_.violation("the last rebuild does not begin: " + began.error().message);
             return false;

@@ -16,6 +16,7 @@ constexpr std::uint64_t kMostRounds = 400;
 constexpr Duration kPatience = 60s;  ///< virtual time within which anything healthy has ended
 /// Chosen so that no history of seeds.txt is one with ambushes: they stay what they were.
 constexpr std::uint64_t kAmbushSalt = 0x414D425553480035ULL;
+constexpr std::uint64_t kWanderSalt = 0x57414E44455200D7ULL;  ///< the same of members that go away
 
 }  // namespace
 
@@ -27,6 +28,7 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       scrubber_(options.seed ^ 0x53435343daULL),
       replacer_(options.seed ^ 0x5245504c41ULL),
       ambusher_(options.seed ^ kAmbushSalt),
+      wanderer_(options.seed ^ kWanderSalt),
       chronicle_(scheduler_, options),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
@@ -117,13 +119,15 @@ void RaidWorld::choose_faults() {
     choose_liar();
     ambushes_ = ambusher_.one_in(4) && (power_cuts_ || kills_);
     member_faults_ = member_faults_ || (ambushes_ && ambusher_.one_in(2));
-    const std::array<std::pair<std::string_view, bool*>, 7> classes{{{"power-cuts", &power_cuts_},
+    wanders_ = wanderer_.one_in(4) && row_->redundant && !liar_;
+    const std::array<std::pair<std::string_view, bool*>, 8> classes{{{"power-cuts", &power_cuts_},
                                                                      {"kills", &kills_},
                                                                      {"member-faults", &member_faults_},
                                                                      {"media-faults", &media_faults_},
                                                                      {"slowness", &slowness_},
                                                                      {"beyond", &beyond_},
-                                                                     {"ambushes", &ambushes_}}};
+                                                                     {"ambushes", &ambushes_},
+                                                                     {"wandering", &wanders_}}};
     for (const auto& [name, on] : classes) {
         *on = *on && !chronicle_.without(name);
     }
@@ -735,7 +739,7 @@ HistoryResult RaidWorld::run() {
         if (!chronicle_.next_round()) {
             break;
         }
-        round();
+        wanders_&& wanderer_.one_in(2) ? wander() : round();
     }
     if (array_ && chronicle_.result.violations.empty()) {
         finish();

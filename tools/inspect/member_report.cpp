@@ -178,9 +178,24 @@ void note_problems(Report& report) {
     }
 }
 
-LogSummary summarise(const LogPages& pages, std::uint64_t generation) {
-    const raid::LogState state = raid::recover_log(pages, generation);
+/// Of the superblock's episode; nothing if no record of that counts.
+void find_missed(const std::vector<LogRecord>& records, const Superblock& array, LogSummary& out) {
+    for (const LogRecord& r : records) {
+        const auto record = raid::decode_missed_record(r.bytes);
+        if (record && record->episode == array.missed.episode) {
+            out.missed_shape = record->shape;
+        }
+    }
+    if (auto state = raid::recover_missed(records, array.missed.episode, out.missed_shape);
+        state && array.missed.episode != 0) {
+        out.missed = *std::move(state);
+    }
+}
+
+LogSummary summarise(const LogPages& pages, const Superblock& array) {
+    const raid::LogState state = raid::recover_log(pages, array.log_generation);
     LogSummary out;
+    std::vector<LogRecord> missed;
     out.generation = state.generation;
     out.tail = state.tail;
     out.records_lost = state.records_lost;
@@ -191,7 +206,11 @@ LogSummary summarise(const LogPages& pages, std::uint64_t generation) {
         client.last_position = record.position;
         client.bytes += record.bytes.size();
         ++client.records;
+        if (record.client == raid::kLogClientMissed) {
+            missed.push_back({record.position, record.bytes});
+        }
     }
+    find_missed(missed, array, out);
     return out;
 }
 
@@ -213,7 +232,7 @@ Report look_at(const std::vector<std::string>& names, const std::vector<MemberIm
                 m.log = read_log(*images[i], superblock_of(m), pages);
             }
         }
-        report.log = summarise(pages, array.log_generation);
+        report.log = summarise(pages, array);
     }
     note_problems(report);
     return report;

@@ -18,6 +18,7 @@
 
 #include "gemel/bytes.hpp"
 #include "raid/log_page.hpp"
+#include "raid/missed_record.hpp"
 #include "raid/superblock.hpp"
 
 namespace gemel::inspect {
@@ -72,6 +73,8 @@ struct LogSummary {
     bool records_lost = false;
     std::optional<std::string> corrupt;
     std::map<std::uint32_t, ClientRecords> clients;
+    std::optional<raid::MissedState> missed;  ///< what lost members get when they come back
+    raid::MissedShape missed_shape;
 };
 
 struct Report {

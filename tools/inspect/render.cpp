@@ -32,6 +32,9 @@ std::string_view area_name(raid::AreaKind kind) {
 
 std::string client_name(std::uint32_t client) {
     const std::uint32_t volume = client & 0xffffU;
+    if (client == raid::kLogClientMissed) {
+        return "missed extents of lost members";
+    }
     return (client & ~0xffffU) == kLogClientPair ? fmt::format("mirror of volume {}", volume)
                                                  : fmt::format("client {:#x}", client);
 }
@@ -111,6 +114,12 @@ void add_log(std::string& out, const LogSummary& log) {
     for (const auto& [client, records] : log.clients) {
         fmt::format_to(to, "    {}: {} records, {} bytes, positions {} to {}\n", client_name(client), records.records,
                        records.bytes, records.first_position, records.last_position);
+    }
+    if (log.missed) {
+        for (const raid::LostMember& m : log.missed->members) {
+            fmt::format_to(to, "    member {} gets {} of {} regions of {} columns when it comes back\n", m.place,
+                           log.missed->set.count(), log.missed->set.regions(), log.missed_shape.region);
+        }
     }
 }
 
@@ -203,6 +212,16 @@ json::object json_of(const LogSummary& log) {
                      {"tail", log.tail},
                      {"records_lost", log.records_lost},
                      {"clients", std::move(clients)}};
+    if (log.missed) {
+        json::array members;
+        for (const raid::LostMember& m : log.missed->members) {
+            members.push_back(json::value(m.place));
+        }
+        out["missed"] = json::object{{"members", std::move(members)},
+                                     {"regions", log.missed->set.count()},
+                                     {"of", log.missed->set.regions()},
+                                     {"region_columns", log.missed_shape.region}};
+    }
     if (log.corrupt) {
         out["corrupt"] = *log.corrupt;
     }
