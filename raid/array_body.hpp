@@ -43,6 +43,7 @@ namespace gemel::raid::detail {
 
 class Checksums;
 class Scrub;
+struct RebuildTurn;
 class Volume;
 
 struct Member {
@@ -127,6 +128,10 @@ class ArrayBody : public SilenceJudge {
     /// A write that makes the redundancy of its stripes right whatever was there.
     Task<Result<void>> repair(Lba lba, Slice from) { return write_pieces(lba, from, {}, true); }
     Task<Result<void>> flush();
+    /// On any executor: a host reads.
+    void note_host_read();
+    /// I/Os of hosts, for background work to yield to. A read on an executor without a shard is not counted.
+    [[nodiscard]] std::uint64_t host_ios() const;
     /// After an I/O error of member `index`. A read error alone fails no member; a device that is gone does.
     Task<void> note_read_error(std::uint32_t index, Errc code);
 
@@ -302,7 +307,8 @@ class ArrayBody : public SilenceJudge {
     void begin_job(JobKind kind, std::uint32_t place);
     Task<bool> walk_shards(std::uint32_t place);
     Task<bool> rebuild_shard(Shard& shard, std::uint32_t place);
-    Task<bool> rebuild_batch(Shard& shard, std::uint32_t place, std::uint64_t& from);
+    Task<Result<void>> rebuild_lane(Shard& shard, std::uint32_t place, RebuildTurn& turn);
+    Task<bool> rebuild_turn(Shard& shard, std::uint32_t place, std::uint64_t lanes, RebuildTurn& turn);
     [[nodiscard]] bool rebuild_goes_on(std::uint32_t place) const;
     Task<std::uint64_t> built_below();
     Task<Result<void>> checkpoint_rebuild();

@@ -22,7 +22,7 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
     Shard& shard = shard_of(lba);
     co_await resume_on(*shard.executor);
     ++shard.writes_in_flight;
-    ++shard.host_ios;
+    shard.count_host_io();
     Result<void> r;
     if (read_only()) {
         r = fail(Errc::kReadOnly, "array " + name + " is read-only");
@@ -60,6 +60,23 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
     --shard.writes_in_flight;
     co_await resume_on(caller);
     co_return r;
+}
+
+void ArrayBody::note_host_read() {
+    for (const auto& shard : shards) {
+        if (shard->executor->is_current()) {
+            shard->count_host_io();
+            return;
+        }
+    }
+}
+
+std::uint64_t ArrayBody::host_ios() const {
+    std::uint64_t sum = 0;
+    for (const auto& shard : shards) {
+        sum += shard->host_ios.load(std::memory_order_relaxed);
+    }
+    return sum;
 }
 
 /// Cuts at the groups, each of which has its shard.
