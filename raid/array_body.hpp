@@ -154,6 +154,13 @@ class ArrayBody : public SilenceJudge {
     void trust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
     void distrust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
 
+    // --- Stripe cache (stripe_cache.hpp): any executor ---------------------------------------------------------------
+    /// KC3.
+    void doubt_cached() { cache_doubts_.fetch_add(1, std::memory_order_acq_rel); }
+    /// KC2: a member is written there. KC1: only that of `member` is to be forgotten.
+    void forget_cached_columns(Lba member_lba, SectorCount sectors);
+    void forget_cached(std::uint32_t member, Lba member_lba, SectorCount sectors);
+
     // --- Scrub (scrub.hpp) -----------------------------------------------------------------------------------------
     std::unique_ptr<Scrub> scrub;
     /// On the shard: blocks of the stripe at `column` could not be read, or contradict their redundancy.
@@ -333,6 +340,7 @@ class ArrayBody : public SilenceJudge {
     [[nodiscard]] bool gives_place(std::uint32_t member, const Superblock& next) const;
     [[nodiscard]] std::string target_name() const;
     Task<Result<void>> resize_at_home(std::string volume, SectorCount sectors);
+    [[nodiscard]] StripeCache* cache_here(Lba member_lba);
     Task<Result<void>> write_piece(Lba lba, Slice from, WriteOptions options, bool repair);
     Task<Result<void>> write_pieces(Lba lba, Slice from, WriteOptions options, bool repair);
 
@@ -362,6 +370,7 @@ class ArrayBody : public SilenceJudge {
     std::unique_ptr<RingLog> log_;
     std::unique_ptr<DirtyJournal> journal_;  ///< nothing under the policy `resync`
     std::unique_ptr<Checksums> checksums_;
+    std::atomic<std::uint64_t> cache_doubts_{0};
     bool wanted_checksums_;
     std::uint64_t checksum_cache_;
     std::uint64_t openings_ = 0;               ///< for writes; under `control`

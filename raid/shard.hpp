@@ -12,11 +12,13 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 
 #include "gemel/clock.hpp"
 #include "gemel/interval_lock.hpp"
 #include "raid/geometry.hpp"
 #include "raid/interval_set.hpp"
+#include "raid/stripe_cache.hpp"
 #include "raid/stripe_plug.hpp"
 
 namespace gemel::raid::detail {
@@ -29,6 +31,7 @@ struct Shard {
 
     IntervalLock lock;  ///< by stripe for parity levels, by data sector for the others
     StripePlug plug;    ///< of parity levels
+    std::unique_ptr<StripeCache> cache;
 
     /// Untrusted columns of this shard's groups, as local addresses: its groups side by side.
     IntervalSet untrusted;

@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 65> kRaidStates{
+constexpr std::array<std::string_view, 66> kRaidStates{
     "silent corruption",
     "silent corruption found",
     "silent corruption repaired",
@@ -52,6 +52,7 @@ constexpr std::array<std::string_view, 65> kRaidStates{
     "policy resync",
     "policy journal",
     "hot write",
+    "block from the stripe cache",
     "cold batch",
     "set full",
     "clean record",
@@ -115,9 +116,9 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
-constexpr std::array<std::string_view, 13> kRaidClasses{
+constexpr std::array<std::string_view, 14> kRaidClasses{
     "ambushes", "beyond", "member-faults", "media-faults", "slowness", "power-cuts", "kills",
-    "lies",     "rests",  "operator",      "discards",     "flushes",  "reads",
+    "lies",     "rests",  "operator",      "discards",     "flushes",  "reads",      "stripe-cache",
 };
 constexpr std::array<std::string_view, 7> kReplicationClasses{
     "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",
