@@ -435,7 +435,7 @@ Task<bool> ArrayBody::rebuild_shard(Shard& shard, std::uint32_t place) {
     std::uint32_t failures = 0;
     RebuildPace pace(std::clamp<std::uint64_t>(kLaneBytes / (geometry.strip_sectors * kSectorBytes), 1, kMostLanes));
     bool hosts = false;
-    std::optional<MemberFan> checkpoint(std::in_place);  // the walk goes on meanwhile
+    MemberFan checkpoint;  // the walk goes on meanwhile
     std::uint64_t seen = host_ios();
     TimePoint calm{};  // without I/O of hosts until then there is none
     while (rebuild_goes_on(place) && !shard.unbuilt.empty() && failures < kRetries) {
@@ -462,9 +462,9 @@ Task<bool> ArrayBody::rebuild_shard(Shard& shard, std::uint32_t place) {
         }
         if (shard.index == 0 && total - shard.unbuilt.total() >= next_checkpoint) {
             next_checkpoint += std::max<std::uint64_t>(1, total / kCheckpoints);
-            co_await checkpoint->all();
-            checkpoint.emplace();  // whether it succeeded or not: the next one says the same
-            checkpoint->start(0, run_on(home, checkpoint_rebuild()));
+            co_await checkpoint.all();
+            checkpoint.reset();  // whether it succeeded or not: the next one says the same
+            checkpoint.start(0, run_on(home, checkpoint_rebuild()));
         }
         co_await yield();
         while (rebuild_goes_on(place) && (rebuild_job.paused() || env.clock.now() < due)) {
@@ -472,7 +472,7 @@ Task<bool> ArrayBody::rebuild_shard(Shard& shard, std::uint32_t place) {
             co_await sleep_for(env.clock, std::min(kPausePoll, left));
         }
     }
-    co_await checkpoint->all();
+    co_await checkpoint.all();
     const bool complete = shard.unbuilt.empty();
     co_await resume_on(home);
     co_return complete;
