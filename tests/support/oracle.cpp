@@ -149,12 +149,12 @@ Oracle::Id Oracle::begin_read(Lba lba, SectorCount sectors) {
     return id;
 }
 
-std::optional<Lba> Oracle::end_read(Id id, Slice data, LegMask served_by) {
+std::vector<Lba> Oracle::end_read(Id id, Slice data, LegMask served_by) {
     const auto it = reads_.find(id);
     CHECK(it != reads_.end());
     const Read read = it->second;
     ++tick_;
-    std::optional<Lba> unreadable;
+    std::vector<Lba> unreadable;
     for (std::uint64_t i = 0; i < read.sectors; ++i) {
         const std::uint64_t sector = read.lba.value + i;
         const std::size_t block = (data.head() + i * kSectorBytes) / kBlockBytes;
@@ -162,8 +162,8 @@ std::optional<Lba> Oracle::end_read(Id id, Slice data, LegMask served_by) {
             const Candidates& list = at(sector);
             const bool anything = std::ranges::any_of(
                 list, [&](const Candidate& c) { return c.write == kAnything && c.died > read.began; });
-            if (!unreadable && !anything) {
-                unreadable = Lba(sector);
+            if (!anything) {
+                unreadable.emplace_back(sector);
             }
             continue;
         }

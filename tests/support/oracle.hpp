@@ -69,8 +69,8 @@ class Oracle {
 
     Id begin_read(Lba lba, SectorCount sectors);
     /// Checks what the read returned, sector by sector. Blocks marked unreadable are passed over.
-    /// Returns the first sector that was unreadable although its value is known here, if any.
-    std::optional<Lba> end_read(Id id, Slice data, LegMask served_by);
+    /// Returns the sectors that were unreadable although their values are known here.
+    std::vector<Lba> end_read(Id id, Slice data, LegMask served_by);
     void drop_read(Id id) { reads_.erase(id); }
 
     Id begin_flush() { return ++tick_; }
