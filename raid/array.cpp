@@ -54,6 +54,8 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
         shard->index = i;
         shard->shards = static_cast<std::uint32_t>(config.shards.size());
         shard->group_columns = geometry.group_columns();
+        const std::uint64_t cached = level.parities() == 0 ? 0 : config.stripe_cache_bytes / kBlockBytes;
+        shard->cache = std::make_unique<StripeCache>(cached / config.shards.size(), cache_doubts_);
         shard->writable = !level.redundant;  // nothing to resync: an unclean stop makes no difference
         shards.push_back(std::move(shard));
     }
@@ -288,6 +290,10 @@ ArrayStatus ArrayBody::status() const {
     }
     if (checksums_) {
         out.checksums = {true, checksums_->found(), checksums_->cached_bytes()};
+    }
+    for (const auto& shard : shards) {
+        out.stripe_cache.bytes += shard->cache->bytes();
+        out.stripe_cache.hits += shard->cache->hits();
     }
     out.resync_total = SectorCount(level.redundant ? geometry.columns() : 0);
     out.resync_done = SectorCount(out.resync_total.value - std::min(out.resync_total.value, untrusted_columns()));

@@ -45,6 +45,7 @@ namespace gemel::raid::detail {
 
 class Checksums;
 class Scrub;
+struct RebuildTurn;
 class Volume;
 
 struct Member {
@@ -142,6 +143,10 @@ class ArrayBody : public SilenceJudge {
     /// A write that makes the redundancy of its stripes right whatever was there.
     Task<Result<void>> repair(Lba lba, Slice from) { return write_pieces(lba, from, {}, true); }
     Task<Result<void>> flush();
+    /// On any executor: a host reads.
+    void note_host_read();
+    /// I/Os of hosts, for background work to yield to. A read on an executor without a shard is not counted.
+    [[nodiscard]] std::uint64_t host_ios() const;
     /// After an I/O error of member `index`. A read error alone fails no member; a device that is gone does.
     Task<void> note_read_error(std::uint32_t index, Errc code);
 
@@ -165,6 +170,13 @@ class ArrayBody : public SilenceJudge {
     /// Takes columns of the shard out of, or into, its untrusted set.
     void trust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
     void distrust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
+
+    // --- Stripe cache (stripe_cache.hpp): any executor ---------------------------------------------------------------
+    /// KC3.
+    void doubt_cached() { cache_doubts_.fetch_add(1, std::memory_order_acq_rel); }
+    /// KC2: a member is written there. KC1: only that of `member` is to be forgotten.
+    void forget_cached_columns(Lba member_lba, SectorCount sectors);
+    void forget_cached(std::uint32_t member, Lba member_lba, SectorCount sectors);
 
     // --- Scrub (scrub.hpp) -----------------------------------------------------------------------------------------
     std::unique_ptr<Scrub> scrub;
@@ -345,7 +357,8 @@ class ArrayBody : public SilenceJudge {
     [[nodiscard]] std::uint64_t columns_of_page() const;
     Task<void> rest_in_rebuild(std::uint32_t place, TimePoint due);
     Task<bool> rebuild_shard(Shard& shard, std::uint32_t place);
-    Task<bool> rebuild_batch(Shard& shard, std::uint32_t place, std::uint64_t& from);
+    Task<Result<void>> rebuild_lane(Shard& shard, std::uint32_t place, RebuildTurn& turn);
+    Task<bool> rebuild_turn(Shard& shard, std::uint32_t place, std::uint64_t lanes, RebuildTurn& turn);
     [[nodiscard]] bool rebuild_goes_on(std::uint32_t place) const;
     Task<std::uint64_t> built_below();
     Task<Result<void>> checkpoint_rebuild();
@@ -380,6 +393,7 @@ class ArrayBody : public SilenceJudge {
     [[nodiscard]] bool gives_place(std::uint32_t member, const Superblock& next) const;
     [[nodiscard]] std::string target_name() const;
     Task<Result<void>> resize_at_home(std::string volume, SectorCount sectors);
+    [[nodiscard]] StripeCache* cache_here(Lba member_lba);
     Task<Result<void>> write_piece(Lba lba, Slice from, WriteOptions options, bool repair);
     Task<Result<void>> write_pieces(Lba lba, Slice from, WriteOptions options, bool repair);
     void tell_repairs(const RepairReport::ByMember& repairs);
@@ -413,6 +427,7 @@ class ArrayBody : public SilenceJudge {
     std::unique_ptr<RingLog> log_;
     std::unique_ptr<DirtyJournal> journal_;  ///< nothing under the policy `resync`
     std::unique_ptr<Checksums> checksums_;
+    std::atomic<std::uint64_t> cache_doubts_{0};
     RepairReport repairs_;
     bool wanted_checksums_;
     std::uint64_t checksum_cache_;

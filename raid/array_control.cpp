@@ -38,6 +38,7 @@ void ArrayBody::set_failed(std::uint32_t index, Superblock& next) {
     }
     members[index].state.store(MemberState::kFailed, std::memory_order_release);
     lost_set_.fetch_or(1U << index, std::memory_order_acq_rel);
+    doubt_cached();
     const bool its_rebuild = next.rebuild.active && next.rebuild.place == index;
     if (its_rebuild && next.members[index].failed) {
         end_rebuild(next, next.incarnation);

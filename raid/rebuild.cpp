@@ -19,7 +19,11 @@
 //       spare that is not blank is refused and not tried again. Missing at a start is not failed: it may be late.
 //   RB8 A forced start begins it anew at column 0: by force parity is taken as right, or told by P, as without the
 //       device (B5), and what the device got in a stripe that a crash cut short may contradict that.
-// Threads: rebuild_batch, built, give_up_blocks on the shard; the rest on home.
+//   RB9 Without hosts' I/O stripes are under way without a break, each lane beginning its next one when it has ended
+//   one.
+//       Beside it as few are as leave the time that one takes what it was at best, one at least, and after each round
+//       the walk rests as long as that took: what hosts wait for on the members is what a stripe waits for.
+// Threads: rebuild_lane, built, give_up_blocks on the shard; the rest on home.
 #include <algorithm>
 #include <array>
 
@@ -33,6 +37,10 @@ namespace gemel::raid::detail {
 using namespace job_pace;
 
 namespace {
+constexpr Duration kShortRest = std::chrono::milliseconds(1);  ///< at least, after a turn beside hosts' I/O
+constexpr Duration kCalm = std::chrono::milliseconds(100);
+constexpr std::uint64_t kMostLanes = MemberFan::kSlots / 4;
+constexpr std::uint64_t kQuietStripes = 8;  ///< of each lane in a turn without hosts' I/O
 constexpr std::uint64_t kCheckpoints = 64;  ///< of a whole rebuild
 }  // namespace
 
@@ -360,63 +368,137 @@ bool ArrayBody::rebuild_goes_on(std::uint32_t place) const {
     return !stopping() && !read_only() && builds(place) && !rebuild_job.cancelled();
 }
 
-/// The next stripes of the shard from `from`, local, on. False if one could not be done now.
-Task<bool> ArrayBody::rebuild_batch(Shard& shard, std::uint32_t place, std::uint64_t& from) {
+/// Stripes that are under way at once, and at most so many in a turn, after which the walk looks around.
+struct RebuildTurn {
+    std::uint64_t from = 0;      ///< local: where the next stripe is looked for
+    std::uint64_t host_ios = 0;  ///< of the array, when it began
+    std::uint64_t left = 0;      ///< stripes that it may still begin
+    bool quiet = true;           ///< it ends when a host's I/O comes
+    std::uint64_t done = 0;
+    Duration busy{0};  ///< that the stripes took, added up
+};
+
+namespace {
+
+/// RB9. How many stripes are under way at once beside hosts' I/O.
+class RebuildPace {
+  public:
+    explicit RebuildPace(std::uint64_t most) : most_(most) {}
+    [[nodiscard]] std::uint64_t lanes() const { return lanes_; }
+    [[nodiscard]] std::uint64_t most() const { return most_; }
+    void heed(const RebuildTurn& turn) {
+        if (turn.done == 0) {
+            return;
+        }
+        const Duration mean = turn.busy / static_cast<std::int64_t>(turn.done);
+        best_ = best_ == Duration{0} ? mean : std::min(mean, best_ + best_ / 64);  // what was best once may be no more
+        lanes_ = mean > best_ + best_ / 2 ? std::max<std::uint64_t>(1, lanes_ / 2) : std::min(most_, lanes_ + 1);
+    }
+
+  private:
+    std::uint64_t most_;
+    std::uint64_t lanes_ = 1;
+    Duration best_{0};
+};
+
+}  // namespace
+
+/// One stripe after another, as long as the turn lasts.
+Task<Result<void>> ArrayBody::rebuild_lane(Shard& shard, std::uint32_t place, RebuildTurn& turn) {
     const std::uint64_t strip = geometry.strip_sectors;
-    const std::uint64_t batch =
-        std::clamp<std::uint64_t>(kBatchBytes / (strip * kSectorBytes), 1, MemberFan::kSlots / 4);
-    MemberFan fan;
-    std::size_t started = 0;
-    while (started < batch) {
-        const auto range = shard.unbuilt.next(from);
+    while (turn.left > 0 && rebuild_goes_on(place) && !(turn.quiet && host_ios() != turn.host_ios)) {
+        const auto range = shard.unbuilt.next(turn.from);
         if (!range) {
             break;
         }
         const std::uint64_t column = round_down(range->first, strip);
-        from = column + strip;
+        turn.from = column + strip;
         const std::uint64_t global = shard.global(column);
         // Of striped mirrors most columns are not on this member.
         if (level.parities() == 0 && (geometry.legs(Lba(global)) >> place & 1U) == 0) {
             built(shard, global, global + strip);
             continue;
         }
+        --turn.left;
         const StripeIndex stripe(global / strip);
-        fan.start(started++, rebuilding(place) ? level.rebuild_stripe(*this, shard, stripe, place)
-                                               : replace_stripe(shard, stripe, place));
+        const TimePoint began = env.clock.now();
+        const Result<void> r = rebuilding(place) ? co_await level.rebuild_stripe(*this, shard, stripe, place)
+                                                 : co_await replace_stripe(shard, stripe, place);
+        if (!r) {
+            turn.left = 0;
+            co_return r;
+        }
+        ++turn.done;
+        turn.busy += env.clock.now() - began;
+    }
+    co_return Result<void>{};
+}
+
+/// False if a stripe could not be done now.
+Task<bool> ArrayBody::rebuild_turn(Shard& shard, std::uint32_t place, std::uint64_t lanes, RebuildTurn& turn) {
+    MemberFan fan;
+    for (std::uint64_t i = 0; i < lanes; ++i) {
+        fan.start(i, rebuild_lane(shard, place, turn));
     }
     co_await fan.all();
     co_return !fan.failed();
 }
 
+namespace {
+/// Runs the task there; ends here.
+Task<Result<void>> run_on(Executor& there, Task<Result<void>> task) {
+    Executor& here = Executor::current();
+    co_await resume_on(there);
+    Result<void> r = co_await std::move(task);
+    co_await resume_on(here);
+    co_return r;
+}
+}  // namespace
+
 Task<bool> ArrayBody::rebuild_shard(Shard& shard, std::uint32_t place) {
     co_await resume_on(*shard.executor);
     const std::uint64_t total = shard.unbuilt.total();
+    const std::uint64_t step = total / kCheckpoints / geometry.strip_sectors;  // of all shards alike
     std::uint64_t next_checkpoint = total / kCheckpoints;
     std::uint64_t from = 0;
     std::uint32_t failures = 0;
+    RebuildPace pace(std::clamp<std::uint64_t>(kBatchBytes / (geometry.strip_sectors * kSectorBytes), 1, kMostLanes));
+    bool hosts = false;
+    MemberFan checkpoint;  // the walk goes on meanwhile
+    std::uint64_t seen = host_ios();
+    TimePoint calm{};  // without I/O of hosts until then there is none
     while (rebuild_goes_on(place) && !shard.unbuilt.empty() && failures < kRetries) {
         const TimePoint started = env.clock.now();
-        const std::uint64_t ios = shard.host_ios;
         const std::uint64_t before = shard.unbuilt.total();
-        const bool done = co_await rebuild_batch(shard, place, from);
+        const std::uint64_t lanes = hosts ? pace.lanes() : pace.most();
+        RebuildTurn turn{.from = from, .host_ios = host_ios(), .quiet = !hosts};
+        turn.left = hosts || rebuild_job.limited() ? lanes : std::clamp(step, lanes, lanes * kQuietStripes);
+        const bool done = co_await rebuild_turn(shard, place, lanes, turn);
         failures = done ? 0 : failures + 1;
-        from = done && shard.unbuilt.next(from) ? from : 0;
+        from = done && shard.unbuilt.next(turn.from) ? turn.from : 0;
         TimePoint due = rebuild_job.advance(before - shard.unbuilt.total());
+        if (hosts) {
+            pace.heed(turn);
+        }
+        if (const std::uint64_t ios = host_ios(); std::exchange(seen, ios) != ios) {
+            calm = env.clock.now() + kCalm;
+        }
+        hosts = env.clock.now() < calm;
         if (!done) {
             due = std::max(due, env.clock.now() + kRetryAfter);
-        } else if (shard.host_ios != ios) {
-            due = std::max(due, env.clock.now() + std::max(kRest, env.clock.now() - started));
+        } else if (hosts) {
+            due = std::max(due, env.clock.now() + std::max(kShortRest, env.clock.now() - started));
         }
         if (shard.index == 0 && total - shard.unbuilt.total() >= next_checkpoint) {
             next_checkpoint += std::max<std::uint64_t>(1, total / kCheckpoints);
-            co_await resume_on(home);
-            const Result<void> r = co_await checkpoint_rebuild();
-            static_cast<void>(r);  // the next one says the same
-            co_await resume_on(*shard.executor);
+            co_await checkpoint.all();
+            checkpoint.reset();  // whether it succeeded or not: the next one says the same
+            checkpoint.start(0, run_on(home, checkpoint_rebuild()));
         }
         co_await yield();
         co_await rest_in_rebuild(place, due);
     }
+    co_await checkpoint.all();
     const bool complete = shard.unbuilt.empty();
     co_await resume_on(home);
     co_return complete;
@@ -459,15 +541,15 @@ void ArrayBody::begin_job(JobKind kind, std::uint32_t place) {
 Task<Result<bool>> ArrayBody::copy_map_pages(Shard& shard, std::uint32_t place, std::uint64_t& page) {
     co_await resume_on(*shard.executor);
     const TimePoint started = env.clock.now();
-    const std::uint64_t ios = shard.host_ios;
+    const std::uint64_t ios = host_ios();
     const Result<Checksums::Copied> copied = co_await checksums_->copy_pages(shard, place, page);
-    const bool beside_hosts = shard.host_ios != ios;
+    const bool beside_hosts = host_ios() != ios;
     co_await resume_on(home);
     CO_TRY_VOID(copied);
     page = copied->next;
     TimePoint due = rebuild_job.advance(copied->pages * columns_of_page());
     if (beside_hosts) {
-        due = std::max(due, env.clock.now() + std::max(kRest, env.clock.now() - started));
+        due = std::max(due, env.clock.now() + std::max(kShortRest, env.clock.now() - started));
     }
     co_await rest_in_rebuild(place, due);
     co_return page < checksums_->layout().pages();

@@ -174,7 +174,7 @@ bool StripeImage::agrees(std::size_t b) const {
     parity_into(made[0], two ? MutableBytes(made[1]) : MutableBytes(),
                 std::span(strips).first(array_.geometry.data_members()));
     for (std::uint32_t i = 0; i < array_.geometry.parities(); ++i) {
-        if (!std::ranges::equal(made[i], slices_[array_.geometry.parity_member(stripe_, i)].block_data(b))) {
+        if (!same_bytes(made[i], slices_[array_.geometry.parity_member(stripe_, i)].block_data(b))) {
             return false;
         }
     }

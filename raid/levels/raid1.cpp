@@ -128,7 +128,7 @@ Task<Result<void>> settle_map(ArrayBody& array, Lba lba, Slice to, BadBlocks& ba
                 co_await array.note_read_error(m, r.error().code);
                 CO_TRY(buffer, co_await array.allocate(2 * kBlockBytes));  // the device may still write to the old one
             }
-            differ = !r || (same != 0 && !std::ranges::equal(one.data(), other.data()));
+            differ = !r || (same != 0 && !same_bytes(one.data(), other.data()));
             same |= 1U << m;
         }
         if (differ || std::popcount(same) < 2) {

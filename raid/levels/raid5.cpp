@@ -146,7 +146,7 @@ Task<Result<void>> judge(ArrayBody& array, Shard& shard, detail::StripeImage& im
         for (std::uint32_t i = 0; i < parities; ++i) {
             const std::uint32_t m = array.geometry.parity_member(stripe, i);
             const ConstBytes old = old_parity[i].memory().subspan(b * kBlockBytes, kBlockBytes);
-            const bool same = (unknown[b] >> m & 1U) == 0 && std::ranges::equal(image.of(m).block_data(b), old);
+            const bool same = (unknown[b] >> m & 1U) == 0 && same_bytes(image.of(m).block_data(b), old);
             verdicts[b].wrong |= same ? 0 : 1U << i;
         }
     }

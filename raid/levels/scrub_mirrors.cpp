@@ -47,7 +47,7 @@ class MirrorScrub {
     }
     [[nodiscard]] bool all_equal(std::size_t block, std::uint32_t legs) const;
     [[nodiscard]] bool equal(std::uint32_t a, std::uint32_t b, std::size_t block) const {
-        return std::ranges::equal(slices_[a].block_data(block), slices_[b].block_data(block));
+        return same_bytes(slices_[a].block_data(block), slices_[b].block_data(block));
     }
 
     ArrayBody& array_;

@@ -104,6 +104,7 @@ json::object array_json(const raid::ArrayStatus& status) {
             {"checksums", json::object{{"on", status.checksums.on},
                                        {"found", status.checksums.found},
                                        {"cached_bytes", status.checksums.cached_bytes}}},
+            {"stripe_cache", json::object{{"bytes", status.stripe_cache.bytes}, {"hits", status.stripe_cache.hits}}},
             {"journal", json::object{{"policy", raid::recovery_policy_name(j.policy)},
                                      {"listed_stripes", j.listed_stripes},
                                      {"records", j.records},

@@ -27,6 +27,7 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       operator_(options.seed ^ 0x4f50455241ULL),
       scrubber_(options.seed ^ 0x53435343daULL),
       replacer_(options.seed ^ 0x5245504c41ULL),
+      cacher_(options.seed ^ 0x4341434845ULL),
       ambusher_(options.seed ^ kAmbushSalt),
       wanderer_(options.seed ^ kWanderSalt),
       chronicle_(scheduler_, options),
@@ -70,6 +71,9 @@ void RaidWorld::choose() {
         executors_.push_back(&scheduler_.add_executor("shard" + std::to_string(i)));
         base_.shards.push_back(executors_.back());
     }
+    const std::array<std::uint64_t, 4> caches{0, shards * 128 * kKiB, raid::kDefaultStripeCache,
+                                              raid::kDefaultStripeCache};
+    base_.stripe_cache_bytes = chronicle_.without("stripe-cache") ? 0 : caches[cacher_.below(caches.size())];
     const std::uint64_t data = (128 + random_.below(512)) * kSectorsPerBlock / 4;
     choose_disks(members, data);
     const raid::Geometry g{row_->layout, static_cast<std::uint32_t>(members), base_.strip_bytes / kSectorBytes, data};

@@ -149,6 +149,7 @@ class RaidWorld : public HostWorld {
     SeededRandom operator_;  ///< what the operator does: its own, so that older histories stay what they were
     SeededRandom scrubber_;  ///< what it does with scrubs; the seed leaves the histories of seeds.txt without
     SeededRandom replacer_;  ///< what the operator does with members that work
+    SeededRandom cacher_;    ///< the size of the stripe cache
     SeededRandom ambusher_;  ///< when crashes follow events: for the same reason its own
     SeededRandom wanderer_;  ///< which members go away for a while
     Chronicle chronicle_;

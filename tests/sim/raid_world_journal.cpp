@@ -64,10 +64,11 @@ void RaidWorld::rest() {
 void RaidWorld::note_journal(bool crashing) {
     const raid::ArrayStatus status = array_->status();
     const raid::JournalStatus& j = status.journal;
-    const std::array<std::pair<bool, const char*>, 5> states{
+    const std::array<std::pair<bool, const char*>, 6> states{
         {{j.hot_writes > 0, "hot write"},
          {j.records > 0 && j.cold_writes > j.records, "cold batch"},
          {j.waits_for_room > 0, "set full"},
+         {status.stripe_cache.hits > 0, "block from the stripe cache"},
          {crashing && j.checkpointing, "checkpoint interrupted"},
          {crashing && j.recovered_stripes > 0 && j.recovery_ms == 0 && status.resyncing, "recovery interrupted"}}};
     for (const auto& [reached, name] : states) {
