@@ -48,7 +48,8 @@ class Volume;
 struct Member {
     std::unique_ptr<MemberDevice> device;  ///< of all places that the level has
     std::atomic<MemberState> state{MemberState::kMissing};
-    std::uint64_t slot = 0;  ///< of the newest superblock on it (SB1); under `control`
+    SlotPlace newest;     ///< of the superblocks on it (SB1); under `control`
+    SectorCount vacated;  ///< superblocks at the end of a device of that size are to be wiped (SB4), or 0
 };
 
 class ArrayBody : public SilenceJudge {
@@ -58,7 +59,7 @@ class ArrayBody : public SilenceJudge {
     ArrayBody(const ArrayBody&) = delete;
     ArrayBody& operator=(const ArrayBody&) = delete;
 
-    // --- What does not change after open() -------------------------------------------------------------------------
+    // --- What does not change after open(), but for the sizes in `geometry`, which grow ----------------------------
     Environment& env;
     const LevelRow& level;
     std::string name;
@@ -169,10 +170,15 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> replace(std::uint32_t place, MemberSpec spec);
     /// Writes to the device that a rebuild or a replace brings into the place. Its failure is recorded.
     Task<Result<void>> build(std::uint32_t member, Lba member_lba, Slice from, WriteOptions options);
+    /// The same of what is no data, by sectors of the device.
+    Task<Result<void>> build_area(std::uint32_t member, Lba lba, Slice from, WriteOptions options);
     /// RP3. Success: what `target` missed is of no importance, durably.
     Task<Result<void>> target_missed(std::uint32_t index, const BlockDevice& target, Error why);
     /// RP4. The same of the device that was the member's when the I/O began.
     Task<Result<void>> own_missed(std::uint32_t index, const BlockDevice& own, Error why);
+
+    // --- Grow (grow.cpp): any executor; ends on the caller's -------------------------------------------------------
+    Task<Result<void>> grow();
 
     // --- Control (array_control.cpp): any executor; end on the caller's ------------------------------------------
     /// Member `index` has missed a write or a flush. Success: its failure is durable on the others, the array goes on
@@ -249,7 +255,11 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> fail_locked(std::uint32_t index, Error why);
     /// Flushes all in-sync members; one that fails is failed. REQUIRES: `control` held, home executor.
     Task<Result<void>> flush_locked();
-    void settle_slots(const MemberFan& fan, std::uint32_t started, Superblock& next);
+    using SlotPlaces = std::array<SlotPlace, kMaxMembers>;
+    void settle_slots(const MemberFan& fan, std::uint32_t started, const SlotPlaces& places, Superblock& next);
+    Task<Result<void>> settle_ends();
+    Task<Result<void>> wipe_vacated();
+    Task<Result<void>> write_zeros(BlockDevice& device, Lba first, Lba end);
     void renew_slot_buffer(std::uint32_t member);
     void set_failed(std::uint32_t index, Superblock& next);
     void mark_missing(Superblock& next) const;
@@ -291,11 +301,12 @@ class ArrayBody : public SilenceJudge {
     void await_columns(Shard& shard, std::uint64_t from);
     Task<Result<void>> rebuild_at_home(std::uint32_t place, MemberSpec spec);
     Result<void> may_build(std::uint32_t place) const;
-    Task<Result<void>> wipe_slots(BlockDevice& device);
+    Task<Result<void>> wipe_slots(BlockDevice& device, SectorCount ended);
     Task<Result<void>> begin_rebuild(std::uint32_t place, MemberSpec spec);
     static Result<void> check_answers(const MemberSpec& spec);
-    Task<Result<void>> check_target(std::uint32_t place, MemberSpec spec);
-    Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec, std::uint64_t slot);
+    Task<Result<SectorCount>> check_target(std::uint32_t place, MemberSpec spec);
+    [[nodiscard]] std::vector<SectorCount> known_ends() const;
+    Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec, SlotPlace newest);
     Task<void> use_spares();
     [[nodiscard]] std::optional<std::uint32_t> wants_spare() const;
     Task<void> run_rebuild(std::uint32_t place, bool resumed);
@@ -314,7 +325,7 @@ class ArrayBody : public SilenceJudge {
     // replace.cpp
     Task<Result<void>> begin_replace(std::uint32_t place, MemberSpec spec);
     Task<Result<void>> enter_replace(std::uint32_t place, MemberSpec spec);
-    void attach_target(std::uint32_t place, const MemberSpec& spec, std::uint64_t slot);
+    void attach_target(std::uint32_t place, const MemberSpec& spec, SlotPlace newest);
     Task<Result<void>> write_target_superblock(std::uint32_t place);
     void resume_replace(const Assembly& assembly);
     Task<Result<void>> replace_stripe(Shard& shard, StripeIndex index, std::uint32_t place);
@@ -327,6 +338,11 @@ class ArrayBody : public SilenceJudge {
     [[nodiscard]] bool gives_place(std::uint32_t member, const Superblock& next) const;
     [[nodiscard]] std::string target_name() const;
     Task<Result<void>> resize_at_home(std::string volume, SectorCount sectors);
+    // grow.cpp
+    Task<Result<void>> grow_at_home();
+    [[nodiscard]] Result<void> may_grow() const;
+    [[nodiscard]] Result<Superblock> plan_growth_now() const;
+    Task<void> take_growth(const Geometry& grown);
     Task<Result<void>> write_piece(Lba lba, Slice from, WriteOptions options, bool repair);
     Task<Result<void>> write_pieces(Lba lba, Slice from, WriteOptions options, bool repair);
 
@@ -336,9 +352,9 @@ class ArrayBody : public SilenceJudge {
     Mutex resizes_;   ///< the volume table changes under it; taken before `control`
     Gate gate_;       ///< background work on home
     Event stop_event_;
-    bool watching_ = false;          ///< watch_idle() runs
-    std::vector<Buffer> slots_;      ///< one superblock per member, under `control`
-    std::uint64_t target_slot_ = 0;  ///< of the superblock on the target of a replace; under `control`
+    bool watching_ = false;      ///< watch_idle() runs
+    std::vector<Buffer> slots_;  ///< one superblock per member, under `control`
+    SlotPlace target_newest_;    ///< superblock on the target of a replace; under `control`
     std::atomic<bool> read_only_{false};
     std::atomic<bool> stopping_{false};
     std::atomic<std::uint32_t> untrusted_shards_{0};
@@ -370,8 +386,9 @@ class ArrayBody : public SilenceJudge {
 
     mutable std::mutex status_mutex_;  ///< guards what follows only; never held over an I/O
     std::array<std::string, kMaxMembers> member_names_;
-    std::string target_name_;         ///< of the last replace
-    std::vector<MemberSpec> spares_;  ///< those not used yet; changed on home
+    std::string target_name_;                ///< of the last replace
+    std::vector<MemberSpec> spares_;         ///< those not used yet; changed on home
+    std::vector<SectorCount> former_sizes_;  ///< R9
     ArrayStatus status_;
     std::vector<VolumeInfo> volume_infos_;
 };

@@ -11,7 +11,12 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 65> kRaidStates{
+constexpr std::array<std::string_view, 70> kRaidStates{
+    "array grown",
+    "array grown again",
+    "grow interrupted",
+    "volume grown",
+    "disks extended while the array was not open",
     "silent corruption",
     "silent corruption found",
     "silent corruption repaired",
@@ -115,9 +120,9 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
-constexpr std::array<std::string_view, 13> kRaidClasses{
+constexpr std::array<std::string_view, 14> kRaidClasses{
     "ambushes", "beyond", "member-faults", "media-faults", "slowness", "power-cuts", "kills",
-    "lies",     "rests",  "operator",      "discards",     "flushes",  "reads",
+    "lies",     "rests",  "operator",      "discards",     "flushes",  "reads",      "growth",
 };
 constexpr std::array<std::string_view, 7> kReplicationClasses{
     "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",

@@ -94,6 +94,8 @@ class SimDisk : public BlockDevice {
     void heal() { latent_.clear(); }
     [[nodiscard]] bool damaged(Lba lba) const { return latent_.contains(lba.value); }
     [[nodiscard]] std::size_t damaged_sectors() const { return latent_.size(); }
+    /// It has so many sectors from now on; those beyond its end so far hold zeros or anything. REQUIRES: not fewer.
+    void extend(SectorCount sectors);
     /// Flips one bit of the sector, silently.
     void rot(Lba lba);
     void set_full(bool full) { full_ = full; }
