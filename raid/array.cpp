@@ -132,6 +132,7 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     CO_TRY(const std::uint64_t generation, co_await log_->begin_generation());
     co_await open_journal(doubts);
     CO_TRY_VOID(co_await begin_incarnation(generation, assembly));
+    CO_TRY_VOID(co_await wipe_vacated());
     if (assembly.forced) {
         event(Severity::kWarning, "array-forced", "array " + name,
               "started without all members after an unclean stop, by force",

@@ -258,6 +258,7 @@ class ArrayBody : public SilenceJudge {
     using SlotPlaces = std::array<SlotPlace, kMaxMembers>;
     void settle_slots(const MemberFan& fan, std::uint32_t started, const SlotPlaces& places, Superblock& next);
     Task<Result<void>> settle_ends();
+    [[nodiscard]] bool settled(std::uint32_t member) const;
     Task<Result<void>> wipe_vacated();
     Task<Result<void>> write_zeros(BlockDevice& device, Lba first, Lba end);
     void renew_slot_buffer(std::uint32_t member);

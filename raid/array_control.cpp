@@ -146,25 +146,30 @@ Task<Result<void>> ArrayBody::write_zeros(BlockDevice& device, Lba first, Lba en
 }
 
 /// SB4. One that does not take it is failed: a write that may still come would hit what lies there by then.
-/// REQUIRES: `control` held.
+/// REQUIRES: home, without `control`, which the failing of a member that does not answer needs.
 Task<Result<void>> ArrayBody::wipe_vacated() {
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         const SectorCount old = std::exchange(members[m].vacated, SectorCount(0));
         if (old.value == 0 || !takes_writes(m)) {
             continue;
         }
-        BlockDevice& device = *members[m].device->device();
         const Lba first = superblock_slot(old, 0);
         const Lba end = std::min(superblock_slot(old, 2), superblock_slot(members[m].newest.device, 0));
-        const Result<void> r = co_await write_zeros(device, first, end);
+        const Result<void> r = co_await write_zeros(*members[m].device->device(), first, end);
         if (!r) {
-            CO_TRY_VOID(co_await fail_locked(m, Error(r.error().code, "wiping old superblocks: " + r.error().message)));
+            CO_TRY_VOID(co_await fail_member(m, Error(r.error().code, "wiping old superblocks: " + r.error().message)));
         }
     }
     co_return Result<void>{};
 }
 
-/// SB4: the superblocks of all members in use are at the ends of their devices. REQUIRES: `control` held.
+bool ArrayBody::settled(std::uint32_t member) const {
+    const Member& m = members[member];
+    return m.vacated.value == 0 && m.newest.at_end_of(m.device->limits().sectors);
+}
+
+/// SB4: the superblocks of all members in use are at the ends of their devices; those before are not wiped yet.
+/// REQUIRES: `control` held.
 Task<Result<void>> ArrayBody::settle_ends() {
     const auto behind = [this](std::uint32_t m) {
         return takes_writes(m) && !members[m].newest.at_end_of(members[m].device->limits().sectors);
@@ -178,7 +183,7 @@ Task<Result<void>> ArrayBody::settle_ends() {
             CO_TRY_VOID(co_await commit(superblock_));
         }
     }
-    co_return co_await wipe_vacated();
+    co_return Result<void>{};
 }
 
 Task<Result<void>> ArrayBody::fail_locked(std::uint32_t index, Error why) {

@@ -61,9 +61,8 @@ bool ChecksumMap::serves(const Way& way, std::uint32_t member) {
 
 /// What the area has no room for lies in front of the data that was added.
 Lba ChecksumMap::lba_of(const ChecksumLayout::Place& place) const {
-    return place.index < area_pages_ || active(TestSwitch::kGrowMapInAreas)
-               ? area_ + place.index * kSectorsPerBlock
-               : array_.geometry.added.map_page(place.index - area_pages_);
+    return place.index < area_pages_ ? area_ + place.index * kSectorsPerBlock
+                                     : array_.geometry.added.map_page(place.index - area_pages_);
 }
 
 // ---- readers

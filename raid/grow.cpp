@@ -78,8 +78,18 @@ Task<Result<void>> ArrayBody::grow_at_home() {
         const auto guard = co_await control_.lock();
         CO_TRY_VOID(plan_growth_now());
         CO_TRY_VOID(co_await settle_ends());
+    }
+    CO_TRY_VOID(co_await wipe_vacated());
+    {
+        const auto guard = co_await control_.lock();
+        for (std::uint32_t m = 0; m < geometry.members && !active(TestSwitch::kGrowSlotsStay); ++m) {
+            if (!settled(m)) {  // GR1
+                co_return fail(Errc::kBusy, member_subject(m) + " was extended again just now; grow again");
+            }
+        }
         CO_TRY(Superblock next, plan_growth_now());  // a member may have failed
         const Geometry grown = geometry_of(next);
+        next.resync_cursor = active(TestSwitch::kGrowTrusted) ? grown.columns() : next.resync_cursor;
         CO_TRY_VOID(co_await commit(std::move(next)));
         co_await take_growth(grown);
         publish_status();
@@ -101,10 +111,14 @@ Task<void> ArrayBody::take_growth(const Geometry& grown) {
     const std::uint64_t end = to.columns();
     const std::uint64_t group = geometry.group_columns();
     for (const auto& shard : shards) {
-        if (!level.redundant || active(TestSwitch::kGrowTrusted)) {
+        if (!level.redundant) {
             break;
         }
         co_await resume_on(*shard->executor);
+        if (active(TestSwitch::kGrowTrusted)) {
+            shard->walked = shard->local_from(end);
+            continue;
+        }
         shard->walked = std::min(shard->walked, shard->local_from(from));
         for (std::uint64_t first = round_down(from, group); first < end; first += group) {
             if (first / group % shards.size() == shard->index) {

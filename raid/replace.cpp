@@ -365,6 +365,7 @@ Task<Result<void>> ArrayBody::give_place(std::uint32_t place) {
     }
     device.exchange();
     members[place].newest = target_newest_;
+    members[place].vacated = {};
     {
         const std::scoped_lock lock(status_mutex_);
         member_names_[place] = target_name_;

@@ -38,7 +38,6 @@ enum class TestSwitch : std::uint8_t {
     kReplaceNoFlush,         ///< the place is given to the target without a flush
     kReplaceBelievesCursor,  ///< a start does not copy again where a crash may have left the two devices different
     kGrowIntoAreas,          ///< data that was added lies behind the old data, where the areas are
-    kGrowMapInAreas,         ///< so do pages of the checksum map
     kGrowTrusted,            ///< redundancy of columns that were added counts as right
     kGrowSlotsStay,          ///< the slots stay where a device ended before it was extended
     kFailureUnrecorded,      ///< acknowledged although a failed member is not durably noted as such
@@ -96,7 +95,6 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kReplaceNoFlush, "replace-no-flush", "raid"},
     TestSwitchRow{TestSwitch::kReplaceBelievesCursor, "replace-believes-cursor", "raid"},
     TestSwitchRow{TestSwitch::kGrowIntoAreas, "grow-into-areas", "raid"},
-    TestSwitchRow{TestSwitch::kGrowMapInAreas, "grow-map-in-areas", "raid"},
     TestSwitchRow{TestSwitch::kGrowTrusted, "grow-trusted", "raid"},
     TestSwitchRow{TestSwitch::kGrowSlotsStay, "grow-slots-stay", "raid"},
     TestSwitchRow{TestSwitch::kFailureUnrecorded, "failure-unrecorded", "raid"},
