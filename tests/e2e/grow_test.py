@@ -152,7 +152,7 @@ class Create(EndToEnd):
                 (4, "vol", ("x", "--level", "5", *self.members(), "--volume", "vol")),
                 (4, "not blank", ("x", "--level", "1", *self.members(1), "--member", used)),
                 (2, "size", ("x", "--level", "5", *self.members(size=""))),
-                (4, "", ("x", "--level", "1", *self.members(1), "--member", f"{node.state_dir}/r50"))):
+                (5, "is held by", ("x", "--level", "1", *self.members(1), "--member", f"{node.state_dir}/r50"))):
             done = node.gemel("array", "create", *order, check=False)
             self.assertEqual(done.returncode, code, (order, done.stderr))
             self.assertIn(words, done.stderr)
