@@ -104,11 +104,10 @@ Task<Result<void>> ArrayBody::grow_at_home() {
     co_return Result<void>{};
 }
 
-/// GR3, GR4. REQUIRES: `control` held; the superblock that says so is durable.
+/// GR3, GR4. REQUIRES: `control` held; the superblock that says so is durable; `grown` outlives the task.
 Task<void> ArrayBody::take_growth(const Geometry& grown) {
-    const Geometry to = grown;
     const std::uint64_t from = geometry.columns();
-    const std::uint64_t end = to.columns();
+    const std::uint64_t end = grown.columns();
     const std::uint64_t group = geometry.group_columns();
     for (const auto& shard : shards) {
         if (!level.redundant) {
@@ -128,15 +127,15 @@ Task<void> ArrayBody::take_growth(const Geometry& grown) {
     }
     co_await resume_on(home);
     if (!geometry.added.any()) {  // AS1
-        geometry.added.base = to.added.base;
-        geometry.added.unit = to.added.unit;
-        geometry.added.map = to.added.map;
-        geometry.added.split = to.added.split;
+        geometry.added.base = grown.added.base;
+        geometry.added.unit = grown.added.unit;
+        geometry.added.map = grown.added.map;
+        geometry.added.split = grown.added.split;
     }
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        geometry.ends[m] = to.ends[m];
+        geometry.ends[m] = grown.ends[m];
     }
-    geometry.member_sectors = to.member_sectors;
+    geometry.member_sectors = grown.member_sectors;
     if (checksums_) {
         checksums_->grow();
     }
