@@ -12,6 +12,9 @@ namespace gemel::raid::detail {
 
 namespace {
 
+constexpr int kForgetTries = 20;
+constexpr Duration kForgetRetry = std::chrono::milliseconds(100);
+
 class StripeWriter {
   public:
     StripeWriter(ArrayBody& array, Shard& shard, Lba lba, StripeData data, WriteOptions options)
@@ -71,6 +74,7 @@ class StripeWriter {
     Task<Result<void>> submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
     [[nodiscard]] std::uint32_t holders() const;
     Task<Result<void>> enter_absent(std::uint32_t holders, ParitySlices parity, std::uint64_t begin, std::uint64_t end);
+    Task<void> forget_absent(std::uint32_t holders, std::uint64_t begin, std::uint64_t end);
     [[nodiscard]] bool covered(std::uint32_t strip, std::uint64_t begin) const;
     [[nodiscard]] Way way_of(StripeImage& image, std::size_t block);
     void overlay(StripeImage& image);
@@ -277,6 +281,26 @@ Task<Result<void>> StripeWriter::enter_absent(std::uint32_t holders, ParitySlice
     co_return Result<void>{};
 }
 
+/// Nothing was sent after all: what these members hold, which is made up from what the others still have, is not known
+/// by its checksums any more.
+Task<void> StripeWriter::forget_absent(std::uint32_t holders, std::uint64_t begin, std::uint64_t end) {
+    for (std::uint32_t m = 0; m < g_.members; ++m) {
+        if ((holders >> m & 1U) != 0) {
+            continue;
+        }
+        Result<void> r = fail(Errc::kIo);
+        for (int i = 0; i < kForgetTries && !r && !array_.stopping(); ++i) {
+            if (i > 0) {
+                co_await sleep_for(array_.env.clock, kForgetRetry);
+            }
+            r = co_await array_.checksums()->forget(m, base_ + begin, SectorCount(end - begin));
+        }
+        if (!r) {
+            array_.distrust(shard_, column(begin), column(end));  // entries of columns that are not trusted say nothing
+        }
+    }
+}
+
 /// Writes the host's data, and parity, to every member that holds the stripe. Whoever is left out has its blocks
 /// entered instead: those that are lost while that waits, too, so nothing is waited for after the last look.
 Task<Result<void>> StripeWriter::submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
@@ -287,7 +311,10 @@ Task<Result<void>> StripeWriter::submit(ParitySlices parity, std::uint64_t begin
     std::uint32_t to = holders();
     for (std::uint32_t entered = ~0U; array_.checksums() != nullptr && (entered & ~to) != 0; to = holders()) {
         entered = to;
-        CO_TRY_VOID(co_await enter_absent(to, parity, begin, end));
+        if (Result<void> r = co_await enter_absent(to, parity, begin, end); !r) {
+            co_await forget_absent(to, begin, end);
+            co_return r;
+        }
     }
     MemberFan fan;
     for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
