@@ -48,6 +48,7 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
         member_names_[m] = config.members[m].name;
     }
     spares_ = config.spares;
+    former_sizes_ = config.former_sizes;
     for (std::uint32_t i = 0; i < config.shards.size(); ++i) {
         auto shard = std::make_unique<Shard>();
         shard->executor = config.shards[i];
@@ -115,8 +116,8 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     }
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         members[m].state.store(assembly.states[m]);
-        members[m].slot = assembly.slots[m];
-        members[m].newest = assembly.newest[m];
+        members[m].newest = assembly.slots[m];
+        members[m].stamp = assembly.stamps[m];
         lost_set_.fetch_or(assembly.states[m] == MemberState::kInSync ? 0 : 1U << m);
         CO_TRY(Buffer slot, env.buffers.allocate(kSuperblockBytes));
         slots_.push_back(std::move(slot));
@@ -141,6 +142,7 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
         missed->name_all();
     }
     CO_TRY_VOID(co_await begin_incarnation(generation, assembly));
+    CO_TRY_VOID(co_await wipe_vacated());
     if (assembly.forced) {
         event(Severity::kWarning, "array-forced", "array " + name,
               "started without all members after an unclean stop, by force",
@@ -185,6 +187,7 @@ Task<Result<void>> ArrayBody::begin_incarnation(std::uint64_t log_generation, co
     }
     next.accepted = accepts(assembly) && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
     CO_TRY_VOID(co_await commit(next));
+    CO_TRY_VOID(co_await settle_ends());
     if (!journal_) {
         log_->drop_before(kLogClientJournal, ~std::uint64_t{0});
     }
@@ -262,6 +265,7 @@ ArrayStatus ArrayBody::status() const {
             out.members.push_back({member_names_[m], members[m].state.load(),
                                    MemberWatch::unanswered(members[m].device->device()),
                                    members[m].device->target() != nullptr ? target_name_ : "",
+                                   members[m].device->limits().sectors,
                                    missed && !in_sync(m) ? missed->missed_bytes(m) : std::nullopt});
         }
         for (const MemberSpec& spare : spares_) {
@@ -386,6 +390,20 @@ ArrayConfig with_names(ArrayConfig config) {
     return config;
 }
 
+/// R9. Where devices of this array end or ended.
+std::vector<SectorCount> ends_of(const ArrayConfig& config, const std::vector<MemberReading>& readings,
+                                 const std::vector<MemberReading>& spares) {
+    std::vector<SectorCount> sizes = config.former_sizes;
+    for (const auto* list : {&readings, &spares}) {
+        for (const MemberReading& r : *list) {
+            if (r.kind == MemberReading::Kind::kFound && r.superblock.array_name == config.name) {
+                sizes.push_back(r.newest.device);
+            }
+        }
+    }
+    return sizes;
+}
+
 }  // namespace
 
 Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig given) {
@@ -405,6 +423,9 @@ Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig g
     Result<std::vector<MemberReading>> spares = co_await read_members(env, config.spares);
     std::vector<Finding> moved;
     if (readings && spares) {
+        const std::vector<SectorCount> sizes = ends_of(config, *readings, *spares);
+        co_await look_at_former_ends(env, config.name, sizes, config.members, *readings);
+        co_await look_at_former_ends(env, config.name, sizes, config.spares, *spares);
         moved = place_spares(*readings, *spares, config);
     }
     Result<Assembly> assembly = fail(Errc::kResources);
@@ -453,6 +474,9 @@ Task<Result<void>> Array::rebuild(std::uint32_t place, MemberSpec device) {
 }
 Task<Result<void>> Array::replace(std::uint32_t place, MemberSpec device) {
     return body_->replace(place, std::move(device));
+}
+Task<Result<void>> Array::grow() {
+    return body_->grow();
 }
 Task<Result<void>> Array::fail_member(std::uint32_t place) {
     return body_->fail_by_operator(place);

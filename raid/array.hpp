@@ -67,6 +67,8 @@ struct ArrayConfig {
     std::vector<MemberSpec> spares;
     std::vector<VolumeSpec> volumes;  ///< made at format; afterwards only compared, a difference is an event
     Create create = Create::kNo;
+    /// Sizes that devices of this array had: one that was extended since has its superblocks where it ended then.
+    std::vector<SectorCount> former_sizes;
     bool force = false;  ///< start although the members cannot tell what is wrong, or diverged
     RecoveryPolicy policy = RecoveryPolicy::kJournal;  ///< from this start on; levels without redundancy have none
     std::uint32_t journal_stripes = 0;                 ///< most that the journal lists for writes; 0: by its room
@@ -89,6 +91,7 @@ struct MemberStatus {
     MemberState state = MemberState::kInSync;
     std::uint32_t unanswered = 0;               ///< I/Os that were not waited for any longer and have not ended
     std::string replaced_with;                  ///< the device that is to have its place; empty: none
+    SectorCount sectors;                        ///< of its device; 0: there is none
     std::optional<std::uint64_t> missed_bytes;  ///< of a lost one: what it gets when it comes back; nothing: all
 };
 
@@ -192,6 +195,11 @@ class Array : public VolumeStore {
     /// kRefused (so many members are missing that nothing could be compared), kClosed.
     Task<Result<void>> scrub(ScrubMode mode);
     Job* job(JobKind kind);
+    /// Takes into use what the members' devices have more than before (DeviceLimits::sectors), for volumes to grow
+    /// into. Success: it is durable; the redundancy of the new space is made right in the background. Level linear
+    /// grows at its last member. Errors: kNoSpace (a member is not larger; says which), kRefused (a member is not in
+    /// sync, or smaller than it was), kBusy (a resync, rebuild or replace runs), kReadOnly, kClosed.
+    Task<Result<void>> grow();
 
     [[nodiscard]] std::vector<VolumeInfo> volumes() const override;
     BlockDevice* find(std::string_view name) override;

@@ -51,8 +51,9 @@ class Volume;
 struct Member {
     std::unique_ptr<MemberDevice> device;  ///< of all places that the level has
     std::atomic<MemberState> state{MemberState::kMissing};
-    std::uint64_t slot = 0;  ///< of the newest superblock on it (SB1); under `control`
-    SuperblockStamp newest;  ///< of that one; the same
+    SlotPlace newest;       ///< of the superblocks on it (SB1); under `control`
+    SuperblockStamp stamp;  ///< of that one; the same
+    SectorCount vacated;    ///< superblocks at the end of a device of that size are to be wiped (SB4), or 0
 };
 
 class ArrayBody : public SilenceJudge {
@@ -62,7 +63,7 @@ class ArrayBody : public SilenceJudge {
     ArrayBody(const ArrayBody&) = delete;
     ArrayBody& operator=(const ArrayBody&) = delete;
 
-    // --- What does not change after open() -------------------------------------------------------------------------
+    // --- What does not change after open(), but for the sizes in `geometry`, which grow ----------------------------
     Environment& env;
     const LevelRow& level;
     std::string name;
@@ -201,10 +202,15 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> replace(std::uint32_t place, MemberSpec spec);
     /// Writes to the device that a rebuild or a replace brings into the place. Its failure is recorded.
     Task<Result<void>> build(std::uint32_t member, Lba member_lba, Slice from, WriteOptions options);
+    /// The same of what is no data, by sectors of the device.
+    Task<Result<void>> build_area(std::uint32_t member, Lba lba, Slice from, WriteOptions options);
     /// RP3. Success: what `target` missed is of no importance, durably.
     Task<Result<void>> target_missed(std::uint32_t index, const BlockDevice& target, Error why);
     /// RP4. The same of the device that was the member's when the I/O began.
     Task<Result<void>> own_missed(std::uint32_t index, const BlockDevice& own, Error why);
+
+    // --- Grow (grow.cpp): any executor; ends on the caller's -------------------------------------------------------
+    Task<Result<void>> grow();
 
     // --- Control (array_control.cpp): any executor; end on the caller's ------------------------------------------
     /// Runs the task that `change` gives, under `control`.
@@ -294,7 +300,13 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> fail_locked(std::uint32_t index, Error why);
     /// Flushes all in-sync members; one that fails is failed. REQUIRES: `control` held, home executor.
     Task<Result<void>> flush_locked();
-    void settle_slots(const MemberFan& fan, std::uint32_t started, Superblock& next);
+    using SlotPlaces = std::array<SlotPlace, kMaxMembers>;
+    void settle_slots(const MemberFan& fan, std::uint32_t started, const SlotPlaces& places, Superblock& next);
+    Task<Result<void>> settle_ends();
+    Task<Result<void>> move_superblocks();
+    [[nodiscard]] bool settled(std::uint32_t member) const;
+    Task<Result<void>> wipe_vacated();
+    Task<Result<void>> write_zeros(BlockDevice& device, Lba first, Lba end);
     void renew_slot_buffer(std::uint32_t member);
     void set_failed(std::uint32_t index, Superblock& next);
     void mark_missing(Superblock& next) const;
@@ -336,7 +348,7 @@ class ArrayBody : public SilenceJudge {
     void await_columns(Shard& shard, std::uint64_t from, bool only_missed = false);
     Task<Result<void>> rebuild_at_home(std::uint32_t place, MemberSpec spec);
     Result<void> may_build(std::uint32_t place) const;
-    Task<Result<void>> wipe_slots(BlockDevice& device);
+    Task<Result<void>> wipe_slots(BlockDevice& device, SectorCount ended);
     /// What of a device that a rebuild goes onto stays there.
     enum class Onto : std::uint8_t {
         kAny,       ///< what it holds, if that is known, or nothing
@@ -344,8 +356,9 @@ class ArrayBody : public SilenceJudge {
     };
     Task<Result<void>> begin_rebuild(std::uint32_t place, MemberSpec spec, Onto onto);
     static Result<void> check_answers(const MemberSpec& spec);
-    Task<Result<void>> check_target(std::uint32_t place, MemberSpec spec);
-    Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec, std::uint64_t slot, bool returned);
+    Task<Result<SectorCount>> check_target(std::uint32_t place, MemberSpec spec);
+    [[nodiscard]] std::vector<SectorCount> known_ends() const;
+    Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec, SlotPlace newest, bool returned);
     Task<void> use_spares();
     [[nodiscard]] std::optional<std::uint32_t> wants_spare() const;
     Task<void> run_rebuild(std::uint32_t place, bool resumed);
@@ -371,7 +384,7 @@ class ArrayBody : public SilenceJudge {
     void gather_unreadable(Superblock& next) const;
     // catch_up.cpp
     void find_returned(const Assembly& assembly, const Doubts& doubts);
-    Task<std::optional<std::uint64_t>> came_back(std::uint32_t place, MemberSpec spec);
+    Task<std::optional<SlotPlace>> came_back(std::uint32_t place, MemberSpec spec);
     Task<void> bar(Shard& shard, IntervalLock::Guard& guard);
     Task<void> keep_what_it_holds(std::uint32_t place);
     Task<void> take_back();
@@ -380,7 +393,7 @@ class ArrayBody : public SilenceJudge {
     // replace.cpp
     Task<Result<void>> begin_replace(std::uint32_t place, MemberSpec spec);
     Task<Result<void>> enter_replace(std::uint32_t place, MemberSpec spec);
-    void attach_target(std::uint32_t place, const MemberSpec& spec, std::uint64_t slot);
+    void attach_target(std::uint32_t place, const MemberSpec& spec, SlotPlace newest);
     Task<Result<void>> write_target_superblock(std::uint32_t place);
     void resume_replace(const Assembly& assembly);
     Task<Result<void>> replace_stripe(Shard& shard, StripeIndex index, std::uint32_t place);
@@ -394,6 +407,11 @@ class ArrayBody : public SilenceJudge {
     [[nodiscard]] std::string target_name() const;
     Task<Result<void>> resize_at_home(std::string volume, SectorCount sectors);
     [[nodiscard]] StripeCache* cache_here(Lba member_lba);
+    // grow.cpp
+    Task<Result<void>> grow_at_home();
+    [[nodiscard]] Result<void> may_grow() const;
+    [[nodiscard]] Result<Superblock> plan_growth_now() const;
+    Task<void> take_growth(const Geometry& grown);
     Task<Result<void>> write_piece(Lba lba, Slice from, WriteOptions options, bool repair);
     Task<Result<void>> write_pieces(Lba lba, Slice from, WriteOptions options, bool repair);
     void tell_repairs(const RepairReport::ByMember& repairs);
@@ -409,7 +427,7 @@ class ArrayBody : public SilenceJudge {
     std::uint64_t unbuilt_columns_ = 0;  ///< of a rebuild when it begins or goes on; home only
     bool watching_ = false;              ///< watch_idle() runs
     std::vector<Buffer> slots_;          ///< one superblock per member, under `control`
-    std::uint64_t target_slot_ = 0;      ///< of the superblock on the target of a replace; under `control`
+    SlotPlace target_newest_;            ///< superblock on the target of a replace; under `control`
     std::atomic<bool> read_only_{false};
     std::atomic<bool> stopping_{false};
     std::atomic<std::uint32_t> untrusted_shards_{0};
@@ -443,8 +461,9 @@ class ArrayBody : public SilenceJudge {
 
     mutable std::mutex status_mutex_;  ///< guards what follows only; never held over an I/O
     std::array<std::string, kMaxMembers> member_names_;
-    std::string target_name_;         ///< of the last replace
-    std::vector<MemberSpec> spares_;  ///< those not used yet; changed on home
+    std::string target_name_;                ///< of the last replace
+    std::vector<MemberSpec> spares_;         ///< those not used yet; changed on home
+    std::vector<SectorCount> former_sizes_;  ///< R9
     ArrayStatus status_;
     std::vector<VolumeInfo> volume_infos_;
 };

@@ -14,9 +14,11 @@ namespace {
 constexpr Duration kIdleBeforeClean = std::chrono::seconds(3);
 constexpr Duration kIdleCheck = std::chrono::seconds(1);
 
-/// SB1.
-std::uint64_t other_slot(std::uint64_t newest) {
-    return active(TestSwitch::kSlotInPlace) ? newest : 1 - newest;
+SlotPlace place_after(SlotPlace newest, SectorCount sectors) {
+    if (active(TestSwitch::kSlotInPlace)) {
+        return newest;
+    }
+    return next_place(newest, active(TestSwitch::kGrowSlotsStay) ? newest.device : sectors);
 }
 }  // namespace
 
@@ -76,17 +78,18 @@ void ArrayBody::renew_slot_buffer(std::uint32_t member) {
 }
 
 /// What became of the superblocks; `next` then says which members failed.
-void ArrayBody::settle_slots(const MemberFan& fan, std::uint32_t started, Superblock& next) {
+void ArrayBody::settle_slots(const MemberFan& fan, std::uint32_t started, const SlotPlaces& places, Superblock& next) {
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         if ((started >> m & 1U) == 0) {
             continue;
         }
         const auto code = fan.failure(m);
         const bool given = gives_place(m, next);
-        std::uint64_t& slot = given ? target_slot_ : members[m].slot;
-        slot = code ? slot : 1 - slot;
+        SlotPlace& newest = given ? target_newest_ : members[m].newest;
         if (!code) {
-            members[m].newest = given ? members[m].newest : next.stamp();
+            members[m].stamp = given ? members[m].stamp : next.stamp();
+            members[m].vacated = !given && newest.device != places[m].device ? newest.device : members[m].vacated;
+            newest = places[m];
             continue;
         }
         if (*code == Errc::kTimedOut) {
@@ -114,6 +117,7 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
         superblock_.epoch = next.epoch;  // never used again, whatever becomes of it
         MemberFan fan;
         std::uint32_t started = 0;
+        SlotPlaces places;
         for (std::uint32_t m = 0; m < geometry.members; ++m) {
             if (!takes_writes(m)) {
                 continue;
@@ -123,8 +127,8 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
             BlockDevice& device = given ? *there.target() : *there.device();  // not both
             next.member_index = static_cast<std::uint16_t>(m);
             next.target = next.rebuild.active && next.rebuild.place == m && next.members[m].failed;
-            const Lba lba =
-                superblock_slot(device.limits().sectors, other_slot(given ? target_slot_ : members[m].slot));
+            places[m] = place_after(given ? target_newest_ : members[m].newest, device.limits().sectors);
+            const Lba lba = places[m].lba();
             const Slice slice = slots_[m].slice(kSuperblockBytes, lba);
             encode(next, slice.data().first<kSuperblockBytes>());
             slice.clear_infos();
@@ -134,7 +138,7 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
         co_await fan.all();
         next.member_index = 0;
         next.target = false;
-        settle_slots(fan, started, next);
+        settle_slots(fan, started, places, next);
         if (!fan.failed()) {
             const auto failed = [](const Superblock& s) {
                 return std::ranges::count(s.members, true, &MemberRecord::failed);
@@ -154,6 +158,64 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
     }
     publish_status();
     co_return fail(Errc::kReadOnly, "array " + name + " is read-only");
+}
+
+Task<Result<void>> ArrayBody::write_zeros(BlockDevice& device, Lba first, Lba end) {
+    CO_TRY(const Buffer buffer, env.buffers.allocate((end.value - first.value) * kSectorBytes));
+    const Slice slice = buffer.slice((end.value - first.value) * kSectorBytes, first);
+    std::ranges::fill(slice.data(), std::byte{0});
+    slice.clear_infos();
+    co_return co_await device.write(first, slice, {.fua = true});
+}
+
+/// SB4. One that does not take it is failed: a write that may still come would hit what lies there by then.
+/// REQUIRES: home, without `control`, which the failing of a member that does not answer needs.
+Task<Result<void>> ArrayBody::wipe_vacated() {
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        const SectorCount old = std::exchange(members[m].vacated, SectorCount(0));
+        if (old.value == 0 || !takes_writes(m)) {
+            continue;
+        }
+        const Lba first = superblock_slot(old, 0);
+        const Lba end = std::min(superblock_slot(old, 2), superblock_slot(members[m].newest.device, 0));
+        const Result<void> r = co_await write_zeros(*members[m].device->device(), first, end);
+        if (!r) {
+            CO_TRY_VOID(co_await fail_member(m, Error(r.error().code, "wiping old superblocks: " + r.error().message)));
+        }
+    }
+    co_return Result<void>{};
+}
+
+bool ArrayBody::settled(std::uint32_t member) const {
+    const Member& m = members[member];
+    return m.vacated.value == 0 && m.newest.at_end_of(m.device->limits().sectors);
+}
+
+/// SB4: the superblocks of all members in use are at the ends of their devices; those before are not wiped yet.
+/// REQUIRES: `control` held.
+Task<Result<void>> ArrayBody::settle_ends() {
+    const auto behind = [this](std::uint32_t m) {
+        return takes_writes(m) && !members[m].newest.at_end_of(members[m].device->limits().sectors);
+    };
+    for (int i = 0; i < 2 && !active(TestSwitch::kGrowSlotsStay); ++i) {  // the first may have to go to the old end
+        bool any = false;
+        for (std::uint32_t m = 0; m < geometry.members; ++m) {
+            any = any || behind(m);
+        }
+        if (any) {
+            CO_TRY_VOID(co_await commit(superblock_));
+        }
+    }
+    co_return Result<void>{};
+}
+
+/// The same, and those before are wiped. REQUIRES: home, without `control`.
+Task<Result<void>> ArrayBody::move_superblocks() {
+    {
+        const auto guard = co_await control_.lock();
+        CO_TRY_VOID(co_await settle_ends());
+    }
+    co_return co_await wipe_vacated();
 }
 
 Task<Result<void>> ArrayBody::fail_locked(std::uint32_t index, Error why) {

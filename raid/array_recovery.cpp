@@ -146,8 +146,7 @@ Task<void> ArrayBody::open_journal(const Doubts& doubts) {
 
 /// The area has the room that the map needs: one of an array that an earlier version made may have less.
 bool ArrayBody::may_keep_checksums() const {
-    return level.redundant &&
-           bytes_of(superblock_.area(AreaKind::kChecksums).sectors) >= Checksums::area_bytes(geometry);
+    return level.redundant && map_pages(superblock_) >= ChecksumLayout::of(geometry).area_pages();
 }
 
 /// A map that was not kept for a while, or of data that is taken as it lies by force, says nothing any more (CP3).
@@ -165,7 +164,7 @@ void ArrayBody::open_map() {
     const AreaRecord& area = superblock_.area(AreaKind::kChecksums);
     if (area.version != 0) {
         checksums_ = std::make_unique<Checksums>(*this, ChecksumOrigin{superblock_.array_uuid, superblock_.map_epoch},
-                                                 superblock_.epoch, area.lba, checksum_cache_);
+                                                 superblock_.epoch, area, checksum_cache_);
     } else if (wanted_checksums_) {
         event(Severity::kWarning, "checksums-off", "array " + name,
               "its members have no room for a checksum map: an earlier version made them",

@@ -150,7 +150,8 @@ Result<MemberState> judge(std::size_t place, const MemberReading& reading, const
         case Kind::kBlank:
             out.findings.push_back({Severity::kWarning, "member-missing", subject,
                                     "the device is blank: it holds no superblock of this array",
-                                    "bring the right device back, or replace the member"});
+                                    "bring the right device back (if it was extended: with the size it had), or "
+                                    "replace the member"});
             return record.failed ? MemberState::kFailed : MemberState::kMissing;
         case Kind::kDamaged:
             out.findings.push_back({Severity::kError, "member-superblock-damaged", subject,
@@ -318,7 +319,8 @@ Result<Assembly> assemble(const std::vector<MemberReading>& readings, const Arra
                             std::to_string(kSuperblockBytes) + " zeros there to start from the other one");
         }
         return fail(Errc::kNotFound, "no member holds array " + config.name + " (" + seen +
-                                         "); create = true in the config formats blank members");
+                                         "); create = true in the config formats blank members. If its devices were "
+                                         "extended since the last start, give them back the size they had");
     }
     TRY_VOID(refuse_behind(*winner, readings, config));
     Assembly out;
@@ -338,10 +340,9 @@ Result<Assembly> assemble(const std::vector<MemberReading>& readings, const Arra
             TRY(state, judge(i, readings[i], config, out));
         }
         out.states.push_back(state);
-        out.slots.push_back(readings[i].slot);
-        out.newest.push_back(readings[i].superblock.stamp());
-        const AreaRecord& last = out.winner.areas.back();
-        const std::uint64_t end = last.lba.value + last.sectors.value + out.winner.area_shift(i);
+        out.slots.push_back(readings[i].newest);
+        out.stamps.push_back(readings[i].superblock.stamp());
+        const std::uint64_t end = out.winner.device_end(i);
         const bool used = state == MemberState::kInSync || state == MemberState::kRebuilding;
         if (used && readings[i].sectors < end + 2 * kSuperblockSectors) {
             return fail(Errc::kCorrupt, subject_of(config, i) + " is smaller than its superblock says");
@@ -363,12 +364,14 @@ struct Slots {
 /// R6. What the slots say together. REQUIRES: `out.sectors`.
 void interpret(Slots slots, MemberReading& out) {
     out.kind = Kind::kBlank;
+    out.newest = {1, SectorCount(out.sectors)};
+    out.vacant = !slots.unread[0] && !slots.unread[1] && !slots.superblocks[0] && !slots.superblocks[1];
     for (std::uint64_t i = 0; i < 2; ++i) {
         Result<Superblock>& found = slots.superblocks[i];
         if (found && (out.kind != Kind::kFound || found->epoch > out.superblock.epoch)) {
             out.kind = Kind::kFound;
             out.superblock = *std::move(found);
-            out.slot = i;
+            out.newest.slot = i;
         } else if (!found && out.kind != Kind::kFound && found.error().code != Errc::kNotFound) {
             out.kind = Kind::kDamaged;
             out.why = "both superblock slots are unusable: " + found.error().message;
@@ -391,6 +394,23 @@ void interpret(Slots slots, MemberReading& out) {
     }
 }
 
+/// Those at the end of a device of `sectors`.
+Task<Slots> read_slots(BlockDevice* device, SectorCount sectors, Buffer buffer) {
+    Slots slots;
+    for (std::uint64_t i = 0; i < 2; ++i) {
+        const Lba lba = superblock_slot(sectors, i);
+        const Slice slice = buffer.slice(kSuperblockBytes, lba);
+        slice.clear_infos();
+        Result<void> r = co_await detail::read_twice(*device, lba, slice);
+        if (r) {
+            slots.superblocks[i] = decode_superblock(slice.data().first<kSuperblockBytes>());
+        } else {
+            slots.unread[i].emplace(std::move(r).error());
+        }
+    }
+    co_return slots;
+}
+
 Task<MemberReading> read_member(MemberSpec spec, Buffer buffer) {
     MemberReading out;
     out.name = spec.name;
@@ -409,19 +429,7 @@ Task<MemberReading> read_member(MemberSpec spec, Buffer buffer) {
         out.why = "flush failed: " + flushed.error().message;
         co_return out;
     }
-    Slots slots;
-    for (std::uint64_t i = 0; i < 2; ++i) {
-        const Lba lba = superblock_slot(SectorCount(out.sectors), i);
-        const Slice slice = buffer.slice(kSuperblockBytes, lba);
-        slice.clear_infos();
-        Result<void> r = co_await detail::read_twice(*spec.device, lba, slice);
-        if (r) {
-            slots.superblocks[i] = decode_superblock(slice.data().first<kSuperblockBytes>());
-        } else {
-            slots.unread[i].emplace(std::move(r).error());
-        }
-    }
-    interpret(std::move(slots), out);
+    interpret(co_await read_slots(spec.device, SectorCount(out.sectors), std::move(buffer)), out);
     co_return out;
 }
 
@@ -503,7 +511,7 @@ void take_spares(Assembly& assembly, const std::vector<MemberReading>& spares, A
         const MemberSpec& spec = config.spares[i];
         const bool target = is_target(spares[i], assembly.winner);
         if (target && assembly.states[spares[i].superblock.member_index] == MemberState::kInSync) {
-            assembly.target = {spec, spares[i].slot};
+            assembly.target = {spec, spares[i].newest};
         } else if (target || spares[i].kind == Kind::kBlank) {  // a target whose member is gone: its spare
             usable.push_back(spec);
         } else {
@@ -512,6 +520,43 @@ void take_spares(Assembly& assembly, const std::vector<MemberReading>& spares, A
         }
     }
     config.spares = std::move(usable);
+}
+
+namespace {
+
+/// R9 for one device.
+Task<void> look_at_former_ends_of(Environment& env, const std::string& array, MemberSpec spec,
+                                  std::vector<SectorCount> sizes, MemberReading& reading) {
+    for (const SectorCount size : sizes) {
+        Result<Buffer> buffer = env.buffers.allocate(kSuperblockBytes);
+        if (!buffer || size.value >= reading.sectors || SlotPlace{1, size}.at_end_of(SectorCount(reading.sectors)) ||
+            size.value < 2 * kSuperblockSectors) {
+            continue;
+        }
+        MemberReading there = reading;
+        there.sectors = size.value;
+        interpret(co_await read_slots(spec.device, size, *std::move(buffer)), there);
+        if (there.kind == Kind::kFound && there.superblock.array_name == array) {
+            there.sectors = reading.sectors;
+            there.why.clear();
+            reading = std::move(there);
+            co_return;
+        }
+    }
+}
+
+}  // namespace
+
+Task<void> look_at_former_ends(Environment& env, const std::string& array, std::vector<SectorCount> sizes,
+                               std::span<const MemberSpec> specs, std::vector<MemberReading>& readings) {
+    std::ranges::sort(sizes, std::greater{});
+    const auto doubles = std::ranges::unique(sizes);
+    sizes.erase(doubles.begin(), doubles.end());
+    for (std::size_t i = 0; i < readings.size(); ++i) {
+        if (readings[i].vacant) {
+            co_await look_at_former_ends_of(env, array, specs[i], sizes, readings[i]);
+        }
+    }
 }
 
 Task<Result<std::vector<MemberReading>>> read_members(Environment& env, std::span<const MemberSpec> specs) {

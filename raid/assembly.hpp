@@ -20,6 +20,8 @@
 //       is newer than what lies on the device that the config names, unless it is the target of a replace.
 //   R8  The device of the winner's rebuild is used as that (kRebuilding), and counts as missing for R4 and R5. In a
 //       replace it is beside the place's member, among the spares; in the place it is not used.
+//   R9  A device that holds no superblock at its end may have been extended: then it is a member by the one that is
+//       where it, or another member of the array, ends or ended before. Only a superblock of this array counts there.
 // Threads: any executor.
 #pragma once
 
@@ -43,7 +45,8 @@ struct MemberReading {
     std::string why;        ///< unless kBlank or kFound
     Superblock superblock;  ///< kFound: the newest. kUnread, kDamaged: with an epoch of at least 1 what could be read
     std::uint64_t sectors = 0;  ///< of the device
-    std::uint64_t slot = 1;     ///< where the superblock was
+    SlotPlace newest;           ///< where the superblock was
+    bool vacant = false;        ///< both slots at its end were read and hold none
 };
 
 struct Finding {
@@ -58,13 +61,13 @@ struct Assembly {
     /// Of a replace, and where its superblock is.
     struct Target {
         MemberSpec spec;
-        std::uint64_t slot = 0;
+        SlotPlace newest;
     };
     Superblock winner;
     std::optional<Target> target;         ///< beside its member in sync
     std::vector<MemberState> states;      ///< by place
-    std::vector<std::uint64_t> slots;     ///< where each member's newest superblock is
-    std::vector<SuperblockStamp> newest;  ///< and which it is
+    std::vector<SlotPlace> slots;         ///< where each member's newest superblock is
+    std::vector<SuperblockStamp> stamps;  ///< and which it is
     bool unclean = false;                 ///< the last stop was not clean
     bool resync_unfinished = false;
     bool forced = false;  ///< degraded after an unclean stop, by force
@@ -86,6 +89,11 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
 
 /// Reads both slots of every device. Errors: kResources. REQUIRES: `specs` outlive the task (and `config` below).
 Task<Result<std::vector<MemberReading>>> read_members(Environment& env, std::span<const MemberSpec> specs);
+
+/// R9. Those that hold nothing at their ends are read anew where devices of `sizes` end. REQUIRES: one reading for each
+/// of `specs`; all outlive the task.
+Task<void> look_at_former_ends(Environment& env, const std::string& array, std::vector<SectorCount> sizes,
+                               std::span<const MemberSpec> specs, std::vector<MemberReading>& readings);
 
 /// R7. Changes places in `readings`, `spares` and `config`.
 std::vector<Finding> place_spares(std::vector<MemberReading>& readings, std::vector<MemberReading>& spares,

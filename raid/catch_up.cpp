@@ -34,9 +34,12 @@ void ArrayBody::find_returned(const Assembly& assembly, const Doubts& doubts) {
 }
 
 /// CU1. Where its newest superblock is.
-Task<std::optional<std::uint64_t>> ArrayBody::came_back(std::uint32_t place, MemberSpec spec) {
+Task<std::optional<SlotPlace>> ArrayBody::came_back(std::uint32_t place, MemberSpec spec) {
     const std::array<MemberSpec, 1> specs{spec};
-    const Result<std::vector<MemberReading>> readings = co_await read_members(env, specs);
+    Result<std::vector<MemberReading>> readings = co_await read_members(env, specs);
+    if (readings) {
+        co_await look_at_former_ends(env, name, known_ends(), specs, *readings);
+    }
     if (!readings || readings->front().kind != MemberReading::Kind::kFound) {
         co_return std::nullopt;
     }
@@ -46,7 +49,7 @@ Task<std::optional<std::uint64_t>> ArrayBody::came_back(std::uint32_t place, Mem
     if (!ours || !co_await missed->knows(place, held.member_uuid(), held.stamp())) {
         co_return std::nullopt;
     }
-    co_return readings->front().slot;
+    co_return readings->front().newest;
 }
 
 /// On the shard: waits until nothing is under way in it, and keeps the rest waiting as long as `guard` lives.

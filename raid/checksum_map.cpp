@@ -21,11 +21,12 @@ std::uint64_t spread(std::uint64_t page) {
 }  // namespace
 
 ChecksumMap::ChecksumMap(ArrayBody& array, const ChecksumLayout& layout, ChecksumOrigin origin, std::uint64_t start,
-                         Lba area, std::size_t most_pages)
+                         const AreaRecord& area, std::size_t most_pages)
     : array_(array),
       layout_(layout),
       origin_(origin),
-      area_(area),
+      area_(area.lba),
+      area_pages_(area.sectors.value / kSectorsPerBlock),
       sets_(std::max<std::size_t>(1, most_pages / kWays)),
       ways_(std::make_unique<Way[]>(sets_ * kWays)),
       stamp_{start, 0} {}
@@ -56,6 +57,12 @@ bool ChecksumMap::serves(const Way& way, std::uint32_t member) {
         return sources == kAllCopies;
     }
     return (sources & ~(1U << member)) != 0;
+}
+
+/// What the area has no room for lies in front of the data that was added.
+Lba ChecksumMap::lba_of(const ChecksumLayout::Place& place) const {
+    return place.index < area_pages_ ? area_ + place.index * kSectorsPerBlock
+                                     : array_.geometry.added.map_page(place.index - area_pages_);
 }
 
 // ---- readers
@@ -273,7 +280,7 @@ Task<Result<void>> ChecksumMap::ask(std::uint64_t page, std::uint32_t members, F
         const ChecksumLayout::Place place = layout_.place(page, c);
         slices[c] = buffers[c].slice(kChecksumPageBytes, lba_of(place));
         slices[c].clear_infos();
-        fan.start(c, read_twice(*array_.members[place.member].device, lba_of(place), slices[c]));
+        fan.start(c, read_twice(array_.members[place.member].device->areas(), lba_of(place), slices[c]));
     }
     co_await fan.all();
     for (std::uint32_t c = 0; c < layout_.copies; ++c) {
@@ -346,7 +353,7 @@ Task<Result<void>> ChecksumMap::write_copies(const Way& way) {
         const ChecksumLayout::Place place = layout_.place(way.page, c);
         if (array_.takes_writes(place.member)) {
             started |= 1U << place.member;
-            fan.start(place.member, array_.members[place.member].device->write(lba_of(place), slice, {}));
+            fan.start(place.member, array_.members[place.member].device->areas().write(lba_of(place), slice, {}));
         }
     }
     co_await fan.all();

@@ -31,6 +31,7 @@
 
 #include "gemel/sync.hpp"
 #include "raid/checksum_page.hpp"
+#include "raid/superblock.hpp"
 
 namespace gemel::raid::detail {
 
@@ -38,10 +39,9 @@ class ArrayBody;
 
 class ChecksumMap {
   public:
-    /// `area`: where the pages begin on every member. `most_pages`: in the cache.
-    /// `start`: the superblock's epoch (CP4).
-    ChecksumMap(ArrayBody& array, const ChecksumLayout& layout, ChecksumOrigin origin, std::uint64_t start, Lba area,
-                std::size_t most_pages);
+    /// `area`: of the first pages, on every member. `most_pages`: in the cache. `start`: the superblock's epoch (CP4).
+    ChecksumMap(ArrayBody& array, const ChecksumLayout& layout, ChecksumOrigin origin, std::uint64_t start,
+                const AreaRecord& area, std::size_t most_pages);
 
     static constexpr std::uint32_t kAllCopies = ~0U;  ///< instead of a member: what all copies say together
 
@@ -114,9 +114,7 @@ class ChecksumMap {
     void make_dirty(Way& way);
     Task<Result<void>> save(Way& way);
     Task<Result<void>> write_copies(const Way& way);
-    [[nodiscard]] Lba lba_of(const ChecksumLayout::Place& place) const {
-        return area_ + place.index * kSectorsPerBlock;
-    }
+    [[nodiscard]] Lba lba_of(const ChecksumLayout::Place& place) const;
     void wake() {
         changed_.set();
         changed_.reset();
@@ -126,6 +124,7 @@ class ChecksumMap {
     const ChecksumLayout& layout_;
     ChecksumOrigin origin_;
     Lba area_;
+    std::uint64_t area_pages_;
     std::size_t sets_;
     std::unique_ptr<Way[]> ways_;
     std::atomic<std::size_t> cached_{0};

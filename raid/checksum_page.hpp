@@ -57,7 +57,7 @@ constexpr std::uint32_t checksum_entry(std::uint32_t sum, std::uint64_t column_b
 struct ChecksumLayout {
     std::uint32_t slots = 1;        ///< entries for each block of columns
     std::uint32_t copies = 1;       ///< of each page
-    std::uint64_t columns = 0;      ///< blocks of columns in all
+    GrowingSize columns = 0;        ///< blocks of columns in all
     std::uint64_t group = 1;        ///< blocks of columns in a group
     std::uint64_t page_blocks = 1;  ///< blocks of columns in a page, less at the end of a group
     std::uint64_t pages_per_group = 1;
@@ -87,7 +87,7 @@ struct ChecksumLayout {
     }
     [[nodiscard]] constexpr std::uint64_t end_block(std::uint64_t page) const {
         const std::uint64_t group_end = (page / pages_per_group + 1) * group;
-        return std::min({first_block(page) + page_blocks, group_end, columns});
+        return std::min({first_block(page) + page_blocks, group_end, columns.get()});
     }
     [[nodiscard]] constexpr std::size_t entry(std::uint64_t block, std::uint32_t slot) const {
         return static_cast<std::size_t>((block - first_block(page_of(block))) * slots + slot);

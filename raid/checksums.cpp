@@ -29,7 +29,8 @@ void copy_part(Slice whole, std::size_t skip, Slice to) {
     }
 }
 
-Checksums::Checksums(ArrayBody& array, ChecksumOrigin origin, std::uint64_t start, Lba area, std::uint64_t cache_bytes)
+Checksums::Checksums(ArrayBody& array, ChecksumOrigin origin, std::uint64_t start, const AreaRecord& area,
+                     std::uint64_t cache_bytes)
     : array_(array), layout_(ChecksumLayout::of(array.geometry)) {
     const std::size_t shards = array.shards.size();
     const std::uint64_t pages = std::min(cache_bytes / kChecksumPageBytes, layout_.pages()) / shards + 1;

@@ -30,13 +30,11 @@ namespace gemel::raid::detail {
 
 class Checksums {
   public:
-    /// Bytes of the area on every member that the array's map needs. REQUIRES: the level has redundancy.
-    static std::uint64_t area_bytes(const Geometry& geometry) {
-        return ChecksumLayout::of(geometry).area_pages() * kChecksumPageBytes;
-    }
-
     /// `start`: the superblock's epoch. `cache_bytes`: of the pages kept in memory, over all shards.
-    Checksums(ArrayBody& array, ChecksumOrigin origin, std::uint64_t start, Lba area, std::uint64_t cache_bytes);
+    Checksums(ArrayBody& array, ChecksumOrigin origin, std::uint64_t start, const AreaRecord& area,
+              std::uint64_t cache_bytes);
+    /// The map is of all columns that the array has now. Home. REQUIRES: there is room for it.
+    void grow() { layout_.columns.set(ChecksumLayout::of(array_.geometry).columns); }
 
     [[nodiscard]] const ChecksumLayout& layout() const { return layout_; }
     /// Which of the entries of a block is that of `member`.

@@ -63,7 +63,7 @@ bool DirtyJournal::reserve(std::size_t stripes) {
 DirtySet::Reach DirtyJournal::reach() const {
     const Geometry& g = array_.geometry;
     const std::uint64_t ahead = std::min(kAheadBytes / (g.row_sectors() * kSectorBytes), most_stripes_ / kAheadShare);
-    return {shape_.whole(), ahead, kGroupStripes, shape_.stripes, g.parities() > 0 && array_.lost_members() > 0};
+    return {shape_.whole(), ahead, kGroupStripes, g.stripes(), g.parities() > 0 && array_.lost_members() > 0};
 }
 
 bool DirtyJournal::try_begin(Shard& shard, const TouchedBlocks& write) {

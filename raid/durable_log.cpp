@@ -107,7 +107,7 @@ Task<Result<void>> RingLog::read_member(std::uint32_t member, Found& found) {
         const Lba lba = slot_lba(member, at);
         const Slice slice = buffer.slice(count * kLogPageBytes, lba);
         slice.clear_infos();
-        const Result<void> r = co_await detail::read_twice(*array_.members[member].device, lba, slice);
+        const Result<void> r = co_await detail::read_twice(array_.members[member].device->areas(), lba, slice);
         if (!r && r.error().code != Errc::kMediumError) {
             co_return std::unexpected(r.error());
         }
@@ -399,7 +399,8 @@ Task<Result<void>> RingLog::copy_pages(std::uint32_t member) {
             }
             const Slice from = in.slice(count * kLogPageBytes, slot_lba(m, at));
             from.clear_infos();
-            const Result<void> r = co_await detail::read_twice(*array_.members[m].device, slot_lba(m, at), from);
+            const Result<void> r =
+                co_await detail::read_twice(array_.members[m].device->areas(), slot_lba(m, at), from);
             if (!r && r.error().code == Errc::kTimedOut) {  // the device may still write to its memory
                 CO_TRY(in, co_await array_.allocate(kChunkPages * kLogPageBytes));
                 continue;
@@ -416,7 +417,7 @@ Task<Result<void>> RingLog::copy_pages(std::uint32_t member) {
                 }
             }
         }
-        CO_TRY_VOID(co_await array_.build(member, slot_lba(member, at), to, {.fua = true}));
+        CO_TRY_VOID(co_await array_.build_area(member, slot_lba(member, at), to, {.fua = true}));
     }
     co_return Result<void>{};
 }
@@ -505,7 +506,7 @@ Task<Result<void>> RingLog::write_to_member(std::uint32_t member, Batch& batch) 
         const std::uint64_t in_chunk = i % kChunkPages;
         const Slice slice(chunk.memory().subspan(in_chunk * kLogPageBytes, bytes), chunk.infos().subspan(in_chunk, run),
                           0);
-        CO_TRY_VOID(co_await array_.members[member].device->write(lba, slice, {.fua = true}));
+        CO_TRY_VOID(co_await array_.members[member].device->areas().write(lba, slice, {.fua = true}));
         i += run;
     }
     co_return Result<void>{};

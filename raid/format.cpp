@@ -167,7 +167,7 @@ constexpr std::uint64_t kFirstSlot = 0;
 
 Task<Result<void>> write_first_superblock(Environment& env, BlockDevice* device, Superblock sb) {
     CO_TRY(const Buffer buffer, env.buffers.allocate(kSuperblockBytes));
-    const Lba lba = superblock_slot(device->limits().sectors, kFirstSlot);
+    const Lba lba = SlotPlace{kFirstSlot, device->limits().sectors}.lba();
     const Slice slice = buffer.slice(kSuperblockBytes, lba);
     encode(sb, slice.data().first<kSuperblockBytes>());
     slice.clear_infos();
@@ -205,8 +205,10 @@ Task<Result<Assembly>> format(Environment& env, const ArrayConfig& config, const
     sb.member_index = 0;
     out.winner = sb;
     out.states.assign(config.members.size(), MemberState::kInSync);
-    out.slots.assign(config.members.size(), kFirstSlot);
-    out.newest.assign(config.members.size(), sb.stamp());
+    for (const std::uint64_t sectors : sizes) {
+        out.slots.push_back({kFirstSlot, SectorCount(sectors)});
+    }
+    out.stamps.assign(config.members.size(), sb.stamp());
     out.formatted = true;
     co_return out;
 }

@@ -3,8 +3,9 @@
 //
 // A strip is strip_sectors of one member; the strips at the same address of all members are a stripe. A column is the
 // unit of trust and of resync progress: a sector address on the members (0 .. member_sectors), or, where a stripe holds
-// several mirrors, a sector of the array's data, so that one mirror can be right and its neighbour not.
-// Threads: any.
+// several mirrors, a sector of the array's data, so that one mirror can be right and its neighbour not. Columns are
+// counted without a gap; where a member has them on its device says device_lba() (added_space.hpp).
+// Threads: any. member_sectors, ends and added grow while others look at them.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include <optional>
 
 #include "gemel/units.hpp"
+#include "raid/added_space.hpp"
 
 namespace gemel::raid {
 
@@ -48,8 +50,9 @@ struct Geometry {
     Layout layout = Layout::kStriped;
     std::uint32_t members = 1;
     std::uint64_t strip_sectors = 128;
-    std::uint64_t member_sectors = 0;               ///< data on each member, whole strips; if linear: on the smallest
-    std::array<std::uint64_t, kMaxMembers> ends{};  ///< if linear: data on members 0 to this one together
+    GrowingSize member_sectors = 0;               ///< data on each member, whole strips; if linear: on the smallest
+    std::array<GrowingSize, kMaxMembers> ends{};  ///< if linear: data on members 0 to this one together
+    AddedSpace added;                             ///< of all members; if linear: of the last one
 
     [[nodiscard]] constexpr std::uint32_t parities() const { return parities_of(layout); }
     [[nodiscard]] constexpr std::uint32_t data_members() const {
@@ -71,12 +74,12 @@ struct Geometry {
     /// Sectors of data in one stripe.
     [[nodiscard]] constexpr std::uint64_t row_sectors() const { return strip_sectors * data_members(); }
     [[nodiscard]] constexpr SectorCount sectors() const {
-        return SectorCount(layout == Layout::kLinear ? ends[members - 1] : stripes() * row_sectors());
+        return SectorCount(layout == Layout::kLinear ? ends[members - 1].get() : stripes() * row_sectors());
     }
     /// Sectors of data in one group of stripes.
     [[nodiscard]] constexpr std::uint64_t group_sectors() const { return kGroupStripes * row_sectors(); }
     [[nodiscard]] constexpr std::uint64_t columns() const {
-        return layout == Layout::kStripedMirrors ? sectors().value : member_sectors;
+        return layout == Layout::kStripedMirrors ? sectors().value : member_sectors.get();
     }
     [[nodiscard]] constexpr std::uint64_t group_columns() const {
         return layout == Layout::kStripedMirrors ? group_sectors() : kGroupStripes * strip_sectors;
@@ -166,12 +169,28 @@ struct Geometry {
     /// Sectors from `lba` to the end of its strip (of its member or the array where strips are not divided).
     [[nodiscard]] constexpr std::uint64_t run_at(Lba lba) const {
         if (layout == Layout::kLinear) {
-            return ends[linear_member(lba)] - lba.value;
+            const std::uint32_t m = linear_member(lba);
+            const std::uint64_t run = ends[m] - lba.value;
+            return grows(m) ? std::min(run, added.run_at(lba.value - linear_begin(m))) : run;
         }
         if (layout == Layout::kMirrored || members == 1) {
-            return sectors().value - lba.value;
+            return std::min(sectors().value - lba.value, added.run_at(lba.value));
         }
         return strip_sectors - lba.value % strip_sectors;
+    }
+
+    /// Sectors of data on a member.
+    [[nodiscard]] constexpr std::uint64_t data_of(std::uint32_t member) const {
+        return layout == Layout::kLinear ? ends[member] - linear_begin(member) : member_sectors.get();
+    }
+    /// `added` is of this member, too. If linear a member can grow at the end of the array only.
+    [[nodiscard]] constexpr bool grows(std::uint32_t member) const {
+        return layout != Layout::kLinear || member + 1 == members;
+    }
+    /// Where a member's device has what is at `member_lba` of its data; what follows there, up to the end of a strip or
+    /// of run_at(), follows on the device, too.
+    [[nodiscard]] constexpr Lba device_lba(std::uint32_t member, Lba member_lba) const {
+        return grows(member) ? Lba(added.sector_of(member_lba.value)) : member_lba;
     }
 
   private:
@@ -180,7 +199,7 @@ struct Geometry {
         return static_cast<std::uint32_t>(end - ends.begin());
     }
     [[nodiscard]] constexpr std::uint64_t linear_begin(std::uint32_t member) const {
-        return member == 0 ? 0 : ends[member - 1];
+        return member == 0 ? 0 : ends[member - 1].get();
     }
 };
 

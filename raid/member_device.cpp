@@ -71,13 +71,26 @@ DeviceLimits MemberDevice::limits() const {
     return d == nullptr ? DeviceLimits{} : d->limits();
 }
 
-/// Of data, not of an area behind it.
-bool MemberDevice::has_entries(Lba lba) const {
-    return array_.checksums() != nullptr && lba.value < array_.geometry.member_sectors;
+bool MemberDevice::has_entries() const {
+    return array_.checksums() != nullptr;
+}
+
+Task<Result<void>> MemberDevice::missing() const {
+    return gone(name());
+}
+
+Lba MemberDevice::device_lba(Door door, Lba lba, SectorCount sectors) const {
+    if (door == Door::kAreas || active(TestSwitch::kGrowIntoAreas)) {
+        return lba;
+    }
+    const std::uint64_t rest = std::max<std::uint64_t>(sectors.value, 1) - 1;
+    const Lba out = array_.geometry.device_lba(index_, lba);
+    CHECK(array_.geometry.device_lba(index_, lba + rest) == out + rest);
+    return out;
 }
 
 Task<Result<void>> MemberDevice::read(Lba lba, Slice to, ReadOptions options) {
-    if (!has_entries(lba)) {
+    if (!has_entries()) {
         return read_unverified(lba, to, options);
     }
     const bool whole = to.head() == 0 && to.size() % kBlockBytes == 0;
@@ -96,25 +109,32 @@ Task<Result<void>> MemberDevice::read_verified(Lba lba, Slice to, ReadOptions op
 }
 
 Task<Result<void>> MemberDevice::read_unverified(Lba lba, Slice to, ReadOptions options) {
+    return read_present(Door::kData, lba, to, options);
+}
+
+Task<Result<void>> MemberDevice::read_present(Door door, Lba lba, Slice to, ReadOptions options) {
     BlockDevice* d = device();
     if (d == nullptr) {
         to.mark_all(BlockStatus::kUnreadable);
-        return gone(name());
+        return missing();
     }
-    return target() != nullptr ? read_beside_target(*d, lba, to, options) : read_from(*d, lba, to, options);
+    return target() != nullptr ? read_beside_target(door, *d, lba, to, options) : read_from(door, *d, lba, to, options);
 }
 
-Task<Result<void>> MemberDevice::read_from(BlockDevice& device, Lba lba, Slice to, ReadOptions options) {
-    return listed(lba, to.sectors()) ? read_around(device, lba, to, options) : device.read(lba, to, options);
+Task<Result<void>> MemberDevice::read_from(Door door, BlockDevice& device, Lba lba, Slice to, ReadOptions options) {
+    return door == Door::kData && listed(lba, to.sectors())
+               ? read_around(device, lba, to, options)
+               : device.read(device_lba(door, lba, to.sectors()), to, options);
 }
 
 /// What fails on a device that is no member any more says nothing of the one that is.
-Task<Result<void>> MemberDevice::read_beside_target(BlockDevice& device, Lba lba, Slice to, ReadOptions options) {
-    Result<void> r = co_await read_from(device, lba, to, options);
+Task<Result<void>> MemberDevice::read_beside_target(Door door, BlockDevice& device, Lba lba, Slice to,
+                                                    ReadOptions options) {
+    Result<void> r = co_await read_from(door, device, lba, to, options);
     BlockDevice* now = device_.load(std::memory_order_acquire);
     if (!r && r.error().code != Errc::kTimedOut && now != &device && array_.in_sync(index_)) {
         to.clear_infos();
-        r = co_await read_from(*now, lba, to, options);
+        r = co_await read_from(door, *now, lba, to, options);
     }
     co_return r;
 }
@@ -123,7 +143,7 @@ Task<Result<void>> MemberDevice::read_beside_target(BlockDevice& device, Lba lba
 /// written.
 Task<Result<void>> MemberDevice::read_around(BlockDevice& device, Lba lba, Slice to, ReadOptions options) {
     const IntervalSet before = unreadable();
-    Result<void> r = co_await device.read(lba, to, options);
+    Result<void> r = co_await device.read(device_lba(Door::kData, lba, to.sectors()), to, options);
     if (!r && r.error().code != Errc::kMediumError) {
         co_return r;
     }
@@ -152,7 +172,7 @@ Task<Result<void>> MemberDevice::write_in_step(Lba lba, Slice from, WriteOptions
 }
 
 Task<Result<void>> MemberDevice::write_data(Lba lba, Slice from, WriteOptions options) {
-    if (!has_entries(lba) || array_.checksums()->note_now(index_, lba, from)) {
+    if (!has_entries() || array_.checksums()->note_now(index_, lba, from)) {
         return write_device(lba, from, options);
     }
     return write_entered(lba, from, options);
@@ -171,12 +191,14 @@ Task<Result<void>> MemberDevice::write_entered(Lba lba, Slice from, WriteOptions
 
 Task<Result<void>> MemberDevice::write_device(Lba lba, Slice from, WriteOptions options) {
     if (!present()) {
-        return gone(name());
+        return missing();
     }
-    return listed(lba, from.sectors()) ? write_and_clear(lba, from, options) : write_through(lba, from, options);
+    return listed(lba, from.sectors()) ? write_and_clear(lba, from, options)
+                                       : write_through(Door::kData, lba, from, options);
 }
 
-Task<Result<void>> MemberDevice::write_through(Lba lba, Slice from, WriteOptions options) {
+Task<Result<void>> MemberDevice::write_through(Door door, Lba lba, Slice from, WriteOptions options) {
+    lba = device_lba(door, lba, from.sectors());
     BlockDevice* t = target();
     BlockDevice* d = device();
     const bool alone = t == nullptr || t == d || active(TestSwitch::kReplaceWritesOwnOnly);
@@ -202,14 +224,22 @@ Task<Result<void>> MemberDevice::both(BlockDevice& device, BlockDevice& target, 
 
 Task<Result<void>> MemberDevice::write_target(Lba lba, Slice from, WriteOptions options) {
     array_.forget_cached_columns(lba, from.sectors());
+    return write_target_at(Door::kData, lba, from, options);
+}
+
+Task<Result<void>> MemberDevice::write_target_area(Lba lba, Slice from, WriteOptions options) {
+    return write_target_at(Door::kAreas, lba, from, options);
+}
+
+Task<Result<void>> MemberDevice::write_target_at(Door door, Lba lba, Slice from, WriteOptions options) {
     BlockDevice* t = target();
     if (t == nullptr) {
         co_return fail(Errc::kAborted, name() + " is not replaced any more");
     }
-    if (listed(lba, from.sectors())) {
+    if (door == Door::kData && listed(lba, from.sectors())) {
         co_return co_await write_and_clear(lba, from, options);
     }
-    const Result<void> r = co_await t->write(lba, from, options);
+    const Result<void> r = co_await t->write(device_lba(door, lba, from.sectors()), from, options);
     if (!r) {
         CO_TRY_VOID(co_await array_.target_missed(index_, *t, r.error()));
         co_return fail(Errc::kAborted, name() + " is not replaced any more");
@@ -219,7 +249,7 @@ Task<Result<void>> MemberDevice::write_target(Lba lba, Slice from, WriteOptions 
 
 /// MD2. A block that is written in part stays listed.
 Task<Result<void>> MemberDevice::write_and_clear(Lba lba, Slice from, WriteOptions options) {
-    CO_TRY_VOID(co_await write_through(lba, from, options));
+    CO_TRY_VOID(co_await write_through(Door::kData, lba, from, options));
     const std::uint64_t first = round_up(lba.value, kSectorsPerBlock) / kSectorsPerBlock;
     const std::uint64_t end = (lba.value + from.sectors().value) / kSectorsPerBlock;
     if (first >= end) {
@@ -235,17 +265,22 @@ Task<Result<void>> MemberDevice::flush() {
     BlockDevice* t = target();
     BlockDevice* d = device();
     if (d == nullptr) {
-        return gone(name());
+        return missing();
     }
     return t == nullptr || t == d ? d->flush() : both(*d, *t, d->flush(), t->flush());
 }
 
 Task<Result<void>> MemberDevice::discard(Lba lba, SectorCount count) {
+    return discard_through(Door::kData, lba, count);
+}
+
+Task<Result<void>> MemberDevice::discard_through(Door door, Lba lba, SectorCount count) {
     BlockDevice* t = target();
     BlockDevice* d = device();
     if (d == nullptr) {
-        return gone(name());
+        return missing();
     }
+    lba = device_lba(door, lba, count);
     return t == nullptr || t == d ? d->discard(lba, count)
                                   : both(*d, *t, d->discard(lba, count), t->discard(lba, count));
 }

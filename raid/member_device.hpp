@@ -17,6 +17,8 @@
 //   MD6 While there is a target every write and flush goes to it, too, and ends when both have ended; reads never go
 //       there. A write or flush that one of the two missed succeeds only when the superblock that says so is durable.
 //       Whoever misses what came before the exchange is no member any more, which harms nobody.
+//   MD7 Addresses are of the member's data, without a gap; only here they become sectors of the device. An I/O lies in
+//       one piece there. What is no data goes through areas(), by sectors of the device.
 // Threads: I/O on any executor; put(), set_target(), exchange() and the list's changes on home, add_unreadable() on a
 // shard.
 #pragma once
@@ -34,7 +36,10 @@ class ArrayBody;
 
 class MemberDevice : public BlockDevice {
   public:
-    MemberDevice(ArrayBody& array, std::uint32_t index) : array_(array), index_(index) {}
+    MemberDevice(ArrayBody& array, std::uint32_t index) : array_(array), index_(index), areas_(*this) {}
+
+    /// The same device with target and all, but by its own sectors: for the log and the checksum map.
+    [[nodiscard]] BlockDevice& areas() { return areas_; }
 
     /// nullptr when there is none: then all I/O fails with kDeviceGone.
     [[nodiscard]] BlockDevice* device() const { return device_.load(std::memory_order_acquire); }
@@ -49,6 +54,8 @@ class MemberDevice : public BlockDevice {
     /// Writes what the place holds to the target alone; to both if blocks leave the list by it. Error: it is no target
     /// any more.
     Task<Result<void>> write_target(Lba lba, Slice from, WriteOptions options);
+    /// The same of what is no data, by sectors of the device.
+    Task<Result<void>> write_target_area(Lba lba, Slice from, WriteOptions options);
 
     /// Blocks of 4 KiB. False when the list is full.
     bool add_unreadable(std::uint64_t first, std::uint64_t count);
@@ -67,21 +74,49 @@ class MemberDevice : public BlockDevice {
     [[nodiscard]] std::string name() const override;
 
   private:
+    enum class Door : std::uint8_t { kData, kAreas };
+    class Areas : public BlockDevice {
+      public:
+        explicit Areas(MemberDevice& member) : member_(member) {}
+        [[nodiscard]] DeviceLimits limits() const override { return member_.limits(); }
+        Task<Result<void>> read(Lba lba, Slice to, ReadOptions options) override {
+            return member_.read_present(Door::kAreas, lba, to, options);
+        }
+        Task<Result<void>> write(Lba lba, Slice from, WriteOptions options) override {
+            return member_.present() ? member_.write_through(Door::kAreas, lba, from, options) : member_.missing();
+        }
+        Task<Result<void>> flush() override { return member_.flush(); }
+        Task<Result<void>> discard(Lba lba, SectorCount count) override {
+            return member_.discard_through(Door::kAreas, lba, count);
+        }
+        [[nodiscard]] std::string name() const override { return member_.name(); }
+
+      private:
+        MemberDevice& member_;
+    };
+
     Task<Result<void>> write_data(Lba lba, Slice from, WriteOptions options);
-    [[nodiscard]] bool has_entries(Lba lba) const;
+    [[nodiscard]] bool has_entries() const;
+    [[nodiscard]] Task<Result<void>> missing() const;
+    /// MD7. REQUIRES: the I/O lies in one piece.
+    [[nodiscard]] Lba device_lba(Door door, Lba lba, SectorCount sectors) const;
+    Task<Result<void>> read_present(Door door, Lba lba, Slice to, ReadOptions options);
     Task<Result<void>> read_verified(Lba lba, Slice to, ReadOptions options);
     Task<Result<void>> write_entered(Lba lba, Slice from, WriteOptions options);
     Task<Result<void>> write_device(Lba lba, Slice from, WriteOptions options);
     [[nodiscard]] bool listed(Lba lba, SectorCount sectors) const;
-    Task<Result<void>> read_from(BlockDevice& device, Lba lba, Slice to, ReadOptions options);
+    Task<Result<void>> read_from(Door door, BlockDevice& device, Lba lba, Slice to, ReadOptions options);
     Task<Result<void>> read_around(BlockDevice& device, Lba lba, Slice to, ReadOptions options);
-    Task<Result<void>> read_beside_target(BlockDevice& device, Lba lba, Slice to, ReadOptions options);
+    Task<Result<void>> read_beside_target(Door door, BlockDevice& device, Lba lba, Slice to, ReadOptions options);
     Task<Result<void>> write_and_clear(Lba lba, Slice from, WriteOptions options);
-    Task<Result<void>> write_through(Lba lba, Slice from, WriteOptions options);
+    Task<Result<void>> write_target_at(Door door, Lba lba, Slice from, WriteOptions options);
+    Task<Result<void>> write_through(Door door, Lba lba, Slice from, WriteOptions options);
+    Task<Result<void>> discard_through(Door door, Lba lba, SectorCount count);
     Task<Result<void>> both(BlockDevice& device, BlockDevice& target, Task<Result<void>> own, Task<Result<void>> other);
 
     ArrayBody& array_;
     std::uint32_t index_;
+    Areas areas_;
     std::atomic<BlockDevice*> device_{nullptr};
     /// A writer loads it before `device_`, exchange() stores it after: nobody sees neither of old device and target.
     std::atomic<BlockDevice*> target_{nullptr};

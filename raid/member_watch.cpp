@@ -46,17 +46,14 @@ struct MemberWatch::Flight {
 
 class MemberWatch::Watched : public BlockDevice {
   public:
-    Watched(MemberWatch& watch, BlockDevice& device) : watch_(watch), device_(device) {
-        const SectorCount sectors = device.limits().sectors;
-        superblocks_ = sectors.value < 2 * kSuperblockSectors ? Lba(sectors.value) : superblock_slot(sectors, 0);
-    }
+    Watched(MemberWatch& watch, BlockDevice& device) : watch_(watch), device_(device) {}
 
     [[nodiscard]] DeviceLimits limits() const override { return device_.limits(); }
     Task<Result<void>> read(Lba lba, Slice to, ReadOptions options) override {
         return watch_.wait(device_.read(lba, to, options), {this, false, to.data()});
     }
     Task<Result<void>> write(Lba lba, Slice from, WriteOptions options) override {
-        return watch_.wait(device_.write(lba, from, options), {this, lba >= superblocks_, from.data()});
+        return watch_.wait(device_.write(lba, from, options), {this, is_superblock(lba), from.data()});
     }
     Task<Result<void>> flush() override { return watch_.wait(device_.flush(), {this, true, {}}); }
     Task<Result<void>> discard(Lba lba, SectorCount count) override {
@@ -71,9 +68,14 @@ class MemberWatch::Watched : public BlockDevice {
     std::atomic<bool> out{false};  ///< it gets no I/O any more (MW4)
 
   private:
+    /// At the device's end, which moves when it is extended.
+    [[nodiscard]] bool is_superblock(Lba lba) const {
+        const SectorCount sectors = device_.limits().sectors;
+        return sectors.value >= 2 * kSuperblockSectors && lba >= superblock_slot(sectors, 0);
+    }
+
     MemberWatch& watch_;
     BlockDevice& device_;
-    Lba superblocks_;  ///< they are from here on
 };
 
 MemberWatch::MemberWatch(Environment& env, Duration patience, const std::vector<Executor*>& executors)

@@ -2,6 +2,7 @@
 #include "raid/missed_extents.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
@@ -29,21 +30,47 @@ void SharedRegions::clear() {
 MissedExtents::MissedExtents(ArrayBody& array, RingLog& log)
     : array_(array),
       log_(log),
-      shape_(MissedShape::of(array.geometry, log.max_record_bytes() / kRecordShare)),
       journal_shape_(array.geometry),
-      durable_(shape_.regions()),
-      repaired_(shape_.regions()),
-      set_(shape_.regions()),
-      named_(shape_.regions()) {
+      now_(make_regions(array.geometry)),
+      set_(shape().regions()),
+      named_(shape().regions()) {
     log.set_checkpoint(kLogClientMissed, array.home, [this] { return rebase(); });
+}
+
+MissedRegions* MissedExtents::make_regions(const Geometry& geometry) {
+    const MissedShape shape = MissedShape::of(geometry, log_.max_record_bytes() / kRecordShare);
+    sizes_.push_back(std::make_unique<MissedRegions>(shape));
+    return sizes_.back().get();
+}
+
+/// What was named stays so; so is what is added, which nobody has made equal yet.
+void MissedExtents::grow(const Geometry& grown) {
+    blind_ = unsettled();
+    clear();
+    const MissedShape before = shape();
+    const RegionSet named = std::exchange(named_, RegionSet());
+    now_.store(make_regions(grown), std::memory_order_release);
+    set_ = RegionSet(shape().regions());
+    named_ = RegionSet(shape().regions());
+    for (std::uint64_t r = 0; r < before.regions(); ++r) {
+        if (named.contains(r)) {
+            name(r * before.region, std::min((r + 1) * before.region, before.columns));
+        }
+    }
+    name(before.columns, shape().columns);
 }
 
 // ---- what the journal names
 
-void MissedExtents::name(std::uint64_t first_column, std::uint64_t end_column) {
-    for (std::uint64_t r = first_column / shape_.region; r * shape_.region < end_column; ++r) {
-        named_.add(r);
+void MissedExtents::name_in(RegionSet& set, std::uint64_t first_column, std::uint64_t end_column) const {
+    const std::uint64_t region = shape().region;
+    for (std::uint64_t r = first_column / region; r * region < end_column; ++r) {
+        set.add(r);
     }
+}
+
+void MissedExtents::name(std::uint64_t first_column, std::uint64_t end_column) {
+    name_in(named_, first_column, end_column);
 }
 
 void MissedExtents::name(const DirtyEntry& entry) {
@@ -58,7 +85,7 @@ void MissedExtents::listed(std::span<const DirtyEntry> entries) {
 
 void MissedExtents::relisted(const JournalRecord& checkpoint) {
     named_.clear();
-    name(checkpoint.cursor, shape_.columns);
+    name(checkpoint.cursor, shape().columns);
     listed(checkpoint.entries);
 }
 
@@ -67,17 +94,24 @@ void MissedExtents::take_named() {
     if (active(TestSwitch::kMissedInFlight)) {
         return;
     }
-    set_.add(named_);
-    for (std::uint64_t r = 0; r < shape_.regions(); ++r) {
-        if (all_named_ || repaired_.contains(r)) {
-            set_.add(r);
+    for (const auto& size : sizes_) {
+        const MissedShape& of = size->shape;
+        for (std::uint64_t r = 0; r < of.regions(); ++r) {
+            if (size->repaired.contains(r)) {
+                name_in(set_, r * of.region, std::min((r + 1) * of.region, of.columns));
+            }
         }
+    }
+    set_.add(named_);
+    if (all_named_) {
+        name_in(set_, 0, shape().columns);
     }
 }
 
 void MissedExtents::note_repair(std::uint64_t first_column, std::uint64_t end_column) {
-    for (std::uint64_t r = first_column / shape_.region; r * shape_.region < end_column; ++r) {
-        repaired_.add(r);
+    MissedRegions& regions = now();
+    for (std::uint64_t r = first_column / regions.shape.region; r * regions.shape.region < end_column; ++r) {
+        regions.repaired.add(r);
     }
 }
 
@@ -99,7 +133,7 @@ std::optional<MissedState> MissedExtents::recover() const {
     const Result<std::vector<LogRecord>> records = log_.recovered(kLogClientMissed);
     Result<std::optional<MissedState>> state = fail(Errc::kCorrupt, "the durable log was lost");
     if (records) {
-        state = recover_missed(*records, sb.missed.episode, shape_);
+        state = recover_missed(*records, sb.missed.episode, shape());
     }
     if (!state) {
         array_.event(Severity::kWarning, "missed-extents-lost", "array " + array_.name,
@@ -111,7 +145,7 @@ std::optional<MissedState> MissedExtents::recover() const {
 }
 
 MissedMarker MissedExtents::begin(const Assembly& assembly, std::uint64_t cursor, std::span<const ColumnRange> ranges) {
-    name(cursor, shape_.columns);
+    name(cursor, shape().columns);
     for (const ColumnRange& r : ranges) {
         name(r.first, r.end);
     }
@@ -125,7 +159,7 @@ MissedMarker MissedExtents::begin(const Assembly& assembly, std::uint64_t cursor
                             (sb.missed.members & bit(m.place)) != 0;
         if (counts) {
             // Unless that had not reached it yet.
-            const bool renewed = on_its_way && !m.is(m.uuid, assembly.newest[m.place]);
+            const bool renewed = on_its_way && !m.is(m.uuid, assembly.stamps[m.place]);
             track(renewed ? absent(m.place) : m);
             base_wanted_ = base_wanted_ || renewed;
             known_.fetch_or(renewed ? 0 : bit(m.place));
@@ -134,7 +168,7 @@ MissedMarker MissedExtents::begin(const Assembly& assembly, std::uint64_t cursor
     if (tracked() != 0) {
         episode_ = sb.missed.episode;
         set_.add(state->set);
-        for (std::uint64_t r = 0; r < shape_.regions(); ++r) {
+        for (std::uint64_t r = 0; r < shape().regions(); ++r) {
             if (set_.contains(r)) {
                 publish(r);
             }
@@ -179,7 +213,7 @@ void MissedExtents::lose(std::uint32_t place, Superblock& next) {
     known_.fetch_and(~bit(place));
     track({static_cast<std::uint16_t>(place),
            next.members[place].uuid,
-           array_.members[place].newest,
+           array_.members[place].stamp,
            {next.epoch, next.incarnation}});
     next.missed.episode = episode();
     next.missed.members |= bit(place);
@@ -228,7 +262,7 @@ void MissedExtents::clear() {
     known_.store(0);
     episode_ = 0;
     set_.clear();
-    durable_.clear();
+    now().durable.clear();
     durable_regions_.store(0);
     lost_.clear();
     news_.clear();
@@ -251,7 +285,7 @@ std::optional<std::uint64_t> MissedExtents::missed_bytes(std::uint32_t place) co
         return std::nullopt;
     }
     const Geometry& g = array_.geometry;
-    const std::uint64_t columns = std::min(durable_regions_.load() * shape_.region, shape_.columns);
+    const std::uint64_t columns = std::min(durable_regions_.load() * shape().region, shape().columns);
     return columns / (g.columns() / g.member_sectors) * kSectorBytes;
 }
 
@@ -261,8 +295,9 @@ bool MissedExtents::recorded(std::uint64_t first_column, std::uint64_t end_colum
     if (tracked() == 0) {
         return true;
     }
-    for (std::uint64_t r = first_column / shape_.region; r * shape_.region < end_column; ++r) {
-        if (!durable_.contains(r)) {
+    const MissedRegions& regions = now();
+    for (std::uint64_t r = first_column / regions.shape.region; r * regions.shape.region < end_column; ++r) {
+        if (!regions.durable.contains(r)) {
             return false;
         }
     }
@@ -291,7 +326,8 @@ Task<Result<void>> MissedExtents::ask(std::uint64_t first_column, std::uint64_t 
         if (dead_) {
             co_return std::unexpected(*dead_);
         }
-        for (std::uint64_t r = first_column / shape_.region; r * shape_.region < end_column; ++r) {
+        const std::uint64_t region = shape().region;
+        for (std::uint64_t r = first_column / region; r * region < end_column; ++r) {
             if (!set_.contains(r)) {
                 set_.add(r);
                 news_.push_back(static_cast<std::uint32_t>(r));
@@ -339,7 +375,7 @@ Task<void> MissedExtents::append_all() {
 }
 
 MissedRecord MissedExtents::next_record() {
-    MissedRecord out{MissedKind::kAdd, episode(), shape_, {}, {}, {}};
+    MissedRecord out{MissedKind::kAdd, episode(), shape(), {}, {}, {}};
     if (base_wanted_ || adds_since_ >= log_.pages() / kBaseShare) {
         base_wanted_ = false;
         news_.clear();
@@ -358,8 +394,8 @@ MissedRecord MissedExtents::next_record() {
 }
 
 void MissedExtents::publish(std::uint64_t region) {
-    if (!durable_.contains(region)) {
-        durable_.add(region);
+    if (!now().durable.contains(region)) {
+        now().durable.add(region);
         durable_regions_.fetch_add(1);
     }
 }
@@ -380,7 +416,7 @@ void MissedExtents::landed(const MissedRecord& record, std::uint64_t position) {
     adds_since_ = 0;
     ++bases_;
     log_.drop_before(kLogClientMissed, position);
-    for (std::uint64_t r = 0; r < shape_.regions(); ++r) {
+    for (std::uint64_t r = 0; r < shape().regions(); ++r) {
         if (record.set.contains(r)) {
             publish(r);
         }

@@ -16,12 +16,16 @@
 //   ME5 A set that cannot be kept is given up, durably in the superblock, before anything changes that it lacks; no
 //       write fails or waits for good for want of it. A start by force gives it up.
 //   ME6 A place that another device is built in is not tracked any more: the superblock that begins that says so.
+//   ME7 The array grows while nobody is tracked. The regions are those of the larger array from before the superblock
+//       that says so, which may find a member lost already. Who asks meanwhile may still see those before: they stay,
+//       and what is noted there counts.
 // Threads: recorded, record, note_repair, missed_bytes: any executor; the rest on home.
 #pragma once
 
 #include <array>
 #include <atomic>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -53,6 +57,14 @@ class SharedRegions {
     std::vector<std::atomic<std::uint64_t>> words_;
 };
 
+/// What any executor looks at; of one size of the array.
+struct MissedRegions {
+    explicit MissedRegions(const MissedShape& of) : shape(of), durable(of.regions()), repaired(of.regions()) {}
+    MissedShape shape;
+    SharedRegions durable;
+    SharedRegions repaired;
+};
+
 class MissedExtents {
   public:
     MissedExtents(ArrayBody& array, RingLog& log);
@@ -62,6 +74,8 @@ class MissedExtents {
     MissedMarker begin(const Assembly& assembly, std::uint64_t cursor, std::span<const ColumnRange> ranges);
     /// The array has no journal: what a member lacks when it fails is not known.
     void name_all() { all_named_ = true; }
+    /// ME7. REQUIRES: all members are in sync; `control` held; the next superblock says that nobody is tracked.
+    void grow(const Geometry& grown);
     /// Of the journal: what became durable.
     void listed(std::span<const DirtyEntry> entries);
     void relisted(const JournalRecord& checkpoint);
@@ -88,10 +102,13 @@ class MissedExtents {
 
     /// The member can come back with this superblock; waits for its record.
     Task<bool> knows(std::uint32_t place, Uuid device, SuperblockStamp newest);
-    [[nodiscard]] bool missed(std::uint64_t column) const { return durable_.contains(column / shape_.region); }
+    [[nodiscard]] bool missed(std::uint64_t column) const {
+        return now().durable.contains(column / now().shape.region);
+    }
     /// Where the region of the column ends.
     [[nodiscard]] std::uint64_t region_end(std::uint64_t column) const {
-        return (column / shape_.region + 1) * shape_.region;
+        const std::uint64_t region = now().shape.region;
+        return (column / region + 1) * region;
     }
     /// Of the member; nothing if it would be rebuilt whole.
     [[nodiscard]] std::optional<std::uint64_t> missed_bytes(std::uint32_t place) const;
@@ -100,7 +117,11 @@ class MissedExtents {
 
   private:
     [[nodiscard]] std::uint32_t tracked() const { return tracked_.load(std::memory_order_acquire); }
+    [[nodiscard]] MissedRegions& now() const { return *now_.load(std::memory_order_acquire); }
+    [[nodiscard]] const MissedShape& shape() const { return now().shape; }
+    MissedRegions* make_regions(const Geometry& geometry);
     void track(const LostMember& member);
+    void name_in(RegionSet& set, std::uint64_t first_column, std::uint64_t end_column) const;
     void name(std::uint64_t first_column, std::uint64_t end_column);
     void name(const DirtyEntry& entry);
     void take_named();
@@ -119,13 +140,12 @@ class MissedExtents {
 
     ArrayBody& array_;
     RingLog& log_;
-    MissedShape shape_;
     JournalShape journal_shape_;
+    std::vector<std::unique_ptr<MissedRegions>> sizes_;  ///< of all sizes that the array had, the last one counts
+    std::atomic<MissedRegions*> now_;
     std::atomic<std::uint32_t> tracked_{0};  ///< members, as bits
     std::atomic<std::uint32_t> known_{0};    ///< those of them that a durable base has
     std::atomic<std::uint64_t> durable_regions_{0};
-    SharedRegions durable_;
-    SharedRegions repaired_;
 
     // Home executor.
     std::uint64_t episode_ = 0;  ///< of absence; 0: none has been named

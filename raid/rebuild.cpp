@@ -44,13 +44,22 @@ constexpr std::uint64_t kQuietStripes = 8;  ///< of each lane in a turn without 
 constexpr std::uint64_t kCheckpoints = 64;  ///< of a whole rebuild
 }  // namespace
 
-Task<Result<void>> ArrayBody::wipe_slots(BlockDevice& device) {
-    CO_TRY(const Buffer buffer, env.buffers.allocate(2 * kSuperblockBytes));
-    const Lba lba = superblock_slot(device.limits().sectors, 0);
-    const Slice slice = buffer.slice(2 * kSuperblockBytes, lba);
-    std::ranges::fill(slice.data(), std::byte{0});
-    slice.clear_infos();
-    co_return co_await device.write(lba, slice, {.fua = true});
+/// Those at the device's end, and where it ended before.
+Task<Result<void>> ArrayBody::wipe_slots(BlockDevice& device, SectorCount ended) {
+    const SectorCount sectors = device.limits().sectors;
+    if (ended < sectors) {
+        CO_TRY_VOID(co_await write_zeros(device, superblock_slot(ended, 0), superblock_slot(ended, 2)));
+    }
+    co_return co_await write_zeros(device, superblock_slot(sectors, 0), superblock_slot(sectors, 2));
+}
+
+/// R9.
+std::vector<SectorCount> ArrayBody::known_ends() const {
+    std::vector<SectorCount> out = former_sizes_;
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        out.push_back(members[m].newest.device);
+    }
+    return out;
 }
 
 bool ArrayBody::holds(std::uint32_t member, StripeIndex stripe) const {
@@ -193,19 +202,22 @@ Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec
     if (spec.name.empty()) {
         spec.name = spec.device->name();
     }
-    CO_TRY_VOID(co_await check_target(place, spec));
-    const std::optional<std::uint64_t> slot = co_await came_back(place, spec);
-    if (!slot && onto == Onto::kReturned) {
+    CO_TRY(const SectorCount ended, co_await check_target(place, spec));
+    const std::optional<SlotPlace> held = co_await came_back(place, spec);
+    if (!held && onto == Onto::kReturned) {
         co_return fail(Errc::kRefused, member_subject(place) +
                                            " is not as the array lost it, or what it missed is not "
                                            "known: it has to be rebuilt whole");
     }
-    if (!slot) {
-        CO_TRY_VOID(co_await wipe_slots(*spec.device));
+    if (!held) {
+        CO_TRY_VOID(co_await wipe_slots(*spec.device, ended));
     }
-    CO_TRY_VOID(co_await enter_target(place, std::move(spec), slot.value_or(1), slot.has_value()));
-    if (slot) {
+    const SlotPlace none{1, spec.device->limits().sectors};
+    CO_TRY_VOID(co_await enter_target(place, std::move(spec), held.value_or(none), held.has_value()));
+    if (held) {
         co_await keep_what_it_holds(place);
+        const Result<void> moved = co_await move_superblocks();  // it may have been extended
+        static_cast<void>(moved);  // one that does not take it has failed, which the rebuild finds
     }
     if (!gate_.spawn(run_rebuild(place, /*resumed=*/false))) {
         co_return fail(Errc::kClosed, "array " + name + " is stopping");
@@ -221,12 +233,11 @@ Result<void> ArrayBody::check_answers(const MemberSpec& spec) {
     return {};
 }
 
-/// The device fits, and nothing on it is needed.
-Task<Result<void>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec) {
+/// The device fits, and nothing on it is needed. Gives the size that it had when superblocks were put on it.
+Task<Result<SectorCount>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec) {
     CO_TRY_VOID(check_answers(spec));
     const DeviceLimits limits = spec.device->limits();
-    const AreaRecord& last = superblock_.areas.back();
-    const std::uint64_t needed = last.lba.value + last.sectors.value + superblock_.area_shift(place);
+    const std::uint64_t needed = superblock_.device_end(place);
     if (round_down(limits.sectors.value, kSectorsPerBlock) < needed + 2 * kSuperblockSectors) {
         co_return fail(Errc::kNoSpace, spec.name + " has " + std::to_string(bytes_of(limits.sectors)) +
                                            " bytes; a member of array " + name + " needs " +
@@ -248,7 +259,8 @@ Task<Result<void>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec)
         }
     }
     const std::array<MemberSpec, 1> specs{spec};
-    CO_TRY(const std::vector<MemberReading> readings, co_await read_members(env, specs));
+    CO_TRY(std::vector<MemberReading> readings, co_await read_members(env, specs));
+    co_await look_at_former_ends(env, name, known_ends(), specs, readings);
     const MemberReading& found = readings.front();
     const bool own = spec.device == members[place].device->device();
     if (found.kind == MemberReading::Kind::kFound && found.superblock.array_uuid == superblock_.array_uuid) {
@@ -260,16 +272,16 @@ Task<Result<void>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec)
             co_return fail(Errc::kRefused, spec.name + " was member " + std::to_string(was) + " of array " + name +
                                                "; wipe it first if it is to be member " + std::to_string(place));
         }
-        co_return Result<void>{};
+        co_return found.newest.device;
     }
-    if (found.kind == MemberReading::Kind::kDamaged && own) {
-        co_return Result<void>{};
+    if (found.kind != MemberReading::Kind::kDamaged || !own) {
+        CO_TRY_VOID(co_await require_blank(env, spec, found));
     }
-    co_return co_await require_blank(env, spec, found);
+    co_return limits.sectors;
 }
 
-/// `slot`: of the newest superblock on the device. `returned`: it is the member that the place had.
-Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec, std::uint64_t slot, bool returned) {
+/// `newest`: superblock on the device. `returned`: it is the member that the place had.
+Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec, SlotPlace newest, bool returned) {
     for (const auto& shard : shards) {
         co_await resume_on(*shard->executor);
         await_columns(*shard, 0);
@@ -302,7 +314,8 @@ Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec,
     for (auto range = kept.next(0); range; range = kept.next(range->second)) {
         static_cast<void>(members[place].device->add_unreadable(range->first, range->second - range->first));
     }
-    members[place].slot = slot;
+    members[place].newest = newest;
+    members[place].vacated = {};
     {
         const std::scoped_lock lock(status_mutex_);
         member_names_[place] = spec.name;

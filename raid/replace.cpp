@@ -63,8 +63,8 @@ Task<Result<void>> ArrayBody::begin_replace(std::uint32_t place, MemberSpec spec
     if (spec.name.empty()) {
         spec.name = spec.device->name();
     }
-    CO_TRY_VOID(co_await check_target(place, spec));
-    CO_TRY_VOID(co_await wipe_slots(*spec.device));
+    CO_TRY(const SectorCount ended, co_await check_target(place, spec));
+    CO_TRY_VOID(co_await wipe_slots(*spec.device, ended));
     CO_TRY_VOID(co_await enter_replace(place, spec));
     {
         const std::scoped_lock lock(status_mutex_);
@@ -88,7 +88,7 @@ Task<Result<void>> ArrayBody::enter_replace(std::uint32_t place, MemberSpec spec
     }
     Superblock next = superblock_;
     next.rebuild = {true, static_cast<std::uint16_t>(place), 0, env.random.uuid()};
-    attach_target(place, spec, 1);
+    attach_target(place, spec, {1, spec.device->limits().sectors});
     Result<void> r = co_await commit(std::move(next));
     if (r && replacing(place)) {
         r = co_await write_target_superblock(place);
@@ -103,8 +103,8 @@ Task<Result<void>> ArrayBody::enter_replace(std::uint32_t place, MemberSpec spec
     co_return r;
 }
 
-void ArrayBody::attach_target(std::uint32_t place, const MemberSpec& spec, std::uint64_t slot) {
-    target_slot_ = slot;
+void ArrayBody::attach_target(std::uint32_t place, const MemberSpec& spec, SlotPlace newest) {
+    target_newest_ = newest;
     {
         const std::scoped_lock lock(status_mutex_);
         target_name_ = spec.name;
@@ -118,13 +118,14 @@ Task<Result<void>> ArrayBody::write_target_superblock(std::uint32_t place) {
     mine.member_index = static_cast<std::uint16_t>(place);
     mine.target = true;
     BlockDevice& device = *members[place].device->target();
-    const Lba lba = superblock_slot(device.limits().sectors, 1 - target_slot_);
+    const SlotPlace to = next_place(target_newest_, device.limits().sectors);
+    const Lba lba = to.lba();
     const Slice slice = slots_[place].slice(kSuperblockBytes, lba);
     encode(mine, slice.data().first<kSuperblockBytes>());
     slice.clear_infos();
     const Result<void> r = co_await device.write(lba, slice, {.fua = true});
     if (r) {
-        target_slot_ = 1 - target_slot_;
+        target_newest_ = to;
     } else if (r.error().code == Errc::kTimedOut) {  // the device still reads from there
         renew_slot_buffer(place);
     }
@@ -143,7 +144,7 @@ void ArrayBody::resume_replace(const Assembly& assembly) {
         record = {};
         return;
     }
-    attach_target(record.place, assembly.target->spec, assembly.target->slot);
+    attach_target(record.place, assembly.target->spec, assembly.target->newest);
     std::uint64_t cursor = geometry.columns();
     const std::uint64_t strip = geometry.strip_sectors;
     for (const auto& shard : shards) {
@@ -166,12 +167,24 @@ void ArrayBody::resume_replace(const Assembly& assembly) {
 
 Task<Result<void>> ArrayBody::build(std::uint32_t member, Lba member_lba, Slice from, WriteOptions options) {
     if (!rebuilding(member)) {
-        if (checksums_ && member_lba.value < geometry.member_sectors) {  // what was made up, CS3
+        if (checksums_) {  // what was made up, CS3
             CO_TRY_VOID(co_await checksums_->note(member, member_lba, from));
         }
         co_return co_await members[member].device->write_target(member_lba, from, options);
     }
     const Result<void> r = co_await members[member].device->write(member_lba, from, options);
+    if (!r) {
+        co_return co_await fail_member(member, r.error());
+    }
+    co_return r;
+}
+
+Task<Result<void>> ArrayBody::build_area(std::uint32_t member, Lba lba, Slice from, WriteOptions options) {
+    MemberDevice& place = *members[member].device;
+    if (!rebuilding(member)) {
+        co_return co_await place.write_target_area(lba, from, options);
+    }
+    const Result<void> r = co_await place.areas().write(lba, from, options);
     if (!r) {
         co_return co_await fail_member(member, r.error());
     }
@@ -236,7 +249,7 @@ Task<void> ArrayBody::rebuild_instead(std::uint32_t place, MemberSpec spec) {
         r = check_answers(spec);
     }
     if (r) {
-        r = co_await enter_target(place, spec, target_slot_, /*returned=*/false);
+        r = co_await enter_target(place, spec, target_newest_, /*returned=*/false);
     }
     if (r && !gate_.spawn(run_rebuild(place, /*resumed=*/false))) {
         r = fail(Errc::kClosed, "array " + name + " is stopping");
@@ -317,9 +330,10 @@ Task<Result<void>> ArrayBody::finish_replace(std::uint32_t place) {
     CO_TRY_VOID(co_await log_->copy_to(place));
     log_->stop_copying();  // what follows goes to the target with the member's own
     BlockDevice* old = members[place].device->device();
+    const SectorCount end = members[place].newest.device;
     CO_TRY_VOID(co_await give_place(place));
     event(Severity::kInfo, "replace-ended", member_subject(place), "it is in sync in its place; remove the old device");
-    const Result<void> wiped = co_await wipe_slots(*old);
+    const Result<void> wiped = co_await wipe_slots(*old, end);
     static_cast<void>(wiped);  // RP7: a device that does not take it is no better than one that is gone
     co_return Result<void>{};
 }
@@ -344,8 +358,9 @@ Task<Result<void>> ArrayBody::give_place(std::uint32_t place) {
         co_return fail(Errc::kIo, "its superblock cannot be written");
     }
     device.exchange();
-    members[place].slot = target_slot_;
-    members[place].newest = superblock_.stamp();
+    members[place].newest = target_newest_;
+    members[place].stamp = superblock_.stamp();
+    members[place].vacated = {};
     {
         const std::scoped_lock lock(status_mutex_);
         member_names_[place] = target_name_;

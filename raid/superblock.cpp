@@ -31,13 +31,15 @@ constexpr std::size_t kUntrustedAt = kVolumesAt + kMaxVolumes * kVolumeBytes;
 constexpr std::size_t kRangeBytes = 16;
 constexpr std::size_t kMissedAt = 16288;
 constexpr std::size_t kMissedBytes = 12;
+constexpr std::size_t kAddedAt = 16320;
+constexpr std::size_t kAddedBytes = 32;
 constexpr std::size_t kUnreadableAt = 16384;
 constexpr std::size_t kUsedBytes = kUnreadableAt + kMaxUnreadable * kRangeBytes;
 constexpr std::size_t kCrcAt = kSuperblockBytes - 4;
 static_assert(kScrubAt + kScrubBytes <= kHeaderBytes);
 static_assert(kMembersAt == 256 && kAreasAt == 1536 && kVolumesAt == 1792 && kUntrustedAt == 15616);
 static_assert(kUntrustedAt + kMaxUntrusted * kRangeBytes <= kMissedAt && kUsedBytes <= kCrcAt);
-static_assert(kMissedAt + kMissedBytes <= kUnreadableAt);
+static_assert(kMissedAt + kMissedBytes <= kAddedAt && kAddedAt + kAddedBytes <= kUnreadableAt);
 static_assert(kVolumeBytes == kVolumeNameBytes + 16 + 2 + 2 + 12 + 8 + kMaxExtents * kExtentBytes);
 
 constexpr std::uint64_t kMaxSectors = 1ULL << 50U;  ///< keeps every sum of addresses far from overflow
@@ -100,6 +102,22 @@ void put_missed(LeWriter w, const MissedMarker& missed) {
 MissedMarker get_missed(LeReader r) {
     const auto episode = r.get<std::uint64_t>();
     return {episode, r.get<std::uint32_t>()};
+}
+
+void put_added(LeWriter w, const AddedSpace& added) {
+    w.put(added.split.get());
+    w.put(added.base);
+    w.put(added.unit);
+    w.put(added.map);
+}
+
+AddedSpace get_added(LeReader r) {
+    AddedSpace added;
+    added.split = r.get<std::uint64_t>();
+    added.base = r.get<std::uint64_t>();
+    added.unit = r.get<std::uint64_t>();
+    added.map = r.get<std::uint64_t>();
+    return added;
 }
 
 Uuid get_uuid(LeReader& r) {
@@ -187,6 +205,9 @@ UnreadableRange get_unreadable(LeReader& r) {
 
 std::optional<std::string> why_areas_invalid(const Superblock& sb) {
     std::uint64_t end = sb.member_sectors;
+    for (std::size_t m = 0; m < sb.members.size(); ++m) {
+        end = std::min(end, sb.first_data(m));
+    }
     for (const AreaRecord& a : sb.areas) {
         const auto kind = static_cast<std::uint16_t>(a.kind);
         if (kind < 1 || kind > static_cast<std::uint16_t>(AreaKind::kMigration)) {
@@ -213,17 +234,37 @@ std::optional<std::string> why_areas_invalid(const Superblock& sb) {
 
 std::optional<std::string> why_member_sizes_invalid(const Superblock& sb, const LevelRow& level) {
     const std::uint64_t strip = sb.strip_bytes / kSectorBytes;
+    const bool linear = level.layout == Layout::kLinear;
     std::uint64_t smallest = kMaxSectors;
-    for (const MemberRecord& m : sb.members) {
-        const std::uint64_t sectors = m.sectors.value;
-        const bool linear = level.layout == Layout::kLinear;
+    for (std::size_t i = 0; i < sb.members.size(); ++i) {
+        const std::uint64_t sectors = sb.members[i].sectors.value;
         if (sectors % strip != 0 || sectors > kMaxSectors || (!linear && sectors != sb.member_sectors)) {
             return "data sizes of the members that the level cannot have";
         }
-        smallest = std::min(smallest, sectors);
+        smallest = std::min(smallest, linear ? sb.first_data(i) : sectors);
     }
     if (sb.member_sectors == 0 || sb.member_sectors != smallest) {
         return "data size of a member is not whole strips";
+    }
+    return std::nullopt;
+}
+
+/// REQUIRES: the sizes of the members and the areas are right.
+std::optional<std::string> why_added_invalid(const Superblock& sb) {
+    const AddedSpace& a = sb.added;
+    if (!a.any()) {
+        return a == AddedSpace{} ? std::nullopt : std::optional<std::string>("details of a growth that was none");
+    }
+    const std::uint64_t strip = sb.strip_bytes / kSectorBytes;
+    const std::size_t last = sb.members.size() - 1;
+    if (a.split % strip != 0 || a.unit == 0 || a.unit % strip != 0 || a.unit > kMaxSectors || a.map > a.unit ||
+        a.map % kSectorsPerBlock != 0 || a.base % kSectorsPerBlock != 0 || a.base > kMaxSectors ||
+        sb.members[last].sectors.value <= a.split) {
+        return "added space that is none, or not on whole strips and blocks";
+    }
+    const AreaRecord& end = sb.areas.back();
+    if (a.base < end.lba.value + end.sectors.value + sb.area_shift(last)) {
+        return "added space in an area";
     }
     return std::nullopt;
 }
@@ -320,11 +361,39 @@ const AreaRecord& Superblock::area(AreaKind kind) const {
     return *at;
 }
 
+namespace {
+bool is_linear(const Superblock& sb) {
+    const LevelRow* level = find_level(sb.level);
+    return level != nullptr && level->layout == Layout::kLinear;
+}
+}  // namespace
+
+std::uint64_t Superblock::first_data(std::size_t member) const {
+    const bool grown = added.any() && (member + 1 == members.size() || !is_linear(*this));
+    return grown ? added.split.get() : members[member].sectors.value;
+}
+
+std::uint64_t Superblock::area_shift(std::size_t member) const {
+    return is_linear(*this) ? first_data(member) - member_sectors : 0;
+}
+
+std::uint64_t Superblock::device_end(std::size_t member) const {
+    const bool grown = added.any() && (member + 1 == members.size() || !is_linear(*this));
+    const AreaRecord& last = areas.back();
+    return grown ? added.end(members[member].sectors.value) : last.lba.value + last.sectors.value + area_shift(member);
+}
+
+std::uint64_t map_pages(const Superblock& sb) {
+    const std::uint64_t added = sb.added.units(sb.member_sectors) * sb.added.map;
+    return (sb.area(AreaKind::kChecksums).sectors.value + added) / kSectorsPerBlock;
+}
+
 Geometry geometry_of(const Superblock& sb) {
     const LevelRow* level = find_level(sb.level);
     CHECK(level != nullptr && sb.members.size() <= kMaxMembers);
     Geometry g{level->layout, static_cast<std::uint32_t>(sb.members.size()), sb.strip_bytes / kSectorBytes,
                sb.member_sectors};
+    g.added = sb.added;
     if (level->layout == Layout::kLinear) {
         std::uint64_t end = 0;
         for (std::size_t m = 0; m < sb.members.size(); ++m) {
@@ -387,9 +456,11 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (auto why = why_areas_invalid(sb)) {
         return why;
     }
+    if (auto why = why_added_invalid(sb)) {
+        return why;
+    }
     if (const AreaRecord& map = sb.area(AreaKind::kChecksums); map.version != 0) {
-        if (!level->redundant || sb.map_epoch == 0 ||
-            bytes_of(map.sectors) / kChecksumPageBytes < ChecksumLayout::of(g).area_pages()) {
+        if (!level->redundant || sb.map_epoch == 0 || map_pages(sb) < ChecksumLayout::of(g).area_pages()) {
             return "a checksum map that the array cannot have";
         }
     }
@@ -432,6 +503,7 @@ void encode(const Superblock& sb, std::span<std::byte, kSuperblockBytes> to) {
             w.put(e.sectors.value);
         }
     }
+    put_added(LeWriter(to.subspan(kAddedAt, kAddedBytes)), sb.added);
     LeWriter ranges(to.subspan(kUntrustedAt, kMaxUntrusted * kRangeBytes));
     for (const ColumnRange& r : sb.untrusted) {
         ranges.put(r.first);
@@ -491,6 +563,7 @@ Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes
     const Counts n = get_header(header, sb);
     sb.scrub = get_scrub(LeReader(from.subspan(kScrubAt, kScrubBytes)));
     sb.missed = get_missed(LeReader(from.subspan(kMissedAt, kMissedBytes)));
+    sb.added = get_added(LeReader(from.subspan(kAddedAt, kAddedBytes)));
     if (n.members > kMaxMembers || n.areas > kMaxAreas || n.volumes > kMaxVolumes || n.untrusted > kMaxUntrusted ||
         n.unreadable > kMaxUnreadable) {
         return fail(Errc::kCorrupt, "superblock counts more of something than it has room for");

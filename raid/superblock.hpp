@@ -6,6 +6,9 @@
 //       does not hold the newest one there: that one is never overwritten.
 //   SB2 It is in effect if any in-sync member has it; assembly writes the newest again to all.
 //   SB3 Unused bytes are zero; decode() accepts only what encode() can have made.
+//   SB4 The slots are at the end of the device. On one that was extended the next change goes to its new end, to where
+//       it overwrites nothing of the newest superblock, and those at the old end are wiped after that. Nothing is put
+//       where they were before they are all at the new end.
 // Threads: any.
 #pragma once
 
@@ -148,14 +151,17 @@ struct Superblock {
     std::uint16_t next_volume_number = 1;
     std::vector<AreaRecord> areas;
     std::vector<VolumeRecord> volumes;
+    AddedSpace added;  ///< what the array has grown by
     friend bool operator==(const Superblock&, const Superblock&) = default;
 
     /// Its address is that on the smallest member.
     [[nodiscard]] const AreaRecord& area(AreaKind kind) const;
-    /// Areas follow the data of a member: so much farther than on the smallest.
-    [[nodiscard]] std::uint64_t area_shift(std::size_t member) const {
-        return members[member].sectors.value - member_sectors;
-    }
+    /// Data of a member before it grew.
+    [[nodiscard]] std::uint64_t first_data(std::size_t member) const;
+    /// Areas follow the first data of a member: so much farther than on the smallest.
+    [[nodiscard]] std::uint64_t area_shift(std::size_t member) const;
+    /// The first sector of a member's device behind all that is there but the slots.
+    [[nodiscard]] std::uint64_t device_end(std::size_t member) const;
     /// Of the device that holds this superblock.
     [[nodiscard]] const Uuid& member_uuid() const { return target ? rebuild.uuid : members[member_index].uuid; }
     [[nodiscard]] SuperblockStamp stamp() const { return {epoch, incarnation}; }
@@ -182,9 +188,33 @@ Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes
 /// Why the fields contradict one another or their limits; nothing when they are right.
 std::optional<std::string> why_invalid(const Superblock& superblock);
 
+/// Pages that the map of the checksums has room for on each member.
+std::uint64_t map_pages(const Superblock& superblock);
+
 /// Where slot 0 or 1 begins on a device of `sectors`. REQUIRES: sectors >= 2 * kSuperblockSectors.
 constexpr Lba superblock_slot(SectorCount sectors, std::uint64_t slot) {
     return Lba(round_down(sectors.value, kSectorsPerBlock) - (2 - slot) * kSuperblockSectors);
+}
+
+/// Where a superblock is: in slot 0 or 1 at the end of a device that had, or has, so many sectors.
+struct SlotPlace {
+    std::uint64_t slot = 1;
+    SectorCount device;
+    friend constexpr bool operator==(const SlotPlace&, const SlotPlace&) = default;
+
+    [[nodiscard]] constexpr Lba lba() const { return superblock_slot(device, slot); }
+    [[nodiscard]] constexpr bool at_end_of(SectorCount sectors) const {
+        return superblock_slot(device, 0) == superblock_slot(sectors, 0);
+    }
+};
+
+/// SB1, SB4: where the next one goes on a device that now has `sectors`.
+constexpr SlotPlace next_place(SlotPlace newest, SectorCount sectors) {
+    const bool moves = sectors > newest.device && !newest.at_end_of(sectors);
+    if (!moves || superblock_slot(sectors, 1) < newest.lba() + kSuperblockSectors) {
+        return {1 - newest.slot, newest.device};
+    }
+    return {1, sectors};
 }
 
 }  // namespace gemel::raid

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <csignal>
@@ -19,7 +20,6 @@
 #include <optional>
 #include <sstream>
 
-#include "raid/level_table.hpp"
 #include "target/config/value_syntax.hpp"
 #include "target/daemon/daemon.hpp"
 #include "target/runtime/descriptor_limit.hpp"
@@ -79,12 +79,15 @@ std::optional<int> read_command_line(int argc, char** argv, CommandLine& to) {
     return std::nullopt;
 }
 
-std::vector<config::LevelRule> level_rules() {
-    std::vector<config::LevelRule> rules;
-    for (const raid::LevelRow& row : raid::kLevelTable) {
-        rules.push_back({std::string(row.name), row.min_members, row.max_members, row.step});
+/// Arrays that `gemel array create` has made; one that the file names itself counts as the file says.
+std::string with_created(std::string text, const std::vector<CreatedArray>& created) {
+    const std::vector<std::string> named = config::array_names(text);
+    for (const CreatedArray& array : created) {
+        if (std::ranges::find(named, array.name) == named.end()) {
+            text += "\n" + array.definition;
+        }
     }
-    return rules;
+    return text;
 }
 
 /// Prints what is wrong and returns nothing, or the configuration with the command line applied.
@@ -97,12 +100,18 @@ std::optional<config::Config> read_config(const CommandLine& given) {
                      std::strerror(errno));
         return std::nullopt;
     }
+    const auto created = created_arrays(given.state_dir);
+    if (!created) {
+        std::fprintf(stderr, "gemeld: %s\n", created.error().message.c_str());
+        return std::nullopt;
+    }
+    const std::string all = with_created(text.str(), *created);
     if (const auto address = config::parse_address(given.portal); !given.portal.empty() && !address) {
         std::fprintf(stderr, "gemeld: --portal: %s\n", address.error().message.c_str());
         return std::nullopt;
     }
     const std::vector<config::LevelRule> rules = level_rules();
-    auto parsed = config::parse(text.str(), rules);
+    auto parsed = config::parse(all, rules);
     if (!parsed) {
         std::fputs(config::render(parsed.error(), given.config).c_str(), stderr);
         return std::nullopt;

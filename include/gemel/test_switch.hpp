@@ -37,6 +37,9 @@ enum class TestSwitch : std::uint8_t {
     kReplaceWritesOwnOnly,   ///< writes of a place that is replaced do not go to the target
     kReplaceNoFlush,         ///< the place is given to the target without a flush
     kReplaceBelievesCursor,  ///< a start does not copy again where a crash may have left the two devices different
+    kGrowIntoAreas,          ///< data that was added lies behind the old data, where the areas are
+    kGrowTrusted,            ///< redundancy of columns that were added counts as right
+    kGrowSlotsStay,          ///< the slots stay where a device ended before it was extended
     kFailureUnrecorded,      ///< acknowledged although a failed member is not durably noted as such
     kLastCopyFailed,         ///< a member is failed that the level cannot spare
     kUncleanLate,            ///< the superblock says unclean only after the first write
@@ -97,6 +100,9 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kReplaceWritesOwnOnly, "replace-writes-own-only", "raid"},
     TestSwitchRow{TestSwitch::kReplaceNoFlush, "replace-no-flush", "raid"},
     TestSwitchRow{TestSwitch::kReplaceBelievesCursor, "replace-believes-cursor", "raid"},
+    TestSwitchRow{TestSwitch::kGrowIntoAreas, "grow-into-areas", "raid"},
+    TestSwitchRow{TestSwitch::kGrowTrusted, "grow-trusted", "raid"},
+    TestSwitchRow{TestSwitch::kGrowSlotsStay, "grow-slots-stay", "raid"},
     TestSwitchRow{TestSwitch::kFailureUnrecorded, "failure-unrecorded", "raid"},
     TestSwitchRow{TestSwitch::kLastCopyFailed, "last-copy-failed", "raid"},
     TestSwitchRow{TestSwitch::kUncleanLate, "unclean-late", "raid"},

@@ -35,6 +35,13 @@ class Management {
     virtual Task<Result<void>> array_rebuild(std::string array, std::uint64_t member, std::string with) = 0;
     virtual Task<Result<void>> array_scrub(std::string array, bool repair) = 0;
     virtual Task<Result<void>> array_replace(std::string array, std::uint64_t member, std::string with) = 0;
+    /// Takes into use what the array's devices have more than before.
+    virtual Task<Result<void>> array_grow(std::string array) = 0;
+    /// Makes an array and starts it; later starts have it, too. `definition`: its tables as in the configuration file.
+    /// Errors: kInvalidArgument, kAlreadyExists (a name, a member), kRefused (a member is not blank), kNoSpace.
+    virtual Task<Result<void>> array_create(std::string definition) = 0;
+    /// Of a volume that is not mirrored. Errors: kRefused: it is; kNoSpace, kNeedsForce (it would shrink).
+    virtual Task<Result<void>> volume_resize(std::string volume, std::uint64_t bytes, bool shrink) = 0;
     virtual Task<Result<boost::json::value>> job_list() = 0;
     enum class JobOrder : std::uint8_t { kPause, kResume, kCancel, kLimit };
     /// `kind`: of the job; empty: of the only one that runs, or kLimit: of all. `limit`: bytes per second; 0: none.

@@ -50,6 +50,10 @@ constexpr std::array kMember{
     kArray,
     ParamSpec{"member", ParamKind::kNumber, Need::kRequired, "number of its place, from 0"},
 };
+constexpr std::array kCreate{
+    ParamSpec{"definition", ParamKind::kText, Need::kRequired,
+              "[[array]] and its [[volume]]s as in the configuration file"},
+};
 constexpr std::array kRebuild{
     kArray,
     ParamSpec{"member", ParamKind::kNumber, Need::kRequired, "number of its place, from 0"},
@@ -82,6 +86,11 @@ constexpr std::array kMethods{
               "node, arrays, volumes, targets, pairs, counters"},
     MethodRow{"volume.list", kNoParams, [](Management& m, Params) -> Answer { return m.volume_list(); },
               "volumes with size, array, LUNs and mirror state"},
+    MethodRow{"volume.resize", kResize,
+              [](Management& m, Params p) -> Answer {
+                  return done(m.volume_resize(p.text("volume"), p.number("bytes"), p.flag("shrink")));
+              },
+              "change the size of a volume that is not mirrored, then tell the hosts"},
     MethodRow{"session.list", kNoParams, [](Management& m, Params) -> Answer { return m.session_list(); },
               "iSCSI sessions and their counters"},
     MethodRow{"mirror.status", kVolumeFilter,
@@ -124,6 +133,12 @@ constexpr std::array kMethods{
     MethodRow{"array.scrub", kScrub,
               [](Management& m, Params p) -> Answer { return done(m.array_scrub(p.text("array"), p.flag("repair"))); },
               "compare every stripe with its redundancy"},
+    MethodRow{"array.create", kCreate,
+              [](Management& m, Params p) -> Answer { return done(m.array_create(p.text("definition"))); },
+              "make an array on blank members and start it; it is there after a restart, too"},
+    MethodRow{"array.grow", kOneArray,
+              [](Management& m, Params p) -> Answer { return done(m.array_grow(p.text("array"))); },
+              "take into use what the members' devices have more than before"},
     MethodRow{"array.replace", kReplace,
               [](Management& m, Params p) -> Answer {
                   return done(m.array_replace(p.text("array"), p.number("member"), p.text("with")));

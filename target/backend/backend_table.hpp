@@ -66,6 +66,10 @@ constexpr const BackendRow* find_backend(std::string_view kind) {
 /// kSizeMismatch: smaller than spec.bytes; kIo.
 Task<DeviceResult> open_backend(Environment environment, BackendSpec spec);
 
+/// Looks at the size of what is behind a device of this table; one that was extended has the new size from then on, a
+/// file its space allocated. Blocks the thread for short. Errors: kSizeMismatch: it has become smaller; kNoSpace, kIo.
+Result<void> measure_backend(BlockDevice& device);
+
 /// What lies on the file or device: "ext4 file system", "GPT partition table"; nothing if it is blank, does not exist
 /// or is memory. Blocks the thread for some disk reads. Errors: kIo, kRefused.
 Result<std::optional<std::string>> find_content(const BackendSpec& spec);

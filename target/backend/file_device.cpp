@@ -77,7 +77,7 @@ void free_slot(std::int32_t slot) {
 
 FileDevice::FileDevice(Environment environment, OpenedFile file) : environment_(environment), file_(std::move(file)) {
     disk_file_ = DiskFile{file_.fd, claim_slot(), last_ticket.fetch_add(1) + 1};
-    limits_.sectors = sectors_of(file_.bytes);
+    sectors_ = file_.bytes / kSectorBytes;
     limits_.alignment_sectors = std::max(1U, file_.offset_alignment / kSectorBytes);
     limits_.physical_sectors = std::max(limits_.alignment_sectors, file_.physical_bytes / kSectorBytes);
     limits_.volatile_cache = true;
@@ -166,7 +166,7 @@ Task<int> FileDevice::transfer(DiskCommand command, std::uint64_t offset, Mutabl
 }
 
 Task<Result<void>> FileDevice::read(Lba lba, Slice to, ReadOptions /*options*/) {
-    CO_TRY_VOID(check_bounds(limits_, file_.name, lba, to.size(), limits_.max_transfer_bytes));
+    CO_TRY_VOID(check_bounds(limits(), file_.name, lba, to.size(), limits_.max_transfer_bytes));
     CO_TRY_VOID(check_usable());
     if (is_aligned(to.data())) {
         co_return co_await read_aligned(byte_offset(lba), to);
@@ -220,7 +220,7 @@ Task<Result<void>> FileDevice::read_block_by_block(std::uint64_t offset, Slice t
 }
 
 Task<Result<void>> FileDevice::write(Lba lba, Slice from, WriteOptions options) {
-    CO_TRY_VOID(check_bounds(limits_, file_.name, lba, from.size(), limits_.max_transfer_bytes));
+    CO_TRY_VOID(check_bounds(limits(), file_.name, lba, from.size(), limits_.max_transfer_bytes));
     CO_TRY_VOID(check_usable());
     CO_TRY_VOID(from.verify());
     Buffer bounce;
@@ -248,13 +248,13 @@ Task<Result<void>> FileDevice::flush() {
     } while ((result == -EINTR || result == -EAGAIN) && ++retries < kMaxRetries);
     if (result < 0) {
         failed_.store(true, std::memory_order_relaxed);
-        co_return std::unexpected(error_of(DiskCommand::kFlush, -result, 0, file_.bytes));
+        co_return std::unexpected(error_of(DiskCommand::kFlush, -result, 0, bytes_of(limits().sectors)));
     }
     co_return Result<void>{};
 }
 
 Task<Result<void>> FileDevice::discard(Lba lba, SectorCount count) {
-    CO_TRY_VOID(check_bounds(limits_, file_.name, lba, bytes_of(count), file_.bytes));
+    CO_TRY_VOID(check_bounds(limits(), file_.name, lba, bytes_of(count), bytes_of(limits().sectors)));
     CO_TRY_VOID(check_usable());
     const std::uint64_t start = byte_offset(lba);
     const std::uint64_t end = start + bytes_of(count);

@@ -39,7 +39,14 @@ class FileDevice final : public BlockDevice {
     FileDevice(const FileDevice&) = delete;
     FileDevice& operator=(const FileDevice&) = delete;
 
-    [[nodiscard]] DeviceLimits limits() const override { return limits_; }
+    [[nodiscard]] DeviceLimits limits() const override {
+        DeviceLimits out = limits_;
+        out.sectors = SectorCount(sectors_.load(std::memory_order_relaxed));
+        return out;
+    }
+    [[nodiscard]] const OpenedFile& file() const { return file_; }
+    /// It has been extended to so many sectors.
+    void extend(SectorCount sectors) { sectors_.store(sectors.value, std::memory_order_relaxed); }
     [[nodiscard]] std::string name() const override { return file_.name; }
     Task<Result<void>> read(Lba lba, Slice to, ReadOptions options) override;
     Task<Result<void>> write(Lba lba, Slice from, WriteOptions options) override;
@@ -64,7 +71,8 @@ class FileDevice final : public BlockDevice {
     Environment environment_;
     OpenedFile file_;
     DiskFile disk_file_;
-    DeviceLimits limits_;
+    DeviceLimits limits_;  ///< but for the size
+    std::atomic<std::uint64_t> sectors_;
     std::atomic<bool> failed_{false};              ///< FD2
     std::atomic<bool> zero_range_refused_{false};  ///< by the file system
     /// Processors whose queue may know disk_file_.

@@ -217,7 +217,46 @@ Result<OpenedFile> prepare_block_device(const BackendSpec& spec, Descriptor& fd)
     return file;
 }
 
+/// What an opened file or device has now, in whole sectors of it.
+Result<std::uint64_t> present_bytes(const BackendSpec& spec, const OpenedFile& file, struct stat& st) {
+    std::uint64_t bytes = 0;
+    if (::fstat(file.fd, &st) != 0) {
+        return std::unexpected(open_error(spec, errno));
+    }
+    if (S_ISREG(st.st_mode)) {
+        bytes = static_cast<std::uint64_t>(st.st_size);
+    } else if (::ioctl(file.fd, BLKGETSIZE64, &bytes) != 0) {
+        return std::unexpected(open_error(spec, errno));
+    }
+    return round_down(bytes, std::max(kSectorBytes, file.offset_alignment));
+}
+
 }  // namespace
+
+Result<void> measure_backend(BlockDevice& device) {
+    auto* opened = dynamic_cast<FileDevice*>(&device);
+    if (opened == nullptr) {
+        return {};  // memory does not change
+    }
+    const OpenedFile& file = opened->file();
+    const std::size_t colon = file.name.find(':');
+    BackendSpec spec;
+    spec.kind = file.name.substr(0, colon);
+    spec.path = file.name.substr(colon + 1);
+    struct stat st{};
+    TRY(const std::uint64_t bytes, present_bytes(spec, file, st));
+    const std::uint64_t known = bytes_of(opened->limits().sectors);
+    if (bytes < known) {
+        return fail(Errc::kSizeMismatch, file.name + " has " + std::to_string(bytes) + " bytes now and had " +
+                                             std::to_string(known) + ": a member cannot shrink. Give it its size back");
+    }
+    const std::uint64_t present = static_cast<std::uint64_t>(st.st_blocks) * 512;
+    if (S_ISREG(st.st_mode) && bytes > known && present < bytes) {
+        TRY_VOID(allocate_space(spec, file.fd, bytes, present, /*is_new=*/false));
+    }
+    opened->extend(sectors_of(bytes));
+    return {};
+}
 
 Task<DeviceResult> open_file_backend(Environment environment, BackendSpec spec) {
     Descriptor fd = open_direct(spec.path, 0);

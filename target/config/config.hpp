@@ -140,6 +140,9 @@ struct LevelRule {
     std::uint32_t step = 1;  ///< 2: an even number of members
 };
 
+/// The names of the arrays in a file, whatever else is in it; none if it is not TOML.
+std::vector<std::string> array_names(std::string_view toml_text);
+
 /// Reads and checks a whole file. Mistakes are in the order of their places.
 std::expected<Config, std::vector<Mistake>> parse(std::string_view toml, std::span<const LevelRule> levels);
 

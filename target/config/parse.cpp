@@ -205,6 +205,20 @@ Config read_config(TableReader& root) {
 
 }  // namespace
 
+std::vector<std::string> array_names(std::string_view toml_text) {
+    std::vector<std::string> out;
+    const toml::parse_result document = toml::parse(toml_text);
+    const toml::array* arrays = document ? document.table()["array"].as_array() : nullptr;
+    for (std::size_t i = 0; arrays != nullptr && i < arrays->size(); ++i) {
+        const toml::table* array = arrays->get(i)->as_table();
+        const auto name = array != nullptr ? (*array)["name"].value<std::string>() : std::nullopt;
+        if (name) {
+            out.push_back(*name);
+        }
+    }
+    return out;
+}
+
 std::expected<Config, std::vector<Mistake>> parse(std::string_view toml_text, std::span<const LevelRule> levels) {
     const toml::parse_result document = toml::parse(toml_text);
     if (!document) {

@@ -6,6 +6,7 @@
 #include <boost/json/array.hpp>
 #include <vector>
 
+#include "target/backend/backend_table.hpp"
 #include "target/daemon/daemon.hpp"
 #include "target/daemon/status_json.hpp"
 
@@ -91,6 +92,103 @@ Task<Result<void>> Daemon::array_scrub(std::string array, bool repair) {
     Result<void> r = co_await started->array->scrub(repair ? raid::ScrubMode::kRepair : raid::ScrubMode::kCheck);
     co_await resume_on(home);
     co_return r;
+}
+
+namespace {
+/// Its members are in memory: there is nothing to remember.
+bool lies_in_memory(const config::Config& config, const std::string& array) {
+    const auto found = std::ranges::find(config.arrays, array, &config::Array::name);
+    return found != config.arrays.end() && found->in_memory();
+}
+}  // namespace
+
+Task<Result<void>> Daemon::array_grow(std::string array) {
+    CO_TRY(StartedArray * started, check_array(array));
+    const bool recorded = !lies_in_memory(config_, array);
+    if (recorded) {
+        CO_TRY_VOID(remember_devices(state_, *started));  // superblocks are where the devices end now
+    }
+    for (const auto& device : started->devices) {
+        CO_TRY_VOID(measure_backend(*device));
+    }
+    Executor& home = Executor::current();
+    co_await resume_on(runtime_.processors().io(0));
+    Result<void> r = co_await started->array->grow();
+    co_await resume_on(home);
+    if (recorded) {  // whatever came of it, superblocks may be at the new ends
+        Result<void> kept = remember_devices(state_, *started);
+        if (r && !kept) {
+            r = std::move(kept);
+        }
+    }
+    co_return r;
+}
+
+namespace {
+std::string joined(const std::vector<config::Mistake>& mistakes) {
+    std::string all;
+    for (const config::Mistake& m : mistakes) {
+        all += (all.empty() ? "" : "; ") + m.message;
+    }
+    return all;
+}
+}  // namespace
+
+Result<config::Config> Daemon::with_array(const std::string& definition) const {
+    const std::vector<config::LevelRule> rules = level_rules();
+    const auto parsed = config::parse(definition, rules);
+    if (!parsed) {
+        return fail(Errc::kInvalidArgument, joined(parsed.error()));
+    }
+    const bool alone = parsed->arrays.size() == 1 && parsed->portals.empty() && parsed->targets.empty() &&
+                       parsed->peers.empty() && parsed->node.name.empty() && parsed->replication.listen.empty();
+    if (!alone) {
+        return fail(Errc::kInvalidArgument, "a definition has one [[array]], its [[volume]]s, and nothing else");
+    }
+    if (parsed->arrays.front().in_memory()) {
+        return fail(Errc::kInvalidArgument,
+                    "an array in memory is made anew at each start: it belongs into the configuration");
+    }
+    config::Config out = config_;
+    out.arrays.push_back(parsed->arrays.front());
+    out.arrays.back().create = true;
+    out.volumes.insert(out.volumes.end(), parsed->volumes.begin(), parsed->volumes.end());
+    if (const auto mistakes = config::check(out, rules); !mistakes.empty()) {
+        return fail(Errc::kAlreadyExists, joined(mistakes));
+    }
+    for (const config::Volume& v : parsed->volumes) {
+        if (volumes_.contains(v.name)) {
+            return fail(Errc::kAlreadyExists, fmt::format("there is a volume '{}' already", v.name));
+        }
+    }
+    return out;
+}
+
+/// The definition is durable first: a crash in the middle is one in the first start of an array of the configuration.
+Task<Result<void>> Daemon::array_create(std::string definition) {
+    const auto turn = co_await creations_.lock();
+    CO_TRY(config::Config wanted, with_array(definition));
+    const config::Array array = wanted.arrays.back();
+    CO_TRY(const std::optional<ArrayRecord> record, state_.array_record(array.name));
+    if (record) {
+        co_return fail(Errc::kAlreadyExists,
+                       fmt::format("an array '{}' was made from this state directory before; take another name, or "
+                                   "remove {} if that array is not needed any more",
+                                   array.name, state_.resolve("arrays/" + array.name)));
+    }
+    CO_TRY_VOID(state_.write_created({array.name, std::move(definition)}));
+    config::Config before = std::exchange(config_, std::move(wanted));
+    auto started = co_await start_one(array);
+    if (!started) {
+        config_ = std::move(before);
+        CO_TRY_VOID(state_.remove_created(array.name));
+        co_return std::unexpected(std::move(started).error());
+    }
+    arrays_.push_back(*std::move(started));
+    for (const VolumeInfo& info : arrays_.back().array->volumes()) {
+        volumes_[info.name] = {arrays_.back().array.get(), arrays_.back().array->find(info.name)};
+    }
+    co_return Result<void>{};
 }
 
 Task<Result<json::value>> Daemon::job_list() {

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "raid/level_table.hpp"
 #include "target/backend/backend_table.hpp"
 
 namespace gemel {
@@ -118,6 +119,12 @@ Task<Result<Members>> open_members(const ArrayStart& start, Create create) {
 
 Task<Result<std::unique_ptr<raid::Array>>> open_array(const ArrayStart& start, const Members& members, Create create) {
     raid::ArrayConfig config;
+    if (!start.array.in_memory()) {
+        CO_TRY(const std::optional<ArrayRecord> record, start.state.array_record(start.array.name));
+        for (const std::uint64_t bytes : record ? record->bytes : std::vector<std::uint64_t>{}) {
+            config.former_sizes.push_back(sectors_of(bytes));
+        }
+    }
     config.name = start.array.name;
     config.level = start.array.level;
     config.strip_bytes = start.array.strip_bytes;
@@ -193,6 +200,23 @@ std::vector<std::string> files_to_make(const ArrayStart& start) {
     return out;
 }
 
+constexpr std::size_t kMostSizes = 256;
+
+/// `known`: of devices that are not in use now, or of a superblock that has not moved yet; they do no harm.
+ArrayRecord record_of(const StartedArray& started, std::vector<std::uint64_t> known = {}) {
+    ArrayRecord record{ArrayRecord::State::kFormatted, started.array->status().uuid, std::move(known)};
+    for (const auto& device : started.devices) {
+        record.bytes.push_back(bytes_of(device->limits().sectors));
+    }
+    std::ranges::sort(record.bytes);
+    const auto doubles = std::ranges::unique(record.bytes);
+    record.bytes.erase(doubles.begin(), doubles.end());
+    if (record.bytes.size() > kMostSizes) {
+        record.bytes.erase(record.bytes.begin(), record.bytes.end() - kMostSizes);  // devices only grow
+    }
+    return record;
+}
+
 /// AR2: takes back what a refused format() has made.
 Result<void> take_back(const ArrayStart& start, const std::vector<std::string>& made) {
     for (const std::string& path : made) {
@@ -206,7 +230,7 @@ Task<Result<StartedArray>> format(const ArrayStart& start) {
     const std::string& name = start.array.name;
     CO_TRY_VOID(check_blank(start));
     const std::vector<std::string> made = files_to_make(start);
-    CO_TRY_VOID(start.state.write_array_record(name, {ArrayRecord::State::kFormatting, Uuid{}}));
+    CO_TRY_VOID(start.state.write_array_record(name, {ArrayRecord::State::kFormatting, Uuid{}, {}}));
     auto members = co_await open_members(start, Create::kIfBlank);
     if (!members) {
         CO_TRY_VOID(take_back(start, made));
@@ -225,7 +249,7 @@ Task<Result<StartedArray>> format(const ArrayStart& start) {
                     code == Errc::kRefused ? "if these members hold this array already, set create = false" : ""));
     }
     StartedArray started = (*std::move(members)).with(*std::move(array));
-    const ArrayRecord record{ArrayRecord::State::kFormatted, started.array->status().uuid};
+    const ArrayRecord record = record_of(started);
     if (auto written = start.state.write_array_record(name, record); !written) {
         co_await give_up(start, started);
         co_return std::unexpected(explain(start, std::move(written).error(), ""));
@@ -258,8 +282,7 @@ Task<Result<StartedArray>> finish_format(const ArrayStart& start) {
         co_return co_await format(start);
     }
     if (started && started->array->status().state == raid::ArrayState::kOptimal) {
-        const ArrayRecord record{ArrayRecord::State::kFormatted, started->array->status().uuid};
-        CO_TRY_VOID(start.state.write_array_record(start.array.name, record));
+        CO_TRY_VOID(start.state.write_array_record(start.array.name, record_of(*started)));
         co_return started;
     }
     if (started) {
@@ -288,13 +311,34 @@ Task<Result<StartedArray>> open_existing(const ArrayStart& start, std::optional<
                                    start.array.name, uuid.text(), record->uuid.text(),
                                    start.state.resolve("arrays/" + start.array.name)));
     }
-    if (!record) {
-        CO_TRY_VOID(start.state.write_array_record(start.array.name, {ArrayRecord::State::kFormatted, uuid}));
+    if (auto written = remember_devices(start.state, *started); !written) {
+        if (!record) {
+            co_await give_up(start, *started);
+            co_return std::unexpected(explain(start, std::move(written).error(), ""));
+        }
+        start.environment.events.emit({Severity::kWarning, "devices-not-recorded",
+                                       fmt::format("array {}", start.array.name), written.error().message,
+                                       "make room in the state directory before a member is extended"});
     }
     co_return started;
 }
 
 }  // namespace
+
+Result<void> remember_devices(StateDirectory& state, const StartedArray& started) {
+    const std::string name = started.array->status().name;
+    TRY(const std::optional<ArrayRecord> record, state.array_record(name));
+    const ArrayRecord now = record_of(started, record ? record->bytes : std::vector<std::uint64_t>{});
+    return record && *record == now ? Result<void>{} : state.write_array_record(name, now);
+}
+
+std::vector<config::LevelRule> level_rules() {
+    std::vector<config::LevelRule> rules;
+    for (const raid::LevelRow& row : raid::kLevelTable) {
+        rules.push_back({std::string(row.name), row.min_members, row.max_members, row.step});
+    }
+    return rules;
+}
 
 Task<Result<StartedArray>> start_array(ArrayStart start) {
     if (start.array.in_memory()) {

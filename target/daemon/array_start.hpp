@@ -6,6 +6,8 @@
 //       and nothing lies on any member; memory members are blank at every start and have no record.
 //   AR2 A refusal changes nothing: contents are looked at before a file is made, and the record kFormatting goes away
 //       again when the array refuses.
+//   AR3 The record has the sizes of the array's devices as they were whenever superblocks may have been put at their
+//       ends: at a start, and before and after a growth. So a device that was extended meanwhile is found again.
 // Threads: on the main processor.
 #pragma once
 
@@ -34,6 +36,12 @@ struct ArrayStart {
     bool force = false;                   ///< the operator named it with --force
     std::uint64_t most_stripe_cache = 0;  ///< bytes: its share of the buffers
 };
+
+/// AR3. Durable when it returns. REQUIRES: it does not lie in memory. Errors: kNoSpace, kIo, kCorrupt.
+Result<void> remember_devices(StateDirectory& state, const StartedArray& started);
+
+/// What the configuration may say of levels: the level table of raid/.
+std::vector<config::LevelRule> level_rules();
 
 /// Errors: those of open_backend and of raid::Array::open, with the array named and what to do.
 Task<Result<StartedArray>> start_array(ArrayStart start);

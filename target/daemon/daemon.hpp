@@ -8,6 +8,7 @@
 // Threads: on the main processor.
 #pragma once
 
+#include <deque>
 #include <expected>
 #include <map>
 #include <memory>
@@ -15,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "gemel/sync.hpp"
 #include "replication/replicator.hpp"
 #include "target/admin/event_ring.hpp"
 #include "target/admin/management.hpp"
@@ -83,6 +85,9 @@ class Daemon final : public admin::Management {
     Task<Result<void>> array_rebuild(std::string array, std::uint64_t member, std::string with) override;
     Task<Result<void>> array_scrub(std::string array, bool repair) override;
     Task<Result<void>> array_replace(std::string array, std::uint64_t member, std::string with) override;
+    Task<Result<void>> array_grow(std::string array) override;
+    Task<Result<void>> array_create(std::string definition) override;
+    Task<Result<void>> volume_resize(std::string volume, std::uint64_t bytes, bool shrink) override;
     Task<Result<boost::json::value>> job_list() override;
     Task<Result<void>> job_order(std::string array, std::string kind, JobOrder order, std::uint64_t limit) override;
 
@@ -96,6 +101,9 @@ class Daemon final : public admin::Management {
 
     Result<void> probe_ports();
     Task<std::expected<void, StartFailure>> start_arrays();
+    Task<Result<StartedArray>> start_one(const config::Array& array);
+    /// The configuration with the array of `definition` and its volumes. Errors: kInvalidArgument, kAlreadyExists.
+    Result<config::Config> with_array(const std::string& definition) const;
     Result<void> add_volumes();
     Task<Result<void>> make_units();
     Task<std::optional<scsi::Reservations>> open_reservations(const std::string& name, const Volume& volume);
@@ -122,13 +130,14 @@ class Daemon final : public admin::Management {
     Runtime& runtime_;
     admin::EventRing& events_;
     StateDirectory& state_;
-    const config::Config config_;
+    config::Config config_;  ///< gets the arrays that are created
     const std::set<std::string> force_;
     const std::string version_;
     Environment environment_;
     const TimePoint started_;
 
-    std::vector<StartedArray> arrays_;
+    std::deque<StartedArray> arrays_;  ///< one stays where it is when another is created
+    Mutex creations_;
     std::unique_ptr<replication::Replicator> replicator_;
     std::map<std::string, Volume> volumes_;
     std::map<std::string, std::unique_ptr<ReservationLog>> reservations_;  ///< by name of volume

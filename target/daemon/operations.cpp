@@ -170,6 +170,19 @@ Task<Result<void>> Daemon::mirror_resize(std::string volume, std::uint64_t bytes
     co_return co_await found.array->resize(volume, sectors_of(bytes));
 }
 
+Task<Result<void>> Daemon::volume_resize(std::string volume, std::uint64_t bytes, bool shrink) {
+    CO_TRY_VOID(check_volume(volume));
+    const auto all = co_await pairs();
+    const auto pair = all.find(volume);
+    if (pair != all.end() && pair->second.state != replication::PairState::kUnpaired) {
+        co_return fail(Errc::kRefused,
+                       fmt::format("volume '{}' is mirrored: both of its copies have one size, which changes by "
+                                   "agreement of the nodes; use 'gemel mirror resize {} SIZE' on its primary",
+                                   volume, volume));
+    }
+    co_return co_await mirror_resize(std::move(volume), bytes, shrink);
+}
+
 Task<Result<void>> Daemon::promote(std::string volume, bool force) {
     CO_TRY_VOID(check_mirror(volume));
     co_return co_await replicator_->promote(volume, force);

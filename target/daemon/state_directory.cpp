@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -22,6 +23,8 @@ namespace gemel {
 namespace {
 
 constexpr int kPollMs = 50;
+constexpr std::string_view kCreated = "/created";
+constexpr std::string_view kDefinition = ".toml";
 constexpr std::string_view kFirstLine = "gemel-array-record 1\n";
 
 std::unexpected<Error> system_error(std::string_view what, const std::string& path) {
@@ -114,6 +117,9 @@ std::string encode_record(const ArrayRecord& record) {
     std::string text(kFirstLine);
     text += record.state == ArrayRecord::State::kFormatted ? "state formatted\n" : "state formatting\n";
     text += "uuid " + record.uuid.text() + "\n";
+    for (const std::uint64_t bytes : record.bytes) {
+        text += fmt::format("device {}\n", bytes);
+    }
     return text + fmt::format("crc {:08x}\n", crc32c(as_bytes_of(text)));
 }
 
@@ -145,6 +151,15 @@ Result<ArrayRecord> decode_record(std::string_view text) {
         }
         record.uuid.bytes[i] = static_cast<std::byte>(byte);
     }
+    constexpr std::string_view kDevice = "\ndevice ";
+    for (std::size_t at = text.find(kDevice); at < crc_line; at = text.find(kDevice, at + 1)) {
+        std::uint64_t bytes = 0;
+        const char* number = text.data() + at + kDevice.size();
+        if (std::from_chars(number, text.data() + crc_line, bytes).ec != std::errc{}) {
+            return fail(Errc::kCorrupt, "a size in it is no number");
+        }
+        record.bytes.push_back(bytes);
+    }
     return record;
 }
 
@@ -156,6 +171,7 @@ Result<StateDirectory> StateDirectory::open(std::string path, Duration wait) {
     }
     TRY_VOID(make_directory(path));
     TRY_VOID(make_directory(path + "/arrays"));
+    TRY_VOID(make_directory(path + std::string(kCreated)));
     const std::string lock_path = path + "/lock";
     Descriptor lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     if (lock.get() < 0) {
@@ -223,15 +239,17 @@ Result<std::optional<ArrayRecord>> StateDirectory::array_record(const std::strin
     return *record;
 }
 
-Result<void> StateDirectory::write_array_record(const std::string& array, const ArrayRecord& record) {
-    const std::string path = record_path(array);
+namespace {
+
+/// SD2.
+Result<void> put_file(const std::string& path, std::string_view text) {
     const std::string draft = path + "#";  // no array's name has a '#'
     {
         const Descriptor file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
         if (file.get() < 0) {
             return system_error("make", draft);
         }
-        TRY_VOID(write_all(file.get(), encode_record(record), draft));
+        TRY_VOID(write_all(file.get(), text, draft));
         if (::fsync(file.get()) != 0) {
             return system_error("sync", draft);
         }
@@ -239,15 +257,55 @@ Result<void> StateDirectory::write_array_record(const std::string& array, const 
     if (::rename(draft.c_str(), path.c_str()) != 0) {
         return system_error("rename to", path);
     }
-    return sync_directory(path_ + "/arrays");
+    return sync_directory(std::filesystem::path(path).parent_path().string());
 }
 
-Result<void> StateDirectory::remove_array_record(const std::string& array) {
-    const std::string path = record_path(array);
+Result<void> remove_file(const std::string& path) {
     if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
         return system_error("remove", path);
     }
-    return sync_directory(path_ + "/arrays");
+    return sync_directory(std::filesystem::path(path).parent_path().string());
+}
+
+}  // namespace
+
+Result<void> StateDirectory::write_array_record(const std::string& array, const ArrayRecord& record) {
+    return put_file(record_path(array), encode_record(record));
+}
+
+Result<void> StateDirectory::remove_array_record(const std::string& array) {
+    return remove_file(record_path(array));
+}
+
+std::string StateDirectory::created_path(const std::string& array) const {
+    return path_ + std::string(kCreated) + "/" + array + std::string(kDefinition);
+}
+
+Result<void> StateDirectory::write_created(const CreatedArray& array) {
+    return put_file(created_path(array.name), array.definition);
+}
+
+Result<void> StateDirectory::remove_created(const std::string& array) {
+    return remove_file(created_path(array));
+}
+
+Result<std::vector<CreatedArray>> created_arrays(const std::string& state_directory) {
+    std::vector<CreatedArray> out;
+    std::error_code bad;
+    for (const auto& entry : std::filesystem::directory_iterator(state_directory + std::string(kCreated), bad)) {
+        const std::string path = entry.path().string();
+        if (entry.path().extension() != kDefinition) {
+            continue;
+        }
+        const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+        if (file.get() < 0) {
+            return system_error("open", path);
+        }
+        TRY(std::string text, read_all(file.get(), path));
+        out.push_back({entry.path().stem().string(), std::move(text)});
+    }
+    std::ranges::sort(out, {}, &CreatedArray::name);
+    return out;
 }
 
 }  // namespace gemel

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // StateDirectory: what a daemon keeps beside its members: a lock, so that it is the only one, and a record of every
-// array that it has formatted, so that it never formats one again.
+// array that it has formatted, so that it never formats one again, and finds one whose members were extended.
 //
 // Invariants:
 //   SD1 One process holds the directory from open() to its death.
@@ -15,6 +15,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "gemel/bytes.hpp"
 #include "gemel/clock.hpp"
@@ -25,9 +26,18 @@ namespace gemel {
 struct ArrayRecord {
     enum class State : std::uint8_t { kFormatting, kFormatted };
     State state = State::kFormatting;
-    Uuid uuid;  ///< nil while kFormatting
+    Uuid uuid;                           ///< nil while kFormatting
+    std::vector<std::uint64_t> bytes{};  ///< of its devices, when they were last looked at
     friend bool operator==(const ArrayRecord&, const ArrayRecord&) = default;
 };
+
+/// What `gemel array create` has added to the configuration: tables of the configuration file.
+struct CreatedArray {
+    std::string name;
+    std::string definition;
+};
+/// All of them, by name. The directory need not be open. Errors: kIo, kRefused.
+Result<std::vector<CreatedArray>> created_arrays(const std::string& state_directory);
 
 /// The record as text, with its checksum; and back. Errors: kCorrupt says what is wrong.
 std::string encode_record(const ArrayRecord& record);
@@ -53,10 +63,14 @@ class StateDirectory {
     Result<void> write_array_record(const std::string& array, const ArrayRecord& record);
     /// Durable when it returns.
     Result<void> remove_array_record(const std::string& array);
+    /// Durable when it returns (SD2). Errors: kNoSpace, kIo.
+    Result<void> write_created(const CreatedArray& array);
+    Result<void> remove_created(const std::string& array);
 
   private:
     StateDirectory(std::string path, int lock) : path_(std::move(path)), lock_(lock) {}
     [[nodiscard]] std::string record_path(const std::string& array) const;
+    [[nodiscard]] std::string created_path(const std::string& array) const;
 
     std::string path_;
     int lock_;

@@ -65,6 +65,7 @@ json::object array_json(const raid::ArrayStatus& status) {
         members.push_back(json::object{
             {"name", m.name},
             {"state", raid::member_state_name(m.state)},
+            {"bytes", bytes_of(m.sectors)},
             {"replaced_with", m.replaced_with.empty() ? json::value(nullptr) : json::value(m.replaced_with)},
             {"missed_bytes", or_null(m.missed_bytes)}});
     }

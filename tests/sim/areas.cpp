@@ -11,7 +11,12 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 68> kRaidStates{
+constexpr std::array<std::string_view, 73> kRaidStates{
+    "array grown",
+    "array grown again",
+    "grow interrupted",
+    "volume grown",
+    "disks extended while the array was not open",
     "member goes away",
     "member catches up",
     "silent corruption",
@@ -118,9 +123,9 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
-constexpr std::array<std::string_view, 15> kRaidClasses{
+constexpr std::array<std::string_view, 16> kRaidClasses{
     "ambushes", "wandering", "beyond",   "member-faults", "media-faults", "slowness", "power-cuts",   "kills",
-    "lies",     "rests",     "operator", "discards",      "flushes",      "reads",    "stripe-cache",
+    "lies",     "rests",     "operator", "discards",      "flushes",      "reads",    "stripe-cache", "growth",
 };
 constexpr std::array<std::string_view, 7> kReplicationClasses{
     "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",

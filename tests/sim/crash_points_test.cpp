@@ -27,7 +27,7 @@ constexpr Duration kPatience = std::chrono::seconds(60);
 using Content = std::vector<std::byte>;
 
 struct Step {
-    enum class Kind : std::uint8_t { kWrite, kWait, kFlush };
+    enum class Kind : std::uint8_t { kWrite, kWait, kFlush, kGrow };
     Kind kind = Kind::kWrite;
     std::uint64_t lba = 0;
     std::uint64_t sectors = 0;
@@ -35,13 +35,15 @@ struct Step {
 };
 constexpr Step kWait{Step::Kind::kWait};
 constexpr Step kFlush{Step::Kind::kFlush};
+constexpr Step kGrow{Step::Kind::kGrow};
 
-/// `steps`: writes start at once and run side by side; kWait and kFlush wait for those before.
+/// `steps`: writes and a growth start at once and run side by side; kWait and kFlush wait for those before.
 struct Scenario {
     std::string name;
     std::string level;
     std::size_t members;
     std::vector<Step> steps;
+    std::uint64_t extended = 0;  ///< sectors that each disk is extended by before the steps
 };
 
 void PrintTo(const Scenario& s, std::ostream* out) {
@@ -90,6 +92,9 @@ class Ledger {
     [[nodiscard]] bool written(std::uint64_t first, std::uint64_t end) const {
         return std::ranges::any_of(writes_, [&](const Write& w) { return w.first < end && first < w.end; });
     }
+    /// The array has grown to so much, durably.
+    void grown(SectorCount sectors) { array_sectors_ = sectors; }
+    [[nodiscard]] SectorCount array_sectors() const { return array_sectors_; }
 
   private:
     struct Write {
@@ -115,6 +120,7 @@ class Ledger {
 
     std::vector<Write> writes_;
     std::uint64_t clock_ = 0;
+    SectorCount array_sectors_;
 };
 
 /// One life of the node: disks with a given content, and the array on them.
@@ -127,8 +133,10 @@ class World {
         config_.strip_bytes = kStripBytes;
         config_.volumes = {{"v", 0}};
         config_.shards = {&home_};
+        config_.former_sizes = {SectorCount(kDiskSectors)};
         for (std::size_t i = 0; i < scenario.members; ++i) {
-            SimDiskOptions o{.name = "disk" + std::to_string(i), .sectors = SectorCount(kDiskSectors)};
+            SimDiskOptions o{.name = "disk" + std::to_string(i)};
+            o.sectors = SectorCount(media.empty() ? kDiskSectors : media[i].size() / kSectorBytes);
             disks_.push_back(std::make_unique<SimDisk>(scheduler_, i + 1, o));
             if (!media.empty()) {
                 disks_[i]->load(media[i]);
@@ -209,6 +217,7 @@ class World {
         }
         return out;
     }
+    Result<void> grow() { return scheduler_.run(home_, array_->grow()); }
     void stop() {
         CHECK(scheduler_.run(home_, array_->stop()));
         array_.reset();
@@ -248,6 +257,11 @@ class World {
                 scheduler_.start(home_, write(step, ledger));
                 continue;
             }
+            if (step.kind == Step::Kind::kGrow) {
+                ++running_;
+                scheduler_.start(home_, grow_beside(ledger));
+                continue;
+            }
             while (running_ > 1) {
                 co_await sleep_for(scheduler_, std::chrono::microseconds(10));
             }
@@ -257,6 +271,12 @@ class World {
                     ledger->flushed(mark);
                 }
             }
+        }
+        --running_;
+    }
+    Task<void> grow_beside(Ledger* ledger) {
+        if (co_await array_->grow()) {
+            ledger->grown(array_->status().sectors);
         }
         --running_;
     }
@@ -393,6 +413,12 @@ class CrashPoints : public testing::TestWithParam<Scenario> {
         const World::Reading first = world.read_all();
         ASSERT_NO_FATAL_FAILURE(check_reading(first, ledger, missing));
         ASSERT_TRUE(world.settle()) << "the resync does not end";
+        ASSERT_GE(world.array()->status().sectors, ledger.array_sectors()) << "a growth that had ended is gone";
+        if (missing == 0 && scenario().extended > 0) {
+            const Result<void> grown = world.grow();
+            ASSERT_TRUE(grown || grown.error().code == Errc::kNoSpace) << grown.error().message;  // it had grown before
+            ASSERT_TRUE(world.settle()) << "the resync after the growth does not end";
+        }
         const World::Reading second = world.read_all();
         ASSERT_TRUE(first.unreadable == second.unreadable && first.content == second.content)
             << "a second read differs from the first";
@@ -510,14 +536,20 @@ TEST_P(ReturnPoints, leave_what_was_written) {
 
 TEST_P(CrashPoints, leave_what_was_promised) {
     const bool long_run = std::getenv("GEMEL_LONG") != nullptr;
-    const std::vector<Content> base = fresh();
-    World world(scenario(), base);
-    world.open_now();
-    ASSERT_NE(world.array(), nullptr);
     stripe_sectors_ =
         raid::Geometry{level().layout, static_cast<std::uint32_t>(scenario().members), kStripBytes / kSectorBytes, 0}
             .row_sectors();
+    std::vector<Content> base = fresh();
+    for (Content& disk : base) {
+        disk.resize(disk.size() + scenario().extended * kSectorBytes, std::byte{0xa5});
+    }
     Ledger ledger;
+    if (scenario().extended > 0) {  // the superblocks move at the start
+        ASSERT_NO_FATAL_FAILURE(cut_recovery(base, ledger, 1));
+    }
+    World world(scenario(), base);
+    world.open_now();
+    ASSERT_NE(world.array(), nullptr);
     world.start(scenario().steps, ledger);
     std::uint64_t before = world.signature();
     while (world.working()) {
@@ -564,6 +596,9 @@ const std::vector<Scenario> kScenarios{
     {"raid6_one_sector", "6", 4, {write_at(9, 1)}},
     {"raid6_full_stripe", "6", 4, {write_at(16, 16)}},
     {"raid6_across_stripes", "6", 5, {write_at(22, 4), kWait, kFlush}},
+    {"raid0_grows", "0", 2, {kGrow, write_at(6, 4), kWait, kFlush}, 160},
+    {"raid1_grows", "1", 2, {kGrow, write_at(9, 1)}, 160},
+    {"raid5_grows", "5", 3, {write_at(9, 1), kGrow}, 160},
     {"raid10_two_pairs", "10", 4, {write_at(6, 4), kWait, kFlush}},
 };
 

@@ -65,6 +65,7 @@ void RaidWorld::note_bad_stripe(std::uint64_t stripe) {
 std::unique_ptr<SimDisk> RaidWorld::blank_disk(std::size_t place, const std::string& suffix) {
     SimDiskOptions o{.name = "disk" + std::to_string(place) + suffix};
     o.sectors = disks_[place]->limits().sectors;
+    base_.former_sizes.push_back(o.sectors);
     o.alignment_sectors = alignment_;
     o.volatile_cache = disks_[place]->limits().volatile_cache;
     return std::make_unique<SimDisk>(scheduler_, operator_.next(), o);
@@ -161,6 +162,7 @@ void RaidWorld::operate() {
         begin_rebuild();
     }
     operate_scrub();
+    operate_growth();
 }
 
 /// At the end: everything lost gets a new disk.

@@ -137,6 +137,7 @@ void RaidWorld::let_rot() {
     g.member_sectors = status.sectors.value / g.data_members();
     const bool any = row_->parities() > 1 || (row_->layout == raid::Layout::kMirrored && disks_.size() > 2);
     rotted_ = true;
+    const auto grown = grew_ ? geometry() : std::nullopt;
     std::set<std::uint64_t> stripes;
     for (std::uint64_t n = 1 + scrubber_.below(4); n > 0; --n) {
         const Lba at(scrubber_.below(g.member_sectors));
@@ -147,7 +148,7 @@ void RaidWorld::let_rot() {
                                         : std::min(victim, static_cast<std::uint32_t>(disks_.size()) - 1);
         if (stripes.insert(stripe.value).second) {
             chronicle_.fault(disks_[victim]->name() + " rots at " + std::to_string(at.value));
-            disks_[victim]->rot(at);
+            disks_[victim]->rot(grown ? grown->device_lba(victim, at) : at);
             rotten_.insert({victim, at.value / kSectorsPerBlock});
         }
     }

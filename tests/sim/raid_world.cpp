@@ -28,6 +28,7 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       scrubber_(options.seed ^ 0x53435343daULL),
       replacer_(options.seed ^ 0x5245504c41ULL),
       cacher_(options.seed ^ 0x4341434845ULL),
+      grower_(options.seed ^ 0x47524f575345ULL),
       ambusher_(options.seed ^ kAmbushSalt),
       wanderer_(options.seed ^ kWanderSalt),
       chronicle_(scheduler_, options),
@@ -100,6 +101,7 @@ void RaidWorld::choose_disks(std::uint64_t members, std::uint64_t data_sectors) 
         o.sectors = SectorCount(round_up(o.sectors.value, alignment_));
         o.alignment_sectors = alignment_;
         o.volatile_cache = cache;
+        first_sizes_.push_back(o.sectors.value);
         disks_.push_back(std::make_unique<SimDisk>(scheduler_, random_.next(), o));
         base_.members.push_back({disks_.back().get(), o.name});
     }
@@ -121,15 +123,17 @@ void RaidWorld::choose_faults() {
     beyond_ = random_.one_in(6);
     replaces_ = replacer_.one_in(2);
     choose_liar();
+    grows_ = grower_.one_in(3) && !liar_;  // in columns that are not resynced yet lies are believed
     ambushes_ = ambusher_.one_in(4) && (power_cuts_ || kills_);
     member_faults_ = member_faults_ || (ambushes_ && ambusher_.one_in(2));
     wanders_ = wanderer_.one_in(4) && row_->redundant && !liar_;
-    const std::array<std::pair<std::string_view, bool*>, 8> classes{{{"power-cuts", &power_cuts_},
+    const std::array<std::pair<std::string_view, bool*>, 9> classes{{{"power-cuts", &power_cuts_},
                                                                      {"kills", &kills_},
                                                                      {"member-faults", &member_faults_},
                                                                      {"media-faults", &media_faults_},
                                                                      {"slowness", &slowness_},
                                                                      {"beyond", &beyond_},
+                                                                     {"growth", &grows_},
                                                                      {"ambushes", &ambushes_},
                                                                      {"wandering", &wanders_}}};
     for (const auto& [name, on] : classes) {
@@ -141,9 +145,11 @@ void RaidWorld::choose_faults() {
 }
 
 void RaidWorld::create() {
+    grown_to_ = least_size();
     if (!open_once(false)) {
         return;
     }
+    note_sizes();
     for (const VolumeInfo& info : array_->volumes()) {
         Volume v{.name = info.name};
         v.oracle = std::make_unique<Oracle>(100U + info.number, info.sectors, kLegA);
@@ -240,8 +246,16 @@ bool RaidWorld::open() {
     if (unclean_ && random_.one_in(4) && (power_cuts_ || kills_)) {
         crash_while_opening(false);
     }
+    if (grows_ && grower_.one_in(5)) {
+        extend_disks();
+        chronicle_.reached("disks extended while the array was not open");
+    }
     if (!open_once(false)) {
         return false;
+    }
+    note_sizes();
+    if (grows_) {
+        note_volume_sizes();
     }
     aim_hosts();
     return true;
@@ -304,7 +318,7 @@ bool RaidWorld::tolerates(std::uint32_t set) const {
 
 /// The level makes good what happens to `victim` now.
 bool RaidWorld::spares(std::size_t victim) const {
-    return row_->redundant && !resyncing() && array_ && array_->status().state <= ArrayState::kDegraded &&
+    return row_->redundant && !resyncing() && !growing_ && array_ && array_->status().state <= ArrayState::kDegraded &&
            !lost_[victim] && tolerates(bad_set() | 1U << victim);
 }
 
@@ -320,6 +334,9 @@ std::size_t RaidWorld::damaged() const {
 
 void RaidWorld::round() {
     const bool ambushed = !work();
+    if (grows_ && !growing_ && !errors_expected_ && !any_lost() && grower_.one_in(3)) {
+        start_growth();
+    }
     note_journal(/*crashing=*/false);
     note_lies();
     const std::uint64_t end = random_.below(10);
@@ -409,9 +426,13 @@ void RaidWorld::damage_a_member() {
         disk.fail_next_reads(1);
         return;
     }
-    const std::uint64_t data = disk.limits().sectors.value - kReservedSectors;
-    const Lba lba(random_.below(data));
-    const SectorCount n(std::min<std::uint64_t>(1 + random_.below(24), data - lba.value));
+    const auto g = grew_ ? geometry() : std::nullopt;
+    const std::uint64_t data =
+        g ? g->data_of(static_cast<std::uint32_t>(victim)) : first_sizes_[victim] - kReservedSectors;
+    const Lba at(random_.below(data));
+    const std::uint64_t most = g ? g->strip_sectors - at.value % g->strip_sectors : data - at.value;
+    const SectorCount n(std::min<std::uint64_t>(1 + random_.below(24), most));
+    const Lba lba = g ? g->device_lba(static_cast<std::uint32_t>(victim), at) : at;
     chronicle_.fault(disk.name() + " latent error at " + std::to_string(lba.value) + "+" + std::to_string(n.value));
     disk.damage(lba, n);
     chronicle_.reached("latent error");
@@ -518,6 +539,7 @@ void RaidWorld::fault_without_redundancy() {
 
 void RaidWorld::stop_array() {
     const Result<void> stopped = scheduler_.run(home(), array_->stop());
+    end_growth();
     chronicle_.say(stopped ? "array stopped" : "array stopped: " + stopped.error().message);
     array_.reset();
     take_complaints();
@@ -615,6 +637,7 @@ void RaidWorld::stop_cleanly() {
         flushes.push_back(v.oracle->begin_flush());
     }
     const Result<void> stopped = scheduler_.run(home(), array_->stop());
+    end_growth();
     unclean_ = !stopped.has_value();
     note_members();  // one that is in sync by now is not left out of the next start: a resync may still need it
     if (!stopped && !errors_expected_) {
@@ -700,6 +723,8 @@ void RaidWorld::take_complaints() {
 
 void RaidWorld::finish() {
     ambushes_ = false;
+    end_growth();
+    grows_ = false;
     for (const auto& disk : disks_) {
         disk->set_slowness(1);
         disk->fail_next_reads(0);

@@ -19,6 +19,8 @@
 //       restart unless it had ended or was cancelled.
 //   RW10 A member that is replaced stays in sync unless it fails itself, whatever becomes of its target.
 //   RW11 The array finds its durable log and its journal whole at every start.
+//   RW12 Members that were extended, also while the array was not open, are members as before; an array whose members
+//       all are larger grows, and crashes around that leave it as it was or grown.
 // Threads: the simulator's one.
 #pragma once
 
@@ -121,6 +123,17 @@ class RaidWorld : public HostWorld {
     // raid_wanderer.cpp
     void wander();
     void add_writes(std::uint64_t n);
+    // raid_grower.cpp
+    void note_sizes();
+    [[nodiscard]] std::uint64_t least_size() const;
+    void extend_disks();
+    void start_growth();
+    void end_growth();
+    void grow();
+    void grow_volume();
+    void note_volume_sizes();
+    void operate_growth();
+    [[nodiscard]] std::optional<raid::Geometry> geometry() const;
     // raid_replacer.cpp
     [[nodiscard]] bool replacing() const;
     void begin_replace();
@@ -150,6 +163,7 @@ class RaidWorld : public HostWorld {
     SeededRandom scrubber_;  ///< what it does with scrubs; the seed leaves the histories of seeds.txt without
     SeededRandom replacer_;  ///< what the operator does with members that work
     SeededRandom cacher_;    ///< the size of the stripe cache
+    SeededRandom grower_;    ///< what the operator does with space
     SeededRandom ambusher_;  ///< when crashes follow events: for the same reason its own
     SeededRandom wanderer_;  ///< which members go away for a while
     Chronicle chronicle_;
@@ -157,6 +171,7 @@ class RaidWorld : public HostWorld {
     SimEnvironment environment_;
     std::vector<SimExecutor*> executors_;
     std::vector<std::unique_ptr<SimDisk>> disks_;
+    std::vector<std::uint64_t> first_sizes_;         ///< of the disks in the places when the array was made
     std::vector<bool> lost_;                         ///< by place: failed for good, or given up by the array
     std::vector<std::unique_ptr<SimDisk>> retired_;  ///< another disk has their place
     std::vector<SimDisk*> named_;      ///< by place: the disk that the config names; nullptr: the one that is there
@@ -188,6 +203,12 @@ class RaidWorld : public HostWorld {
     std::uint64_t scrub_began_at_ = 0;                          ///< writes of hosts before it
     std::set<std::pair<std::uint32_t, std::uint64_t>> rotten_;  ///< blocks, by member
     bool rotted_ = false;                                       ///< before now, too
+    bool grows_ = false;                                        ///< disks are extended
+    bool extended_ = false;                                     ///< since it grew
+    bool grew_ = false;                                         ///< once
+    bool growing_ = false;                                      ///< in the background
+    std::optional<Result<void>> growth_;                        ///< its end
+    std::uint64_t grown_to_ = 0;                                ///< size of the smallest disk that limits it then
     bool journal_ = false;                                      ///< the array that runs, or ran last, keeps one
     bool unclean_ = false;                                      ///< the last stop was a crash
     bool errors_expected_ = false;                              ///< until the next start

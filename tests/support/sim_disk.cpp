@@ -24,6 +24,19 @@ SimDisk::SimDisk(SimScheduler& scheduler, std::uint64_t seed, SimDiskOptions opt
     pages_.resize((options_.sectors.value + kSectorsPerBlock - 1) / kSectorsPerBlock);
 }
 
+void SimDisk::extend(SectorCount sectors) {
+    CHECK(sectors >= options_.sectors);
+    const std::uint64_t from = options_.sectors.value;
+    options_.sectors = sectors;
+    pages_.resize((sectors.value + kSectorsPerBlock - 1) / kSectorsPerBlock);
+    std::vector<std::byte> data(kSectorBytes);
+    const bool anything = random_.one_in(2);
+    for (std::uint64_t s = from; anything && s < sectors.value; ++s) {
+        std::ranges::generate(data, [this] { return static_cast<std::byte>(random_.next()); });
+        to_media(s, data);
+    }
+}
+
 DeviceLimits SimDisk::limits() const {
     return {.sectors = options_.sectors,
             .alignment_sectors = options_.alignment_sectors,

@@ -96,6 +96,8 @@ class SimDisk : public BlockDevice {
     [[nodiscard]] bool damaged(Lba lba) const { return latent_.contains(lba.value); }
     [[nodiscard]] std::size_t damaged_sectors() const { return latent_.size(); }
     [[nodiscard]] const std::set<std::uint64_t>& latent() const { return latent_; }
+    /// It has so many sectors from now on; those beyond its end so far hold zeros or anything. REQUIRES: not fewer.
+    void extend(SectorCount sectors);
     /// Flips one bit of the sector, silently.
     void rot(Lba lba);
     void set_full(bool full) { full_ = full; }

@@ -2,7 +2,9 @@
 // The verbs of arrays and their jobs.
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
+#include <filesystem>
 
+#include "gemel/units.hpp"
 #include "target/config/value_syntax.hpp"
 #include "tools/gemel/client.hpp"
 #include "tools/gemel/render.hpp"
@@ -196,6 +198,102 @@ ExitCode scrub_array(const Invocation& given) {
     }
     const auto answer = call(given, "array.scrub", std::move(params));
     return answer ? wait_for_scrub(given) : complain(given, answer.error());
+}
+
+namespace {
+
+/// As TOML has it.
+std::string toml_string(std::string_view text) {
+    std::string out = "\"";
+    for (const char c : text) {
+        if (c == '"' || c == '\\') {
+            out += '\\';
+        }
+        out += c;
+    }
+    return out + "\"";
+}
+
+/// The table of a member: PATH, or PATH:SIZE where no such path is; a file that is there is taken as large as it is.
+/// The daemon runs elsewhere: paths are absolute.
+std::string member_table(const std::string& given) {
+    std::error_code bad;
+    std::string path = given;
+    std::string size;
+    const std::size_t colon = given.rfind(':');
+    if (colon != std::string::npos && !std::filesystem::exists(given, bad) &&
+        config::parse_size(given.substr(colon + 1))) {
+        path = given.substr(0, colon);
+        size = ", size = " + toml_string(given.substr(colon + 1));
+    } else if (std::filesystem::is_regular_file(path, bad)) {
+        size = ", size = " + std::to_string(round_down(std::filesystem::file_size(path, bad), kBlockBytes));
+    }
+    const bool block = std::filesystem::is_block_file(path, bad);
+    return "  {kind = " + toml_string(block ? "block" : "file") +
+           ", path = " + toml_string(std::filesystem::absolute(path, bad).lexically_normal().string()) + size + "},\n";
+}
+
+std::string members_of(std::string_view key, const std::vector<std::string>& given) {
+    std::string out(key);
+    out += " = [\n";
+    for (const std::string& member : given) {
+        out += member_table(member);
+    }
+    return out + "]\n";
+}
+
+/// The array of the command line, as the configuration file has one.
+std::string definition_of(const Invocation& given) {
+    std::string out = "[[array]]\nname = " + toml_string(given.array) + "\nlevel = " + toml_string(given.level) + "\n";
+    out += given.strip.empty() ? "" : "strip = " + toml_string(given.strip) + "\n";
+    out += "create = true\n" + members_of("members", given.members);
+    out += given.spares.empty() ? "" : members_of("spares", given.spares);
+    std::vector<std::string> volumes = given.volumes;
+    if (volumes.empty()) {
+        volumes.push_back(given.array);
+    }
+    for (const std::string& volume : volumes) {
+        const std::size_t colon = volume.find(':');
+        out += "\n[[volume]]\nname = " + toml_string(volume.substr(0, colon)) +
+               "\narray = " + toml_string(given.array) + "\n";
+        out += colon == std::string::npos ? "" : "size = " + toml_string(volume.substr(colon + 1)) + "\n";
+    }
+    return out;
+}
+
+}  // namespace
+
+ExitCode create_array(const Invocation& given) {
+    const auto created = call(given, "array.create", {{"definition", definition_of(given)}});
+    const auto answer = created ? call(given, "array.show", {{"array", given.array}}) : created;
+    if (!answer || !answer->is_array() || answer->get_array().empty()) {
+        return complain(
+            given, answer ? Failure{ExitCode::kInternal, "internal", "the daemon names no array"} : answer.error());
+    }
+    const json::value& array = answer->get_array().front();
+    const std::string first = given.volumes.empty() ? given.array : given.volumes.front();
+    print_array(given, array,
+                "array '" + given.array + "' is made, of level " + text_of(array, "level", "") + " with " +
+                    config::format_size(number_of(array, "bytes")) +
+                    ", and is there after a restart, too. For a LUN add such lines to the configuration and start the "
+                    "daemon again:\n\n[[target]]\niqn = \"iqn.2026-11.dev.gemel:" +
+                    given.array + "\"\nluns = [{lun = 0, volume = " + toml_string(first.substr(0, first.find(':'))) +
+                    "}]\n");
+    return ExitCode::kOk;
+}
+
+ExitCode grow_array(const Invocation& given) {
+    const auto grown = call(given, "array.grow", {{"array", given.array}});
+    const auto answer = grown ? call(given, "array.show", {{"array", given.array}}) : grown;
+    if (!answer || !answer->is_array() || answer->get_array().empty()) {
+        return complain(
+            given, answer ? Failure{ExitCode::kInternal, "internal", "the daemon names no array"} : answer.error());
+    }
+    const json::value& array = answer->get_array().front();
+    print_array(given, array,
+                "array '" + given.array + "' has " + config::format_size(number_of(array, "bytes")) + " now, " +
+                    config::format_size(number_of(array, "free_bytes")) + " of it free for volumes\n");
+    return ExitCode::kOk;
 }
 
 ExitCode list_jobs(const Invocation& given) {

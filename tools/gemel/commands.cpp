@@ -198,13 +198,23 @@ ExitCode mirror_re_establish(const Invocation& given) {
                                    "volume '" + given.volume + "' is mirrored again; changed tracks are being sent"));
 }
 
-ExitCode mirror_resize(const Invocation& given) {
+namespace {
+ExitCode resize_by(const Invocation& given, std::string_view method) {
     const auto bytes = config::parse_size(given.size);
     if (!bytes) {
         return complain(given, {ExitCode::kUsage, "invalid_argument", bytes.error().message});
     }
-    return change(given, "mirror.resize", {{"volume", given.volume}, {"bytes", *bytes}, {"shrink", given.shrink}},
+    return change(given, method, {{"volume", given.volume}, {"bytes", *bytes}, {"shrink", given.shrink}},
                   "volume '" + given.volume + "' has " + config::format_size(*bytes) + " now; its hosts are told");
+}
+}  // namespace
+
+ExitCode mirror_resize(const Invocation& given) {
+    return resize_by(given, "mirror.resize");
+}
+
+ExitCode resize_volume(const Invocation& given) {
+    return resize_by(given, "volume.resize");
 }
 
 ExitCode promote(const Invocation& given) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "tools/gemel/exit_code.hpp"
 
@@ -29,7 +30,12 @@ struct Invocation {
     std::uint64_t member = 0;
     std::string with;
     bool repair = false;
-    std::string kind;  ///< of a job
+    std::string level;
+    std::string strip;
+    std::vector<std::string> members;  ///< PATH, or PATH:SIZE for files to be made
+    std::vector<std::string> spares;
+    std::vector<std::string> volumes;  ///< NAME:SIZE, or NAME for all that is left
+    std::string kind;                  ///< of a job
     std::uint64_t since = 0;
     std::uint64_t timeout_seconds = 0;  ///< of --wait; 0: no limit
 };
@@ -51,6 +57,9 @@ ExitCode fail_member(const Invocation& given);
 ExitCode rebuild_member(const Invocation& given);
 ExitCode scrub_array(const Invocation& given);
 ExitCode replace_member(const Invocation& given);
+ExitCode grow_array(const Invocation& given);
+ExitCode create_array(const Invocation& given);
+ExitCode resize_volume(const Invocation& given);
 ExitCode list_jobs(const Invocation& given);
 ExitCode pause_job(const Invocation& given);
 ExitCode resume_job(const Invocation& given);

@@ -26,6 +26,12 @@ void add_volume(CLI::App& app, Invocation& given) {
     app.add_option("VOLUME", given.volume, "name of the volume on this node")->required();
 }
 
+void add_size(CLI::App& app, Invocation& given) {
+    add_volume(app, given);
+    app.add_option("SIZE", given.size, "new size, such as 2GiB")->required();
+    app.add_flag("--shrink", given.shrink, "the new size may be smaller; what lies beyond it is lost");
+}
+
 void add_wait(CLI::App& app, Invocation& given) {
     app.add_flag("--wait", given.wait, "wait until it is mirrored, with a progress line");
     app.add_option("--timeout", given.timeout_seconds, "seconds that --wait waits at most");
@@ -58,10 +64,7 @@ void add_mirror(CLI::App& root, Invocation& given, Verb& chosen) {
     again.add_flag("--force", given.force, "full copy where no common base is known");
     add_wait(again, given);
 
-    CLI::App& resize = add_verb(mirror, "resize", "change the size on both sides", mirror_resize, given, chosen);
-    add_volume(resize, given);
-    resize.add_option("SIZE", given.size, "new size, such as 2GiB")->required();
-    resize.add_flag("--shrink", given.shrink, "the new size may be smaller; what lies beyond it is lost");
+    add_size(add_verb(mirror, "resize", "change the size on both sides", mirror_resize, given, chosen), given);
 }
 
 void add_array(CLI::App& app, Invocation& given) {
@@ -103,6 +106,16 @@ void add_arrays(CLI::App& root, Invocation& given, Verb& chosen) {
     add_member(replace, given);
     replace.add_option("--with", given.with, "spare that takes the place (default: the first one)");
     add_wait(replace, given, "the spare has the place");
+    CLI::App& create = add_verb(array, "create", "make an array on blank members", create_array, given, chosen);
+    add_array(create, given);
+    create.add_option("--level", given.level, "single, linear, 0, 1, 5, 6 or 10")->required();
+    create.add_option("--strip", given.strip, "4KiB to 1MiB (default: 64KiB)");
+    create.add_option("--member", given.members, "a device or file; PATH:SIZE makes a file. One for each member")
+        ->required();
+    create.add_option("--spare", given.spares, "a hot spare, as a member");
+    create.add_option("--volume", given.volumes, "NAME:SIZE, or NAME for all that is left (default: one as the array)");
+    add_array(add_verb(array, "grow", "use what the members' devices were extended by", grow_array, given, chosen),
+              given);
 
     CLI::App& job = *root.add_subcommand("job", "background work of arrays");
     job.require_subcommand(1);
@@ -120,6 +133,7 @@ void add_verbs(CLI::App& root, Invocation& given, Verb& chosen) {
     CLI::App& volume = *root.add_subcommand("volume", "volumes of this node");
     volume.require_subcommand(1);
     add_verb(volume, "list", "volumes with size, mirror and LUNs", list_volumes, given, chosen);
+    add_size(add_verb(volume, "resize", "change the size; hosts go on", resize_volume, given, chosen), given);
     CLI::App& session = *root.add_subcommand("session", "iSCSI sessions");
     session.require_subcommand(1);
     add_verb(session, "list", "who is logged in", list_sessions, given, chosen);

@@ -98,6 +98,12 @@ void add_array(std::string& out, const Superblock& sb) {
         fmt::format_to(to, "  area {}: sector {}, {}, version {}\n", area_name(area.kind), area.lba.value,
                        format_size(bytes_of(area.sectors)), area.version);
     }
+    if (sb.added.any()) {
+        fmt::format_to(to,
+                       "  grown: data beyond {} from sector {} on, in units of {}, each behind {} of checksum map\n",
+                       format_size(sb.added.split * kSectorBytes), sb.added.base,
+                       format_size(sb.added.unit * kSectorBytes), format_size(sb.added.map * kSectorBytes));
+    }
     for (const raid::VolumeRecord& v : sb.volumes) {
         fmt::format_to(to, "  volume '{}': number {}, {}, {}\n", v.name, v.number, format_size(bytes_of(v.sectors)),
                        v.uuid.text());
@@ -166,6 +172,11 @@ json::object json_of(const Superblock& sb) {
                                                                  {"cursor", sb.scrub.cursor},
                                                                  {"mismatched", sb.scrub.mismatched}})
                                       : json::value(nullptr)},
+            {"added", sb.added.any() ? json::value(json::object{{"split", sb.added.split.get()},
+                                                                {"base", sb.added.base},
+                                                                {"unit", sb.added.unit},
+                                                                {"map", sb.added.map}})
+                                     : json::value(nullptr)},
             {"log_generation", sb.log_generation},
             {"members", std::move(members)},
             {"areas", std::move(areas)},

@@ -63,6 +63,11 @@ class FakeManagement : public Management {
     Task<Result<void>> array_replace(std::string a, std::uint64_t m, std::string w) override {
         return note("replace " + a + " " + std::to_string(m) + " " + w);
     }
+    Task<Result<void>> array_grow(std::string a) override { return note("grow " + a); }
+    Task<Result<void>> array_create(std::string d) override { return note("create " + d); }
+    Task<Result<void>> volume_resize(std::string v, std::uint64_t bytes, bool s) override {
+        return note("resize volume " + v + " " + std::to_string(bytes) + (s ? " shrink" : ""));
+    }
     Task<Result<json::value>> job_list() override { co_return json::value(json::array{}); }
     Task<Result<void>> job_order(std::string a, std::string kind, JobOrder order, std::uint64_t limit) override {
         return note("job " + a + " " + kind + " " + std::to_string(static_cast<int>(order)) + " " +

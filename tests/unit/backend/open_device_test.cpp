@@ -61,6 +61,25 @@ TEST_F(OpenDevice, AnIncompleteOrWrongSpecificationIsRefusedWithAReason) {
     }
 }
 
+TEST_F(OpenDevice, AFileThatWasExtendedIsLargerWhenItIsMeasuredAndHasItsSpace) {
+    const std::string path = scratch_.file("member");
+    const auto device = open(file_spec(path, 4 * kMiB, true));
+    ASSERT_TRUE(device) << device.error().message;
+    ASSERT_EQ(::truncate(path.c_str(), 6 * kMiB + 100), 0);
+    EXPECT_EQ((*device)->limits().sectors, sectors_of(4 * kMiB)) << "before it is measured";
+    ASSERT_TRUE(measure_backend(**device));
+    EXPECT_EQ((*device)->limits().sectors, sectors_of(6 * kMiB));
+    struct stat st{};
+    ASSERT_EQ(::stat(path.c_str(), &st), 0);
+    EXPECT_GE(static_cast<std::uint64_t>(st.st_blocks) * 512, 6 * kMiB);
+    ASSERT_TRUE(runtime_.run((*device)->discard(Lba(sectors_of(5 * kMiB).value), SectorCount(8))));
+    ASSERT_EQ(::truncate(path.c_str(), 3 * kMiB), 0);
+    const auto smaller = measure_backend(**device);
+    ASSERT_FALSE(smaller);
+    EXPECT_EQ(smaller.error().code, Errc::kSizeMismatch);
+    EXPECT_EQ((*device)->limits().sectors, sectors_of(6 * kMiB));
+}
+
 TEST_F(OpenDevice, ANewFileHasAllItsSpaceAndDiscardGivesNoneBack) {
     const std::string path = scratch_.file("member");
     {

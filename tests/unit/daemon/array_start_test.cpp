@@ -102,10 +102,36 @@ TEST_F(ArrayStartTest, TheFirstStartFormatsAndLaterOnesOpenTheSameArray) {
     const auto first = start();
     ASSERT_TRUE(first.has_value()) << first.error().message;
     EXPECT_EQ(fs::file_size(root_ / "m0"), 8U << 20U);
-    EXPECT_EQ(state_->array_record("r5").value(), (ArrayRecord{ArrayRecord::State::kFormatted, *first}));
+    EXPECT_EQ(state_->array_record("r5").value(), (ArrayRecord{ArrayRecord::State::kFormatted, *first, {8U << 20U}}));
     const auto second = start();
     ASSERT_TRUE(second.has_value()) << second.error().message;
     EXPECT_EQ(*second, *first);
+}
+
+TEST_F(ArrayStartTest, MembersThatWereExtendedMeanwhileAreFoundAndNeverFormattedAnew) {
+    const auto first = start();
+    ASSERT_TRUE(first.has_value()) << first.error().message;
+    for (std::uint64_t size : {10U << 20U, 11U << 20U}) {
+        for (const char* member : {"m0", "m1", "m2"}) {
+            fs::resize_file(root_ / member, size);
+        }
+        const auto again = start();
+        ASSERT_TRUE(again.has_value()) << again.error().message;
+        EXPECT_EQ(*again, *first);
+    }
+    EXPECT_EQ(state_->array_record("r5").value()->bytes,
+              (std::vector<std::uint64_t>{8U << 20U, 10U << 20U, 11U << 20U}));
+    for (const char* member : {"m0", "m1", "m2"}) {
+        fs::resize_file(root_ / member, 12U << 20U);
+    }
+    ASSERT_TRUE(state_->write_array_record("r5", {ArrayRecord::State::kFormatted, *first}));  // the sizes are lost
+    expect_refused("give them back the size they had");
+    for (const char* member : {"m0", "m1", "m2"}) {
+        fs::resize_file(root_ / member, 11U << 20U);
+    }
+    const auto last = start();
+    ASSERT_TRUE(last.has_value()) << last.error().message;
+    EXPECT_EQ(*last, *first);
 }
 
 TEST_F(ArrayStartTest, WithoutCreateBlankMembersAreNotFormatted) {

@@ -30,6 +30,7 @@ ArrayRecord formatted() {
     ArrayRecord record{ArrayRecord::State::kFormatted, {}};
     record.uuid.bytes[0] = std::byte{0xab};
     record.uuid.bytes[15] = std::byte{0x01};
+    record.bytes = {4096, std::uint64_t{1} << 50U};
     return record;
 }
 
@@ -84,6 +85,24 @@ TEST_F(StateDirectoryTest, ADraftThatACrashLeftBehindChangesNothing) {
     EXPECT_EQ(state->array_record("r5").value(), formatted());
     ASSERT_TRUE(state->write_array_record("r5", {ArrayRecord::State::kFormatting, Uuid{}}).has_value());
     EXPECT_EQ(state->array_record("r5").value()->state, ArrayRecord::State::kFormatting);
+}
+
+TEST_F(StateDirectoryTest, CreatedArraysAreThereAtTheNextStartInOrder) {
+    EXPECT_TRUE(created_arrays(path()).value().empty()) << "there is no directory yet";
+    {
+        auto state = open();
+        ASSERT_TRUE(state->write_created({"b", "[[array]]\n"}));
+        ASSERT_TRUE(state->write_created({"a", "text"}));
+        ASSERT_TRUE(state->write_created({"c", "gone"}));
+        ASSERT_TRUE(state->remove_created("c"));
+        std::ofstream(path() + "/created/d.toml#") << "half of a def";
+    }
+    const auto found = created_arrays(path());
+    ASSERT_TRUE(found.has_value());
+    ASSERT_EQ(found->size(), 2U);
+    EXPECT_EQ(found->front().name, "a");
+    EXPECT_EQ(found->front().definition, "text");
+    EXPECT_EQ(found->back().definition, "[[array]]\n");
 }
 
 TEST_F(StateDirectoryTest, ADamagedRecordIsAnErrorAndNeverNoRecord) {
