@@ -262,11 +262,10 @@ ArrayStatus ArrayBody::status() const {
         const std::scoped_lock lock(status_mutex_);
         out = status_;
         for (std::uint32_t m = 0; m < geometry.members; ++m) {
-            out.members.push_back({member_names_[m], members[m].state.load(),
-                                   MemberWatch::unanswered(members[m].device->device()),
-                                   members[m].device->target() != nullptr ? target_name_ : "",
-                                   members[m].device->limits().sectors,
-                                   missed && !in_sync(m) ? missed->missed_bytes(m) : std::nullopt});
+            out.members.push_back(
+                {member_names_[m], members[m].state.load(), MemberWatch::unanswered(members[m].device->device()),
+                 members[m].device->target() != nullptr ? target_name_ : "", members[m].device->limits().sectors,
+                 missed && !in_sync(m) ? missed->missed_bytes(m) : std::nullopt});
         }
         for (const MemberSpec& spare : spares_) {
             out.spares.push_back(spare.name);

@@ -222,6 +222,19 @@ Task<Result<void>> RingLog::complete_newest_batch() {
 }
 
 Task<Result<std::uint64_t>> RingLog::begin_generation() {
+    writing_ = true;  // RL1: a member that fails meanwhile calls for a record of what it misses
+    const Result<void> r = co_await open_generation();
+    writing_ = false;
+    if (!r) {
+        dead_ = dead_ ? dead_ : std::optional(r.error());
+        drop_pending();
+        co_return std::unexpected(r.error());
+    }
+    kick();
+    co_return generation_;
+}
+
+Task<Result<void>> RingLog::open_generation() {
     // A page that recovery took may be in a member's cache only: its write was in flight when the process died. What is
     // appended behind it would make its loss in a power cut a hole.
     MemberFan fan;
@@ -241,8 +254,7 @@ Task<Result<std::uint64_t>> RingLog::begin_generation() {
     }
     ++generation_;
     advance_head();
-    CO_TRY_VOID(co_await write_head_page(kLogFirstOfGeneration, /*everywhere=*/true));
-    co_return generation_;
+    co_return co_await write_head_page(kLogFirstOfGeneration, /*everywhere=*/true);
 }
 
 Result<std::vector<LogRecord>> RingLog::recovered(LogClientId client) {

@@ -116,6 +116,7 @@ class RingLog : public DurableLog {
     Task<Result<void>> read_member(std::uint32_t member, Found& found);
     void keep_newest_batch(Found found);
     Task<Result<void>> complete_newest_batch();
+    Task<Result<void>> open_generation();
     [[nodiscard]] std::uint64_t batch_limit(bool privileged) const;
     /// Where slot `slot` is on a member.
     [[nodiscard]] Lba slot_lba(std::uint32_t member, std::uint64_t slot) const;

@@ -72,15 +72,16 @@ Task<void> ArrayBody::run_resync(Shard& shard) {
         accepted_member_.store(0);  // what could not be made right stays unknown
     }
     walking_ = walking_ && !walk_seen_;
+    const bool all = walk_complete_;
     const Result<void> r = co_await checkpoint_resync();
     static_cast<void>(r);
     if (!stopping()) {
-        event(walk_complete_ ? Severity::kInfo : Severity::kWarning, "resync-ended", "array " + name,
-              walk_complete_ ? "the redundancy of all stripes is right"
-                             : "some stripes could not be made right; they are not trusted until they are written");
+        event(all ? Severity::kInfo : Severity::kWarning, "resync-ended", "array " + name,
+              all ? "the redundancy of all stripes is right"
+                  : "some stripes could not be made right; they are not trusted until they are written");
     }
     report_recovery();
-    resyncing_.store(false);
+    resyncing_.store(walkers_ > 0);  // the next one may have begun meanwhile
 }
 
 }  // namespace gemel::raid::detail

@@ -120,6 +120,11 @@ bool RaidWorld::end_scrub() {
     raid::Job& job = *array_->job(JobKind::kScrub);
     job.pause(false);
     job.set_limit(0);
+    const auto held = [&] { return array_->status().state == raid::ArrayState::kDegraded; };
+    scheduler_.run_until([&] { return !job.running() || held(); }, kScrubPatience);
+    if (job.running() && held() && !rebuild_all()) {  // a member failed in it, and without it nothing can be compared
+        return false;
+    }
     if (!scheduler_.run_until([&] { return !job.running(); }, kScrubPatience)) {
         chronicle_.violation("the scrub does not end");
         return false;

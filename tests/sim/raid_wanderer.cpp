@@ -32,9 +32,13 @@ void RaidWorld::wander() {
     note_journal(/*crashing=*/false);
     const std::uint64_t end = wanderer_.below(6);
     if (end == 0) {
+        const auto place = static_cast<std::uint32_t>(victim);
+        if (array_->status().members[place].state == raid::MemberState::kInSync) {
+            static_cast<void>(scheduler_.run(home(), array_->fail_member(place)));  // nothing has asked it since
+        }
         disk.revive();
         away_[victim] = true;
-        static_cast<void>(scheduler_.run(home(), array_->rebuild(static_cast<std::uint32_t>(victim), {&disk, ""})));
+        static_cast<void>(scheduler_.run(home(), array_->rebuild(place, {&disk, ""})));
         add_writes(10);
         wait_hosts(60s);
         return;
