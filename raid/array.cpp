@@ -5,6 +5,7 @@
 
 #include "raid/array_body.hpp"
 #include "raid/durable_log.hpp"
+#include "raid/redo_log.hpp"
 #include "raid/volume.hpp"
 #include "raid/volume_table.hpp"
 
@@ -34,7 +35,9 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
       home(*config.shards.front()),
       watch(watching),
       rebuild_job(environment.clock, JobKind::kRebuild),
-      wanted_policy_(level.redundant ? config.policy : RecoveryPolicy::kResync),
+      wanted_policy_(!level.redundant        ? RecoveryPolicy::kResync
+                     : level.parities() == 0 ? recorded_policy(config.policy)
+                                             : config.policy),
       journal_stripes_(config.journal_stripes) {
     geometry = geometry_of(winner);
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
@@ -77,6 +80,9 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
         stop_event_.set();
         watch.begin_stop();
         co_await gate_.close();  // a member that failed meanwhile may have called for a spare
+        if (redo_) {
+            co_await redo_->stop();
+        }
         if (log_) {
             co_await log_->stop();
         }
@@ -102,6 +108,9 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         members[m].state.store(assembly.states[m]);
         members[m].slot = assembly.slots[m];
+        const Superblock& winner = assembly.winner;
+        const bool target = assembly.states[m] == MemberState::kRebuilding;
+        members[m].tag.store(device_tag(target ? winner.rebuild.uuid : winner.members[m].uuid));
         lost_set_.fetch_or(assembly.states[m] == MemberState::kInSync ? 0 : 1U << m);
         CO_TRY(Buffer slot, env.buffers.allocate(kSuperblockBytes));
         slots_.push_back(std::move(slot));
@@ -119,6 +128,7 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     resume_places();
     apply_doubts(doubts);
     CO_TRY(const std::uint64_t generation, co_await log_->begin_generation());
+    CO_TRY_VOID(co_await replay_redo(doubts.redo));
     co_await open_journal(doubts);
     CO_TRY_VOID(co_await begin_incarnation(generation, assembly));
     if (assembly.forced) {
@@ -152,6 +162,7 @@ Task<Result<void>> ArrayBody::begin_incarnation(std::uint64_t log_generation, co
     next.incarnation = env.random.uuid();
     next.log_generation = log_generation;
     next.policy = journal_ ? RecoveryPolicy::kJournal : RecoveryPolicy::kResync;
+    next.redo_from = all_devices_here() ? std::max(next.redo_from, replayed_below_) : next.redo_from;
     next.clean = true;  // no write of this assembly is under way; what older ones left is said to be untrusted
     static_cast<void>(co_await visit_shards(next, /*close=*/false));
     if (assembly.forced) {
@@ -191,6 +202,9 @@ Task<Result<void>> ArrayBody::stop() {
             co_await sleep_for(env.clock, kDrainPoll);
         }
         co_await gate_.close();
+        if (redo_) {
+            co_await redo_->stop();
+        }
         const Result<void> kept = co_await checkpoint_rebuild();
         static_cast<void>(kept);  // else the next start does more again
         if (journal_ && journal_->worth_a_checkpoint()) {
@@ -246,12 +260,17 @@ ArrayStatus ArrayBody::status() const {
                 : lost_members() != 0 ? ArrayState::kDegraded
                                       : ArrayState::kOptimal;
     out.resyncing = resyncing_.load();
-    out.journal.policy = journal_ ? RecoveryPolicy::kJournal : RecoveryPolicy::kResync;
+    out.journal.policy = journal_ ? wanted_policy_ : RecoveryPolicy::kResync;
+    out.journal.replayed_records = replayed_records_.load();
+    out.journal.replayed_bytes = replayed_bytes_.load();
     out.journal.recovered_stripes = recovery_stripes_;
     out.journal.recovery_bytes_read = recovery_bytes_.load();
     out.journal.recovery_ms = recovery_ms_.load();
     if (journal_) {
         journal_->fill(out.journal);
+    }
+    if (redo_) {
+        redo_->fill(out.journal);
     }
     out.resync_total = SectorCount(level.redundant ? geometry.columns() : 0);
     out.resync_done = SectorCount(out.resync_total.value - std::min(out.resync_total.value, untrusted_columns()));

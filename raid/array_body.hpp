@@ -41,12 +41,14 @@ class RingLog;
 
 namespace gemel::raid::detail {
 
+class RedoLog;
 class Volume;
 
 struct Member {
     std::unique_ptr<MemberDevice> device;  ///< of all places that the level has
     std::atomic<MemberState> state{MemberState::kMissing};
-    std::uint64_t slot = 0;  ///< of the newest superblock on it (SB1); under `control`
+    std::atomic<std::uint64_t> tag{0};  ///< of the device that has, or is to get, the place (redo_record.hpp)
+    std::uint64_t slot = 0;             ///< of the newest superblock on it (SB1); under `control`
 };
 
 class ArrayBody : public SilenceJudge {
@@ -95,6 +97,11 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> await_listed(Shard& shard, StripeIndex first, StripeIndex last) {
         return journal_->await_listed(shard, first.value, last.value);
     }
+    /// Nothing where writes are never logged.
+    [[nodiscard]] RedoLog* redo() const { return redo_.get(); }
+    [[nodiscard]] DirtyJournal* journal() const { return journal_.get(); }
+    /// Redo records below this position of the log were done again at this start. Home executor.
+    [[nodiscard]] std::uint64_t replayed_below() const { return replayed_below_; }
     [[nodiscard]] bool one_group(Lba lba, Slice slice) const {
         const std::uint64_t group = geometry.group_sectors();
         return lba.value / group == (lba.value + slice.sectors().value - 1) / group;
@@ -176,6 +183,9 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> mark_clean();
     /// Marks it clean after a while without writes. Runs until then or stopped. Home executor.
     Task<void> watch_idle();
+    /// Redo records below this position of the log, whose writes are in place, are void when it succeeds (RD4, RD5).
+    /// Home executor.
+    Task<Result<void>> void_redo(std::uint64_t position);
     /// Makes the progress of the resync durable, if that says anything after a crash. Home executor, without `control`.
     Task<Result<void>> checkpoint_resync();
 
@@ -233,7 +243,12 @@ class ArrayBody : public SilenceJudge {
         std::uint64_t stripes = 0;
         bool journal = false;       ///< as the journal says
         std::uint64_t records = 0;  ///< of the journal
+        std::uint64_t entries = 0;  ///< of it
+        std::vector<LogRecord> redo;
     };
+    bool gather_redo(std::vector<LogRecord>& out);                          // redo_log.cpp
+    Task<Result<void>> replay_redo(const std::vector<LogRecord>& records);  // redo_log.cpp
+    [[nodiscard]] bool all_devices_here() const;                            // redo_log.cpp
     Result<Doubts> find_doubts(Assembly& assembly);
     std::optional<Doubts> journal_doubts();
     void apply_doubts(const Doubts& doubts);
@@ -292,6 +307,10 @@ class ArrayBody : public SilenceJudge {
     std::vector<std::unique_ptr<Volume>> volumes_;  ///< fixed after start()
     std::unique_ptr<RingLog> log_;
     std::unique_ptr<DirtyJournal> journal_;  ///< nothing under the policy `resync`
+    std::unique_ptr<RedoLog> redo_;          ///< of parity levels with a journal
+    std::uint64_t replayed_below_ = 0;       ///< redo records below it were done again, durably; home only
+    std::atomic<std::uint64_t> replayed_records_{0};
+    std::atomic<std::uint64_t> replayed_bytes_{0};
     RecoveryPolicy wanted_policy_;
     std::uint32_t journal_stripes_;
     bool recovering_ = false;  ///< what the journal named after an unclean stop; home only

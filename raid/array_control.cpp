@@ -4,6 +4,7 @@
 
 #include "raid/array_body.hpp"
 #include "raid/durable_log.hpp"
+#include "raid/redo_log.hpp"
 #include "raid/volume.hpp"
 
 namespace gemel::raid::detail {
@@ -24,6 +25,9 @@ void ArrayBody::set_failed(std::uint32_t index, Superblock& next) {
         next.members[index].last_incarnation = next.incarnation;
     }
     gate_.spawn(use_spares());
+    if (redo_) {
+        redo_->turn_on();
+    }
 }
 
 /// Members that were missing when the array was assembled have been in sync with the incarnation before.
@@ -39,6 +43,7 @@ void ArrayBody::mark_missing(Superblock& next) const {
     if (next.rebuild.active && !rebuilding(next.rebuild.place)) {
         next.rebuild = {};  // RB5: its device was not there, and misses what is written now
     }
+    next.redo_from = std::max(next.redo_from, replayed_below_);  // RD5: nobody comes back any more
 }
 
 Task<Result<void>> ArrayBody::write_slot(std::uint32_t member, Slice slice, Lba lba) {
@@ -75,6 +80,7 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
         }
         if (!fan.failed()) {
             superblock_ = std::move(next);
+            log_->drop_before(kLogClientRedo, superblock_.redo_from);
             unrecorded_.store(false, std::memory_order_release);
             publish_status();
             co_return Result<void>{};
@@ -320,12 +326,14 @@ Task<Result<void>> ArrayBody::mark_clean() {
 
 /// Makes what visit_shards() saw durable, after a flush. REQUIRES: `control` held, home executor.
 Task<Result<void>> ArrayBody::commit_seen(Superblock seen, bool clean) {
+    const std::uint64_t done = redo_ ? redo_->done_below() : replayed_below_;
     // What was copied is redundancy only when it is durable: a power cut may bring back what was there before.
     CO_TRY_VOID(co_await flush_locked());
     Superblock next = superblock_;  // the flush may have failed a member
     next.clean = next.clean || clean;
     next.resync_cursor = seen.resync_cursor;
     next.untrusted = std::move(seen.untrusted);
+    next.redo_from = all_devices_here() ? std::max(next.redo_from, done) : next.redo_from;
     next.accepted = accepted_member() != 0 && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
     if (!next.clean || next == superblock_) {
         co_return Result<void>{};  // after a crash of an unclean array everything is resynced anyway

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "raid/array_body.hpp"
+#include "raid/redo_log.hpp"
 #include "raid/stripe.hpp"
 
 namespace gemel::raid::detail {
@@ -27,23 +28,28 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
         r = co_await open_for_writes(shard);
     }
     const TouchedBlocks touched(geometry, lba, from.sectors());
-    const bool asked = r && journal_ && !journal_->try_begin(shard, touched);
+    const bool covered = r && redo_ && redo_->begin();  // RD6
+    const bool asked = r && journal_ && !covered && !journal_->try_begin(shard, touched);
     if (asked) {
         r = co_await journal_->begin(shard, touched);
     }
-    const bool held = r && journal_;
+    const bool held = r && journal_ && !covered;
     if (r && repair && level.parities() > 0) {
         r = co_await parity_repair(*this, shard, lba, from);
     } else if (r) {
         r = co_await level.write(*this, shard, lba, from, options);
     }
     if (held) {
-        if (!r && asked) {  // its record may still be on its way
+        // Its record may still be on its way, if the write failed or was logged.
+        if (asked && !listed(shard, StripeIndex(touched.first()), StripeIndex(touched.last()))) {
             const Result<void> recorded =
                 co_await await_listed(shard, StripeIndex(touched.first()), StripeIndex(touched.last()));
             static_cast<void>(recorded);
         }
         journal_->end(shard, touched);
+    }
+    if (covered) {
+        redo_->end();
     }
     if (r && unrecorded()) {
         r = co_await await_recorded();
@@ -65,6 +71,7 @@ Task<Result<void>> ArrayBody::write_pieces(Lba lba, Slice from, WriteOptions opt
 }
 
 Task<Result<void>> ArrayBody::flush() {
+    const std::uint64_t mark = redo_ ? redo_->flush_begins() : 0;
     MemberFan fan;
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         if (takes_writes(m)) {
@@ -77,7 +84,13 @@ Task<Result<void>> ArrayBody::flush() {
             CO_TRY_VOID(co_await fail_member(m, Error(*code, "flush failed")));
         }
     }
-    co_return unrecorded() ? co_await await_recorded() : Result<void>{};
+    if (unrecorded()) {
+        CO_TRY_VOID(co_await await_recorded());
+    }
+    if (redo_) {
+        redo_->flush_ended(mark);
+    }
+    co_return Result<void>{};
 }
 
 Task<Result<Buffer>> ArrayBody::allocate(std::size_t bytes) {

@@ -7,6 +7,7 @@
 #include "raid/assembly.hpp"
 #include "raid/durable_log.hpp"
 #include "raid/member_fan.hpp"
+#include "raid/redo_record.hpp"
 #include "raid/volume_table.hpp"
 
 namespace gemel::raid {
@@ -32,10 +33,17 @@ constexpr std::array kAreaShares{
     AreaShare{AreaKind::kMigration, &ReservedAreas::migration_bytes, 64, 32 * kKiB, 64 * kMiB},
 };
 
-std::uint64_t area_sectors(const AreaShare& share, const ReservedAreas& areas, std::uint64_t member_bytes) {
+/// RedoLog::fits().
+std::uint64_t least_log_bytes(const LevelRow& level, std::size_t members) {
+    return level.parities() == 0 ? 0 : RingLog::bytes_for_records_of(redo_record_bytes(members, kBlockBytes));
+}
+
+std::uint64_t area_sectors(const AreaShare& share, const ReservedAreas& areas, std::uint64_t member_bytes,
+                           std::uint64_t least_log) {
     const std::uint64_t configured = areas.*share.configured;
+    const std::uint64_t least = share.kind == AreaKind::kLog ? std::max(share.least, least_log) : share.least;
     const std::uint64_t bytes =
-        configured != 0 ? configured : std::clamp(member_bytes / share.divisor, share.least, share.most);
+        configured != 0 ? configured : std::clamp(member_bytes / share.divisor, least, share.most);
     return round_up(bytes, kBlockBytes) / kSectorBytes;
 }
 
@@ -96,15 +104,16 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
     sb.incarnation = random.uuid();
     sb.epoch = 1;
     sb.log_generation = 1;
-    sb.policy = level.redundant ? config.policy : RecoveryPolicy::kResync;
+    sb.policy = level.redundant ? recorded_policy(config.policy) : RecoveryPolicy::kResync;
     for (std::size_t i = 0; i < config.members.size(); ++i) {
         sb.members.push_back({random.uuid(), false, sb.incarnation, {}});
     }
     const std::uint64_t smallest = *std::ranges::min_element(device_sectors);
     const std::uint64_t usable = round_down(smallest, kSectorsPerBlock);
     std::uint64_t reserved = 2 * kSuperblockSectors;
+    const std::uint64_t least_log = least_log_bytes(level, config.members.size());
     for (const AreaShare& share : kAreaShares) {
-        reserved += area_sectors(share, config.areas, usable * kSectorBytes);
+        reserved += area_sectors(share, config.areas, usable * kSectorBytes, least_log);
     }
     const std::uint64_t strip = config.strip_bytes / kSectorBytes;
     sb.member_sectors = usable > reserved ? round_down(usable - reserved, strip) : 0;
@@ -121,7 +130,7 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
     }
     Lba at(sb.member_sectors);
     for (const AreaShare& share : kAreaShares) {
-        const std::uint64_t sectors = area_sectors(share, config.areas, usable * kSectorBytes);
+        const std::uint64_t sectors = area_sectors(share, config.areas, usable * kSectorBytes, least_log);
         const std::uint16_t version = share.kind == AreaKind::kLog ? 1 : 0;
         sb.areas.push_back({share.kind, version, at, SectorCount(sectors)});
         at += sectors;

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "raid/parity.hpp"
+#include "raid/redo_log.hpp"
 #include "raid/stripe.hpp"
 
 namespace gemel::raid::detail {
@@ -68,6 +69,8 @@ class StripeWriter {
     [[nodiscard]] const std::byte* new_at(std::uint32_t strip, std::uint64_t column) const;
     /// Columns [begin, end) of the stripe are those of `parity`, or what is written.
     Task<Result<void>> submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
+    Task<Result<void>> write_listed(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
+    [[nodiscard]] MemberWrites member_writes(ParitySlices parity, std::uint64_t begin) const;
     [[nodiscard]] bool covered(std::uint32_t strip, std::uint64_t begin) const;
     [[nodiscard]] Way way_of(StripeImage& image, std::size_t block);
     void overlay(StripeImage& image);
@@ -79,6 +82,7 @@ class StripeWriter {
     void make_image_parity(StripeImage& image);
     Task<Result<void>> write_image(StripeImage& image);
     Task<Result<void>> write_kept_blocks(StripeImage& image);
+    Task<Result<void>> log_with_abandoned(StripeImage& image);
     void trust_written(const StripeImage& image);
 
     ArrayBody& array_;
@@ -242,8 +246,30 @@ void StripeWriter::modify_parity(std::uint64_t from, std::uint64_t to, std::span
     }
 }
 
+MemberWrites StripeWriter::member_writes(ParitySlices parity, std::uint64_t begin) const {
+    MemberWrites out;
+    for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
+        add_write(array_, stripe_, member(s), base_ + w_.begin_of(s), part_of(s), out);
+    }
+    for (std::uint32_t i = 0; i < g_.parities(); ++i) {
+        if (!parity[i].empty()) {
+            add_write(array_, stripe_, parity_member(i), base_ + begin, parity[i], out);
+        }
+    }
+    return out;
+}
+
 /// Writes the host's data, and parity, to every member that is in sync.
 Task<Result<void>> StripeWriter::submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
+    const bool logged = array_.redo() != nullptr && !array_.redo()->off() && co_await array_.redo()->enter();
+    if (logged) {
+        co_return co_await array_.redo()->write(shard_, stripe_, member_writes(parity, begin), options_);
+    }
+    co_return co_await write_listed(parity, begin, end);
+}
+
+/// J1.
+Task<Result<void>> StripeWriter::write_listed(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
     if (!array_.listed(shard_, stripe_, stripe_)) {
         CO_TRY_VOID(co_await array_.await_listed(shard_, stripe_, stripe_));
     }
@@ -457,10 +483,26 @@ Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
             array_.distrust(shard_, image.column(b), image.column(b) + kSectorsPerBlock);
         }
     }
-    CO_TRY_VOID(co_await submit({}, w_.hull_begin(), w_.hull_end()));
-    CO_TRY_VOID(co_await write_kept_blocks(image));
+    if (co_await enter_redo(array_)) {
+        CO_TRY_VOID(co_await log_with_abandoned(image));
+    } else {
+        CO_TRY_VOID(co_await write_listed({}, w_.hull_begin(), w_.hull_end()));
+        CO_TRY_VOID(co_await write_kept_blocks(image));
+    }
     trust_written(image);
     co_return Result<void>{};
+}
+
+/// RD8, then the data and the parity of the blocks that were not abandoned.
+Task<Result<void>> StripeWriter::log_with_abandoned(StripeImage& image) {
+    MemberWrites writes = member_writes({}, w_.hull_begin());
+    for (std::size_t b = 0; b < image.blocks(); ++b) {
+        for (std::uint32_t i = 0; i < g_.parities() && ways_[b] != Way::kAbandoned; ++i) {
+            const Slice block = image.of(parity_member(i)).sub(b * kBlockBytes, kBlockBytes);
+            add_write(array_, stripe_, parity_member(i), Lba(image.column(b)), block, writes);
+        }
+    }
+    co_return co_await array_.redo()->write_after_checkpoint(shard_, stripe_, std::move(writes), options_);
 }
 
 /// The parity of the blocks that were not abandoned.

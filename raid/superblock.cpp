@@ -15,6 +15,8 @@ namespace {
 
 constexpr std::uint64_t kMagic = 0x315242534c454d47ULL;  // "GMELSBR1"
 constexpr std::size_t kHeaderBytes = 256;
+constexpr std::size_t kPolicyAt = 216;
+constexpr std::size_t kRedoFromAt = 224;
 constexpr std::size_t kMemberBytes = 40;
 constexpr unsigned kMemberFlagBits = 16;  ///< below the size in blocks
 constexpr std::size_t kAreaBytes = 32;
@@ -63,6 +65,8 @@ void put_header(LeWriter& w, const Superblock& sb) {
     w.put(sb.rebuild.cursor);
     w.put(ConstBytes(sb.rebuild.uuid.bytes));
     w.put(static_cast<std::uint16_t>(sb.policy));
+    w.text({}, kRedoFromAt - kPolicyAt - 2);
+    w.put(sb.redo_from);
 }
 
 Uuid get_uuid(LeReader& r) {
@@ -109,6 +113,8 @@ Counts get_header(LeReader& r, Superblock& sb) {
     sb.rebuild.cursor = r.get<std::uint64_t>();
     sb.rebuild.uuid = get_uuid(r);
     sb.policy = static_cast<RecoveryPolicy>(r.get<std::uint16_t>());
+    r.take(kRedoFromAt - kPolicyAt - 2);
+    sb.redo_from = r.get<std::uint64_t>();
     return n;
 }
 
@@ -294,7 +300,7 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (auto why = why_member_sizes_invalid(sb, *level)) {
         return why;
     }
-    if (!is_recovery_policy(sb.policy)) {
+    if (!is_recorded_policy(sb.policy)) {
         return "unknown recovery policy " + std::to_string(static_cast<std::uint16_t>(sb.policy));
     }
     const Geometry g = geometry_of(sb);
@@ -387,8 +393,8 @@ Result<void> refuse_foreign(const Superblock& sb, std::span<const std::byte, kSu
                                                 ", which this program does not know");
         }
     }
-    if (sb.epoch > kMaxEpoch || sb.log_generation > kMaxLogGeneration) {
-        return fail(Errc::kCorrupt, "superblock with an epoch or a log generation that no array reaches");
+    if (sb.epoch > kMaxEpoch || sb.log_generation > kMaxLogGeneration || sb.redo_from > kMaxLogPosition) {
+        return fail(Errc::kCorrupt, "superblock with an epoch or a place in the log that no array reaches");
     }
     std::array<std::byte, kSuperblockBytes> again{};
     encode(sb, again);

@@ -119,6 +119,7 @@ struct Superblock {
     std::vector<UnreadableRange> unreadable;          ///< ascending by member and block, merged
     RecoveryPolicy policy = RecoveryPolicy::kResync;  ///< of the assembly that wrote this
     std::uint64_t log_generation = 0;
+    std::uint64_t redo_from = 0;  ///< redo records below this position of the log are void
     std::uint16_t next_volume_number = 1;
     std::vector<AreaRecord> areas;
     std::vector<VolumeRecord> volumes;
@@ -137,6 +138,11 @@ struct Superblock {
         return rebuild.active && rebuild.place == place && rebuild.uuid == uuid;
     }
 };
+
+/// Tells one device of a place from another, by the uuid that it has as its member.
+inline std::uint64_t device_tag(const Uuid& uuid) {
+    return load_le<std::uint64_t>(uuid.bytes.data());
+}
 
 /// REQUIRES: the level is known.
 Geometry geometry_of(const Superblock& superblock);

@@ -27,6 +27,11 @@ enum class TestSwitch : std::uint8_t {
     kJournalForgetUntrusted,  ///< a checkpoint omits columns whose redundancy is wrong
     kJournalNoLateAdds,       ///< a checkpoint omits what was recorded while it was made
     kJournalShortBox,         ///< an entry names only the first column of what is written
+
+    kRedoWriteFirst,  ///< members written before their redo record is durable
+    kRedoSkipNewest,  ///< a start does not do the newest redo record again
+    kRedoNoFlush,     ///< redo records dropped without a flush of the members
+    kRedoStaysValid,  ///< writes that are not logged while redo records are not void
 };
 
 struct TestSwitchRow {
@@ -50,6 +55,10 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kJournalForgetUntrusted, "journal-forget-untrusted", "raid"},
     TestSwitchRow{TestSwitch::kJournalNoLateAdds, "journal-no-late-adds", "raid"},
     TestSwitchRow{TestSwitch::kJournalShortBox, "journal-short-box", "raid"},
+    TestSwitchRow{TestSwitch::kRedoWriteFirst, "redo-write-first", "raid"},
+    TestSwitchRow{TestSwitch::kRedoSkipNewest, "redo-skip-newest", "raid"},
+    TestSwitchRow{TestSwitch::kRedoNoFlush, "redo-no-flush", "raid"},
+    TestSwitchRow{TestSwitch::kRedoStaysValid, "redo-stays-valid", "raid"},
 };
 
 #ifdef GEMEL_TEST_SWITCHES
