@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 49> kRaidStates{
+constexpr std::array<std::string_view, 53> kRaidStates{
     "level single",
     "level linear",
     "level 6",
@@ -54,6 +54,10 @@ constexpr std::array<std::string_view, 49> kRaidStates{
     "member lost in a crash",
     "degraded crash with journal",
     "recovery interrupted",
+    "policy redo",
+    "redo replayed",
+    "degraded crash of a logged array",
+    "degraded crash lost nothing",
     "member hangs",
     "member failed for its silence",
     "work went on over an I/O that hangs",

@@ -21,6 +21,7 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
     : scheduler_(options.seed),
       random_(options.seed ^ 0x5241494421ULL),
       operator_(options.seed ^ 0x4f50455241ULL),
+      policies_(options.seed ^ 0x5245444f21ULL),
       chronicle_(scheduler_, options.trace),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
@@ -53,7 +54,7 @@ void RaidWorld::choose() {
     base_.level = std::string(shape.level);
     base_.strip_bytes = 4096U << random_.below(4);
     base_.create = raid::ArrayConfig::Create::kIfBlank;
-    base_.policy = random_.one_in(4) ? raid::RecoveryPolicy::kResync : raid::RecoveryPolicy::kJournal;
+    base_.policy = random_.one_in(4) ? raid::RecoveryPolicy::kResync : some_journal();
     base_.journal_stripes = random_.one_in(4) ? 0 : 64 + static_cast<std::uint32_t>(random_.below(32));
     base_.member_timeout = std::chrono::milliseconds(1000 + random_.below(2000));  // beyond what a slow disk takes
     const std::size_t shards = random_.one_in(2) ? 1 : 4;
@@ -159,10 +160,13 @@ bool RaidWorld::open_once(bool force) {
     auto opened = scheduler_.run(home(), raid::Array::open(environment_.get(), config(force)));
     base_.create = raid::ArrayConfig::Create::kNo;
     if (!opened) {
-        const bool may_want_force = unclean_ && any_lost() && !(journal_ && row_->parities() > 0);
+        // Also where those that are missing could have gone on alone: two of a level 6 of four.
+        const std::uint32_t here = ((1U << disks_.size()) - 1) & ~lost_set();
+        const bool may_want_force = unclean_ && any_lost() && (!(journal_ && row_->parities() > 0) || tolerates(here));
         if (opened.error().code == Errc::kNeedsForce && may_want_force && !force) {
             chronicle_.reached("degraded crash needs force");
             forget_stripes_at_risk(false);
+            forced_ = true;
             return open_once(true);
         }
         chronicle_.violation("open failed: " + std::string(errc_name(opened.error().code)) + ": " +
@@ -189,7 +193,8 @@ bool RaidWorld::open_once(bool force) {
     if (journal_ && unclean_ && any_lost() && row_->parities() > 0) {
         chronicle_.reached("degraded crash with journal");
     }
-    journal_ = status.journal.policy == raid::RecoveryPolicy::kJournal;
+    note_replay();
+    journal_ = status.journal.policy != raid::RecoveryPolicy::kResync;
     chronicle_.reached("policy " + std::string(raid::recovery_policy_name(status.journal.policy)));
     return true;
 }
@@ -231,7 +236,7 @@ bool RaidWorld::crash_while_opening(bool force) {
 bool RaidWorld::open() {
     errors_expected_ = false;
     if (random_.one_in(12)) {
-        base_.policy = random_.one_in(2) ? raid::RecoveryPolicy::kResync : raid::RecoveryPolicy::kJournal;
+        base_.policy = random_.one_in(2) ? raid::RecoveryPolicy::kResync : some_journal();
     }
     if (unclean_ && random_.one_in(4) && (power_cuts_ || kills_)) {
         crash_while_opening(false);
@@ -528,7 +533,9 @@ void RaidWorld::crash(Crash how) {
         if (without_two()) {
             chronicle_.reached("crash without two members of level " + base_.level);
         }
-        if (row_->parities() > 0 && journal_) {
+        if (logged_) {
+            chronicle_.reached("degraded crash of a logged array");
+        } else if (row_->parities() > 0 && journal_) {
             doubt_what_was_written();
         } else {
             forget_stripes_at_risk(!power);
@@ -603,34 +610,6 @@ void RaidWorld::stop_cleanly() {
         }
     }
     revive_disks();
-}
-
-/// A degraded parity level loses what shares a stripe with a write that a crash cut short: the write hole, until the
-/// journal.
-void RaidWorld::forget_stripes_at_risk(bool open_only) {
-    if (row_->parities() == 0) {
-        return;
-    }
-    std::vector<std::vector<std::uint64_t>> sectors;  // of all first: what is undefined here is unsettled, too
-    for (const Volume& v : volumes_) {
-        sectors.push_back(v.oracle->unsettled(open_only));
-    }
-    for (std::size_t i = 0; i < volumes_.size(); ++i) {
-        Oracle& oracle = *volumes_[i].oracle;
-        for (const std::uint64_t sector : sectors[i]) {
-            const std::uint64_t first = sector < stripe_sectors_ ? 0 : sector - stripe_sectors_;
-            oracle.undefine(Lba(first), SectorCount(2 * stripe_sectors_));
-            volumes_[i].doubtful.push_back({Lba(first), SectorCount(2 * stripe_sectors_)});
-            if (first == 0 && i > 0) {
-                Oracle& other = *volumes_[i - 1].oracle;
-                const std::uint64_t tail = std::min(stripe_sectors_, other.sectors().value);
-                other.undefine(Lba(other.sectors().value - tail), SectorCount(tail));
-            }
-            if (sector + stripe_sectors_ >= oracle.sectors().value && i + 1 < volumes_.size()) {
-                volumes_[i + 1].oracle->undefine(Lba(0), SectorCount(stripe_sectors_));
-            }
-        }
-    }
 }
 
 bool RaidWorld::wait_hosts(Duration limit) {

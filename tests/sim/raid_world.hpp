@@ -11,6 +11,8 @@
 //   RW5 After a clean stop nothing is left in the cache of a member in sync.
 //   RW6 With the journal a degraded crash makes unreadable only what was written, or listed with that, since nothing
 //       was listed; and nothing wrong.
+//       While writes are logged, the journal names none and all columns are trusted
+//       it makes nothing unreadable.
 //   RW7 A member that hangs, for a time or for ever, keeps no command waiting beyond its time; its late answers are
 //       seen by nobody, and no memory is given out again that it holds.
 // Threads: the simulator's one.
@@ -66,6 +68,8 @@ class RaidWorld : public HostWorld {
     void silence(SimDisk& disk);
     void crash(Crash how);
     void note_journal(bool crashing);
+    void note_replay();
+    [[nodiscard]] raid::RecoveryPolicy some_journal();
     void note_bad_sectors();
     void rest();
     void nothing_listed();
@@ -106,6 +110,7 @@ class RaidWorld : public HostWorld {
     SimScheduler scheduler_;
     SeededRandom random_;
     SeededRandom operator_;  ///< what the operator does: its own, so that older histories stay what they were
+    SeededRandom policies_;  ///< the same, for the policy `redo`
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
@@ -129,6 +134,8 @@ class RaidWorld : public HostWorld {
     bool slowness_ = true;
     bool beyond_ = false;           ///< also faults that the level cannot hide
     bool journal_ = false;          ///< the array that runs, or ran last, keeps one
+    bool forced_ = false;           ///< a start was, and its resync may still run
+    bool logged_ = false;           ///< RW6: the last crash could make nothing unreadable
     bool unclean_ = false;          ///< the last stop was a crash
     bool errors_expected_ = false;  ///< until the next start
     bool crashing_ = false;

@@ -30,10 +30,44 @@ void RaidWorld::doubt_what_was_written() {
             v.doubtful.push_back({Lba(first), SectorCount(end - first)});
         }
     }
+    // What P told by force it tells until the next unclean stop only.
+    for (Volume& v : volumes_) {
+        if (forced_ && row_->parities() > 1 && resyncing()) {
+            v.doubtful.push_back({Lba(0), v.oracle->sectors()});
+        }
+    }
     for (std::size_t i = 0; i + 1 < volumes_.size(); ++i) {  // the stripes where two volumes meet
         const std::uint64_t size = volumes_[i].oracle->sectors().value;
         volumes_[i].doubtful.push_back({Lba(size - std::min(size, stripe_sectors_)), SectorCount(stripe_sectors_)});
         volumes_[i + 1].doubtful.push_back({Lba(0), SectorCount((1 + ahead) * stripe_sectors_)});
+    }
+}
+
+/// A degraded parity level loses what shares a stripe with a write that a crash cut short: the write hole, without the
+/// journal.
+void RaidWorld::forget_stripes_at_risk(bool open_only) {
+    if (row_->parities() == 0) {
+        return;
+    }
+    std::vector<std::vector<std::uint64_t>> sectors;  // of all first: what is undefined here is unsettled, too
+    for (const Volume& v : volumes_) {
+        sectors.push_back(v.oracle->unsettled(open_only));
+    }
+    for (std::size_t i = 0; i < volumes_.size(); ++i) {
+        Oracle& oracle = *volumes_[i].oracle;
+        for (const std::uint64_t sector : sectors[i]) {
+            const std::uint64_t first = sector < stripe_sectors_ ? 0 : sector - stripe_sectors_;
+            oracle.undefine(Lba(first), SectorCount(2 * stripe_sectors_));
+            volumes_[i].doubtful.push_back({Lba(first), SectorCount(2 * stripe_sectors_)});
+            if (first == 0 && i > 0) {
+                Oracle& other = *volumes_[i - 1].oracle;
+                const std::uint64_t tail = std::min(stripe_sectors_, other.sectors().value);
+                other.undefine(Lba(other.sectors().value - tail), SectorCount(tail));
+            }
+            if (sector + stripe_sectors_ >= oracle.sectors().value && i + 1 < volumes_.size()) {
+                volumes_[i + 1].oracle->undefine(Lba(0), SectorCount(stripe_sectors_));
+            }
+        }
     }
 }
 
@@ -59,9 +93,26 @@ void RaidWorld::rest() {
     }
 }
 
+/// Two of three keep the plain one.
+raid::RecoveryPolicy RaidWorld::some_journal() {
+    return policies_.one_in(3) ? raid::RecoveryPolicy::kRedo : raid::RecoveryPolicy::kJournal;
+}
+
+/// After a start.
+void RaidWorld::note_replay() {
+    const raid::JournalStatus j = array_->status().journal;
+    if (j.replayed_records > 0) {
+        chronicle_.reached("redo replayed");
+    }
+    if (unclean_ && logged_ && any_lost()) {
+        chronicle_.reached("degraded crash lost nothing");
+    }
+}
+
 void RaidWorld::note_journal(bool crashing) {
     const raid::ArrayStatus status = array_->status();
     const raid::JournalStatus& j = status.journal;
+    logged_ = crashing && j.redo && j.named_stripes == 0 && status.resync_done == status.resync_total;
     const std::array<std::pair<bool, const char*>, 5> states{
         {{j.hot_writes > 0, "hot write"},
          {j.records > 0 && j.cold_writes > j.records, "cold batch"},
