@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "raid/array_body.hpp"
+#include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
 #include "raid/redo_log.hpp"
 #include "raid/volume.hpp"
@@ -35,6 +36,8 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
       home(*config.shards.front()),
       watch(watching),
       rebuild_job(environment.clock, JobKind::kRebuild),
+      wanted_checksums_(level.redundant && config.checksums),
+      checksum_cache_(config.checksum_cache_bytes),
       wanted_policy_(!level.redundant        ? RecoveryPolicy::kResync
                      : level.parities() == 0 ? recorded_policy(config.policy)
                                              : config.policy),
@@ -128,6 +131,9 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     resume_places();
     apply_doubts(doubts);
     CO_TRY(const std::uint64_t generation, co_await log_->begin_generation());
+    if (!doubts.redo.empty()) {
+        CO_TRY_VOID(co_await begin_replay(generation, assembly));
+    }
     CO_TRY_VOID(co_await replay_redo(doubts.redo));
     co_await open_journal(doubts);
     CO_TRY_VOID(co_await begin_incarnation(generation, assembly));
@@ -136,6 +142,7 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
               "started without all members after an unclean stop, by force",
               "compare the data with another copy where writes were in flight");
     }
+    open_map();
     for (const VolumeRecord& v : superblock_.volumes) {
         volumes_.push_back(std::make_unique<Volume>(*this, v));
     }
@@ -163,6 +170,7 @@ Task<Result<void>> ArrayBody::begin_incarnation(std::uint64_t log_generation, co
     next.log_generation = log_generation;
     next.policy = journal_ ? RecoveryPolicy::kJournal : RecoveryPolicy::kResync;
     next.redo_from = all_devices_here() ? std::max(next.redo_from, replayed_below_) : next.redo_from;
+    choose_map(next, assembly);
     next.clean = true;  // no write of this assembly is under way; what older ones left is said to be untrusted
     static_cast<void>(co_await visit_shards(next, /*close=*/false));
     if (assembly.forced) {
@@ -271,6 +279,9 @@ ArrayStatus ArrayBody::status() const {
     }
     if (redo_) {
         redo_->fill(out.journal);
+    }
+    if (checksums_) {
+        out.checksums = {true, checksums_->found(), checksums_->cached_bytes()};
     }
     out.resync_total = SectorCount(level.redundant ? geometry.columns() : 0);
     out.resync_done = SectorCount(out.resync_total.value - std::min(out.resync_total.value, untrusted_columns()));

@@ -47,6 +47,8 @@ struct ReservedAreas {
     std::uint64_t migration_bytes = 0;
 };
 
+inline constexpr std::uint64_t kDefaultChecksumCache = 64 * kMiB;  ///< entries of 60 GiB on members
+
 inline constexpr Duration kDefaultMemberTimeout = std::chrono::seconds(30);
 inline constexpr Duration kMinMemberTimeout = std::chrono::milliseconds(100);
 inline constexpr Duration kMaxMemberTimeout = std::chrono::minutes(10);
@@ -65,6 +67,8 @@ struct ArrayConfig {
     bool force = false;  ///< start although the members cannot tell what is wrong, or diverged
     RecoveryPolicy policy = RecoveryPolicy::kJournal;  ///< from this start on; levels without redundancy have none
     std::uint32_t journal_stripes = 0;                 ///< most that the journal lists for writes; 0: by its room
+    bool checksums = true;  ///< of every block, where the level has redundancy; from this start on
+    std::uint64_t checksum_cache_bytes = kDefaultChecksumCache;  ///< of the checksum map, in memory at most
     ReservedAreas areas;
     Duration member_timeout = kDefaultMemberTimeout;  ///< a member I/O that takes longer fails its member
     std::vector<Executor*> shards;                    ///< at least one; the first also runs what is not data path
@@ -103,6 +107,12 @@ struct JournalStatus {
     std::uint64_t recovery_ms = 0;  ///< 0 until it has ended
 };
 
+struct ChecksumStatus {
+    bool on = false;
+    std::uint64_t found = 0;  ///< blocks that did not match, since the start
+    std::uint64_t cached_bytes = 0;
+};
+
 struct ArrayStatus {
     std::string name;
     std::string level;
@@ -121,6 +131,7 @@ struct ArrayStatus {
     std::uint64_t unreadable_blocks = 0;  ///< of members, that a rebuild could not make up
     std::uint64_t epoch = 0;
     JournalStatus journal;
+    ChecksumStatus checksums;
 };
 
 class MemberWatch;

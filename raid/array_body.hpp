@@ -41,6 +41,7 @@ class RingLog;
 
 namespace gemel::raid::detail {
 
+class Checksums;
 class RedoLog;
 class Volume;
 
@@ -129,6 +130,15 @@ class ArrayBody : public SilenceJudge {
     /// After an I/O error of member `index`. A read error alone fails no member; a device that is gone does.
     Task<void> note_read_error(std::uint32_t index, Errc code);
 
+    /// nullptr: the array keeps no checksums.
+    [[nodiscard]] Checksums* checksums() const { return checksums_.get(); }
+    /// On the shard: MemberDevice can enter writes of these columns without waiting. Errors: as ChecksumMap::load.
+    Task<Result<void>> prepare_map(std::uint64_t first_column, std::uint64_t end_column);
+    /// CS5. On the shard: these members' blocks of the column contradicted the map, and it was wrong.
+    void note_wrong_map(std::uint64_t column, std::uint32_t set);
+    /// No copy of a page of the map could be read: what it said is lost.
+    void note_lost_page(std::uint64_t page);
+
     /// On the shard: no write may start before it returns success (B4).
     Task<Result<void>> open_for_writes(Shard& shard);
 
@@ -179,6 +189,10 @@ class ArrayBody : public SilenceJudge {
     }
     /// Home executor.
     [[nodiscard]] const Superblock& superblock() const { return superblock_; }
+    /// All members of `set`, as bits, have missed a write.
+    Task<Result<void>> fail_members(std::uint32_t set, std::string_view why);
+    /// CM2: what the map says now is durable on the members, with their data. Home, without `control`.
+    Task<Result<void>> flush_with_map();
     /// Flushes all in-sync members and marks the superblock clean. Home executor.
     Task<Result<void>> mark_clean();
     /// Marks it clean after a while without writes. Runs until then or stopped. Home executor.
@@ -231,6 +245,7 @@ class ArrayBody : public SilenceJudge {
         return level.tolerates(lost_set() | 1U << index, geometry.members);
     }
     Task<bool> visit_shards(Superblock& next, bool close);
+    Task<Result<void>> commit_quiet(bool clean);
     Task<bool> quiet_shards();
     Task<void> tend_journal();
     Task<Result<void>> commit_seen(Superblock seen, bool clean);
@@ -246,14 +261,19 @@ class ArrayBody : public SilenceJudge {
         std::uint64_t entries = 0;  ///< of it
         std::vector<LogRecord> redo;
     };
-    bool gather_redo(std::vector<LogRecord>& out);                          // redo_log.cpp
-    Task<Result<void>> replay_redo(const std::vector<LogRecord>& records);  // redo_log.cpp
-    [[nodiscard]] bool all_devices_here() const;                            // redo_log.cpp
+    bool gather_redo(std::vector<LogRecord>& out);                                            // redo_log.cpp
+    Task<Result<void>> begin_replay(std::uint64_t log_generation, const Assembly& assembly);  // redo_log.cpp
+    Task<Result<void>> replay_redo(const std::vector<LogRecord>& records);                    // redo_log.cpp
+    Task<Result<void>> replay_record(ConstBytes bytes);                                       // redo_log.cpp
+    [[nodiscard]] bool all_devices_here() const;                                              // redo_log.cpp
     Result<Doubts> find_doubts(Assembly& assembly);
     std::optional<Doubts> journal_doubts();
     void apply_doubts(const Doubts& doubts);
     [[nodiscard]] bool accepts(const Assembly& assembly) const;
     Task<void> open_journal(const Doubts& doubts);
+    [[nodiscard]] bool may_keep_checksums() const;
+    void choose_map(Superblock& next, const Assembly& assembly) const;
+    void open_map();
     Task<void> stop_journal();
     void report_recovery();
     void distrust_columns(std::uint64_t first, std::uint64_t end);
@@ -311,6 +331,11 @@ class ArrayBody : public SilenceJudge {
     std::uint64_t replayed_below_ = 0;       ///< redo records below it were done again, durably; home only
     std::atomic<std::uint64_t> replayed_records_{0};
     std::atomic<std::uint64_t> replayed_bytes_{0};
+    std::unique_ptr<Checksums> checksums_;
+    bool wanted_checksums_;
+    std::uint64_t checksum_cache_;
+    std::uint64_t openings_ = 0;               ///< for writes; under `control`
+    std::atomic<std::uint64_t> distrusts_{0};  ///< how often columns became untrusted
     RecoveryPolicy wanted_policy_;
     std::uint32_t journal_stripes_;
     bool recovering_ = false;  ///< what the journal named after an unclean stop; home only

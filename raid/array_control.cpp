@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "raid/array_body.hpp"
+#include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
 #include "raid/redo_log.hpp"
 #include "raid/volume.hpp"
@@ -141,6 +142,15 @@ Task<Result<void>> ArrayBody::fail_member(std::uint32_t index, Error why) {
     co_return r;
 }
 
+Task<Result<void>> ArrayBody::fail_members(std::uint32_t set, std::string_view why) {
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if ((set >> m & 1U) != 0) {
+            CO_TRY_VOID(co_await fail_member(m, Error(Errc::kIo, std::string(why))));
+        }
+    }
+    co_return Result<void>{};
+}
+
 Task<Result<void>> ArrayBody::fail_by_operator(std::uint32_t place) {
     Executor& caller = Executor::current();
     co_await resume_on(home);
@@ -197,6 +207,7 @@ Task<Result<void>> ArrayBody::record_missing() {
 Task<Result<void>> ArrayBody::open_for_writes(Shard& shard) {
     CO_TRY_VOID(co_await update_superblock([this](Superblock& next) -> Result<void> {
         next.clean = false;
+        ++openings_;
         mark_missing(next);
         if (!watching_ && !stopping()) {
             watching_ = gate_.spawn(watch_idle());
@@ -310,30 +321,51 @@ Task<Result<void>> ArrayBody::flush_locked() {
 }
 
 Task<Result<void>> ArrayBody::mark_clean() {
-    const auto guard = co_await control_.lock();
-    if (read_only()) {
-        const Result<void> flushed = co_await flush_locked();
-        static_cast<void>(flushed);  // what can be saved is; the error below says the rest
-        co_return fail(Errc::kReadOnly, "array " + name + " is read-only and stays marked unclean");
+    return commit_quiet(/*clean=*/true);
+}
+
+/// Reads the shards, has the map written as it is then, and makes durable what they said if nothing has contradicted it
+/// meanwhile. The map is not written under `control`, which the failing of a member needs.
+Task<Result<void>> ArrayBody::commit_quiet(bool clean) {
+    Superblock seen;
+    std::uint64_t distrusts = 0;
+    std::uint64_t openings = 0;
+    {
+        const auto guard = co_await control_.lock();
+        if (read_only()) {
+            const Result<void> flushed = clean ? co_await flush_locked() : Result<void>{};
+            static_cast<void>(flushed);  // what can be saved is; the error below says the rest
+            co_return fail(Errc::kReadOnly, "array " + name + " is read-only and stays marked unclean");
+        }
+        seen = superblock_;
+        seen.redo_from =
+            redo_ ? redo_->done_below() : replayed_below_;  // RD4: before the map is written, and the flush
+        distrusts = distrusts_.load();
+        openings = openings_;
+        // A shard that was closed and whose neighbour is busy asks again at its next write, which costs no I/O.
+        if (!co_await visit_shards(seen, /*close=*/clean) && clean) {
+            co_return fail(Errc::kBusy, "writes are in flight");
+        }
     }
-    Superblock seen = superblock_;
-    // A shard that was closed and whose neighbour is busy asks again at its next write, which costs no I/O.
-    if (!co_await visit_shards(seen, /*close=*/true)) {
+    if (checksums_) {
+        CO_TRY_VOID(co_await checksums_->write_back());
+    }
+    const auto guard = co_await control_.lock();
+    if (distrusts != distrusts_.load() || (clean && openings != openings_)) {
         co_return fail(Errc::kBusy, "writes are in flight");
     }
-    co_return co_await commit_seen(std::move(seen), /*clean=*/true);
+    co_return co_await commit_seen(std::move(seen), clean);
 }
 
 /// Makes what visit_shards() saw durable, after a flush. REQUIRES: `control` held, home executor.
 Task<Result<void>> ArrayBody::commit_seen(Superblock seen, bool clean) {
-    const std::uint64_t done = redo_ ? redo_->done_below() : replayed_below_;
     // What was copied is redundancy only when it is durable: a power cut may bring back what was there before.
     CO_TRY_VOID(co_await flush_locked());
     Superblock next = superblock_;  // the flush may have failed a member
     next.clean = next.clean || clean;
     next.resync_cursor = seen.resync_cursor;
     next.untrusted = std::move(seen.untrusted);
-    next.redo_from = all_devices_here() ? std::max(next.redo_from, done) : next.redo_from;
+    next.redo_from = all_devices_here() ? std::max(next.redo_from, seen.redo_from) : next.redo_from;
     next.accepted = accepted_member() != 0 && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
     if (!next.clean || next == superblock_) {
         co_return Result<void>{};  // after a crash of an unclean array everything is resynced anyway
@@ -360,13 +392,7 @@ Task<Result<void>> ArrayBody::checkpoint_resync() {
     if (journal_) {
         CO_TRY_VOID(co_await journal_->checkpoint(Sweep::kNothing));
     }
-    const auto guard = co_await control_.lock();
-    if (read_only()) {
-        co_return Result<void>{};
-    }
-    Superblock seen = superblock_;
-    static_cast<void>(co_await visit_shards(seen, /*close=*/false));
-    co_return co_await commit_seen(std::move(seen), /*clean=*/false);
+    co_return co_await commit_quiet(/*clean=*/false);
 }
 
 void ArrayBody::turn_read_only(std::string why) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "raid/array_body.hpp"
+#include "raid/checksums.hpp"
 #include "raid/redo_log.hpp"
 #include "raid/stripe.hpp"
 
@@ -71,7 +72,6 @@ Task<Result<void>> ArrayBody::write_pieces(Lba lba, Slice from, WriteOptions opt
 }
 
 Task<Result<void>> ArrayBody::flush() {
-    const std::uint64_t mark = redo_ ? redo_->flush_begins() : 0;
     MemberFan fan;
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         if (takes_writes(m)) {
@@ -84,13 +84,44 @@ Task<Result<void>> ArrayBody::flush() {
             CO_TRY_VOID(co_await fail_member(m, Error(*code, "flush failed")));
         }
     }
-    if (unrecorded()) {
-        CO_TRY_VOID(co_await await_recorded());
+    co_return unrecorded() ? co_await await_recorded() : Result<void>{};
+}
+
+Task<Result<void>> ArrayBody::flush_with_map() {
+    const std::uint64_t mark = redo_ ? redo_->flush_begins() : 0;
+    if (checksums_) {
+        CO_TRY_VOID(co_await checksums_->write_back());
     }
+    CO_TRY_VOID(co_await flush());
     if (redo_) {
         redo_->flush_ended(mark);
     }
     co_return Result<void>{};
+}
+
+Task<Result<void>> ArrayBody::prepare_map(std::uint64_t first_column, std::uint64_t end_column) {
+    if (!checksums_) {
+        co_return Result<void>{};
+    }
+    co_return co_await checksums_->prepare(first_column / kSectorsPerBlock,
+                                           round_up(end_column, kSectorsPerBlock) / kSectorsPerBlock);
+}
+
+void ArrayBody::note_wrong_map(std::uint64_t column, std::uint32_t set) {
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if ((set >> m & 1U) != 0) {
+            event(Severity::kWarning, "checksum-renewed", member_subject(m),
+                  "the checksum of the block at column " + std::to_string(column) +
+                      " was wrong, not the block: it agrees with the redundancy");
+        }
+    }
+}
+
+void ArrayBody::note_lost_page(std::uint64_t page) {
+    event(Severity::kWarning, "checksum-page-lost", "array " + name,
+          "no copy of page " + std::to_string(page) +
+              " of the checksum map can be read: its blocks count as they lie until they are written",
+          "scrub the array");
 }
 
 Task<Result<Buffer>> ArrayBody::allocate(std::size_t bytes) {
@@ -136,6 +167,7 @@ void ArrayBody::distrust(Shard& shard, std::uint64_t first_column, std::uint64_t
         return;
     }
     accepted_member_.store(0, std::memory_order_release);  // B5
+    distrusts_.fetch_add(1, std::memory_order_relaxed);
     const bool was_empty = shard.untrusted.empty();
     const std::uint64_t before = shard.untrusted.total();
     const std::uint64_t from = shard.local(first_column);

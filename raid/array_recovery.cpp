@@ -8,6 +8,7 @@
 #include <set>
 
 #include "raid/array_body.hpp"
+#include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
 #include "raid/redo_log.hpp"
 
@@ -144,6 +145,35 @@ Task<void> ArrayBody::open_journal(const Doubts& doubts) {
         event(Severity::kWarning, "journal-later", "array " + name,
               "the dirty stripe journal cannot begin: " + ready.error().message,
               "it begins with a later start; a crash before that resyncs everything");
+    }
+}
+
+/// The area has the room that the map needs: one of an array that an earlier version made may have less.
+bool ArrayBody::may_keep_checksums() const {
+    return level.redundant &&
+           bytes_of(superblock_.area(AreaKind::kChecksums).sectors) >= Checksums::area_bytes(geometry);
+}
+
+/// A map that was not kept for a while, or of data that is taken as it lies by force, says nothing any more (CP3).
+void ArrayBody::choose_map(Superblock& next, const Assembly& assembly) const {
+    AreaRecord& area = *std::ranges::find(next.areas, AreaKind::kChecksums, &AreaRecord::kind);
+    const bool on = wanted_checksums_ && may_keep_checksums();
+    if (on && (area.version == 0 || assembly.forced)) {
+        next.map_epoch = next.epoch + 1;
+    }
+    area.version = on ? kChecksumVersion : 0;
+}
+
+/// REQUIRES: the superblock of this start is durable.
+void ArrayBody::open_map() {
+    const AreaRecord& area = superblock_.area(AreaKind::kChecksums);
+    if (area.version != 0) {
+        checksums_ = std::make_unique<Checksums>(*this, ChecksumOrigin{superblock_.array_uuid, superblock_.map_epoch},
+                                                 superblock_.epoch, area.lba, checksum_cache_);
+    } else if (wanted_checksums_) {
+        event(Severity::kWarning, "checksums-off", "array " + name,
+              "its members have no room for a checksum map: an earlier version made them",
+              "copy the data to a new array, or set checksums = false");
     }
 }
 

@@ -286,7 +286,7 @@ Task<Result<void>> DirtyJournal::checkpoint(Sweep sweep) {
     const bool omits = sweep != Sweep::kNothing || stale || stale_.load();
     Result<void> r;
     if (omits && !late && !active(TestSwitch::kJournalNoFlush)) {
-        r = co_await array_.flush();
+        r = active(TestSwitch::kMapLate) ? co_await array_.flush() : co_await array_.flush_with_map();
     }
     if (r) {
         r = co_await append_checkpoint(std::move(record), added_before);

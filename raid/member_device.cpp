@@ -2,6 +2,7 @@
 #include "raid/member_device.hpp"
 
 #include "raid/array_body.hpp"
+#include "raid/checksums.hpp"
 
 namespace gemel::raid::detail {
 
@@ -57,7 +58,31 @@ DeviceLimits MemberDevice::limits() const {
     return d == nullptr ? DeviceLimits{} : d->limits();
 }
 
+/// Of data, not of an area behind it.
+bool MemberDevice::has_entries(Lba lba) const {
+    return array_.checksums() != nullptr && lba.value < array_.geometry.member_sectors;
+}
+
 Task<Result<void>> MemberDevice::read(Lba lba, Slice to, ReadOptions options) {
+    if (!has_entries(lba)) {
+        return read_unverified(lba, to, options);
+    }
+    const bool whole = to.head() == 0 && to.size() % kBlockBytes == 0;
+    return whole ? read_verified(lba, to, options) : read_whole(array_, lba, to, [this, options](Lba at, Slice all) {
+        return read_verified(at, all, options);
+    });
+}
+
+Task<Result<void>> MemberDevice::read_verified(Lba lba, Slice to, ReadOptions options) {
+    Result<void> r = co_await read_unverified(lba, to, options);
+    if (!r && (r.error().code != Errc::kMediumError || to.all_readable())) {
+        co_return r;
+    }
+    Result<void> verified = co_await array_.checksums()->verify(index_, lba, to);
+    co_return r ? std::move(verified) : std::move(r);
+}
+
+Task<Result<void>> MemberDevice::read_unverified(Lba lba, Slice to, ReadOptions options) {
     BlockDevice* d = device();
     if (d == nullptr) {
         to.mark_all(BlockStatus::kUnreadable);
@@ -89,6 +114,18 @@ Task<Result<void>> MemberDevice::read_around(BlockDevice& device, Lba lba, Slice
 }
 
 Task<Result<void>> MemberDevice::write(Lba lba, Slice from, WriteOptions options) {
+    if (!has_entries(lba) || array_.checksums()->note_now(index_, lba, from)) {
+        return write_device(lba, from, options);
+    }
+    return write_entered(lba, from, options);
+}
+
+Task<Result<void>> MemberDevice::write_entered(Lba lba, Slice from, WriteOptions options) {
+    CO_TRY_VOID(co_await array_.checksums()->note(index_, lba, from));
+    co_return co_await write_device(lba, from, options);
+}
+
+Task<Result<void>> MemberDevice::write_device(Lba lba, Slice from, WriteOptions options) {
     BlockDevice* d = device();
     if (d == nullptr) {
         return gone(name());

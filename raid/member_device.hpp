@@ -11,6 +11,8 @@
 //       under way. It is durable with the first rebuild cursor that is beyond it.
 //   MD4 The device of a place is exchanged only while nothing is sent there: the member is not in sync. What is in
 //       flight stays with the device that it was sent to, which outlives the array.
+//   MD5 With checksums, data that is read is compared with the map, and what is written is entered there first (CS1,
+//       CS3); so writes of data come from the shard.
 // Threads: I/O on any executor; put() and the list's changes on home, add_unreadable() on a shard.
 #pragma once
 
@@ -42,12 +44,18 @@ class MemberDevice : public BlockDevice {
 
     [[nodiscard]] DeviceLimits limits() const override;
     Task<Result<void>> read(Lba lba, Slice to, ReadOptions options = {}) override;
+    /// Without comparing it with the map: for those that judge a whole stripe, or all legs.
+    Task<Result<void>> read_unverified(Lba lba, Slice to, ReadOptions options = {});
     Task<Result<void>> write(Lba lba, Slice from, WriteOptions options = {}) override;
     Task<Result<void>> flush() override;
     Task<Result<void>> discard(Lba lba, SectorCount count) override;
     [[nodiscard]] std::string name() const override;
 
   private:
+    [[nodiscard]] bool has_entries(Lba lba) const;
+    Task<Result<void>> read_verified(Lba lba, Slice to, ReadOptions options);
+    Task<Result<void>> write_entered(Lba lba, Slice from, WriteOptions options);
+    Task<Result<void>> write_device(Lba lba, Slice from, WriteOptions options);
     [[nodiscard]] bool listed(Lba lba, SectorCount sectors) const;
     Task<Result<void>> read_around(BlockDevice& device, Lba lba, Slice to, ReadOptions options);
     Task<Result<void>> write_and_clear(BlockDevice& device, Lba lba, Slice from, WriteOptions options);

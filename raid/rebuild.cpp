@@ -24,6 +24,7 @@
 #include <array>
 
 #include "raid/array_body.hpp"
+#include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
 #include "raid/redo_log.hpp"
 
@@ -457,6 +458,9 @@ Task<Result<void>> ArrayBody::checkpoint_rebuild() {
 /// RB6.
 Task<Result<void>> ArrayBody::finish_rebuild(std::uint32_t place) {
     CO_TRY_VOID(co_await checkpoint_rebuild());
+    if (checksums_) {
+        CO_TRY_VOID(co_await checksums_->copy_to(place));
+    }
     CO_TRY_VOID(co_await log_->copy_to(place));
     const Result<void> r = co_await admit_rebuilt(place);
     log_->stop_copying();

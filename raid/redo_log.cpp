@@ -6,6 +6,7 @@
 
 #include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
+#include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
 #include "raid/redo_record.hpp"
 #include "raid/stripe.hpp"
@@ -22,21 +23,25 @@ MemberWrites cut(const MemberWrites& writes, std::uint64_t first, std::uint64_t 
     MemberWrites out;
     for (const MemberWrite& w : writes) {
         const std::uint64_t from = std::max(first, w.lba.value);
-        const std::uint64_t to = std::min(end, w.lba.value + w.from.sectors().value);
-        if (from < to) {
-            const Slice part = w.from.sub((from - w.lba.value) * kSectorBytes, (to - from) * kSectorBytes);
-            out.push_back({w.member, w.tag, Lba(from), part});
+        const std::uint64_t to = std::min(end, w.lba.value + w.sectors.value);
+        if (from >= to) {
+            continue;
         }
+        const std::size_t bytes = (to - from) * kSectorBytes;
+        const Slice part = w.from.empty() ? Slice{} : w.from.sub((from - w.lba.value) * kSectorBytes, bytes);
+        out.push_back({w.member, w.tag, Lba(from), SectorCount(to - from), part, w.absent});
     }
     return out;
 }
 
-std::vector<std::byte> record_of(StripeIndex stripe, const MemberWrites& writes) {
+RedoRecord record_of(StripeIndex stripe, const MemberWrites& writes) {
     RedoRecord record{stripe, {}};
     for (const MemberWrite& w : writes) {
-        record.parts.push_back({w.member, w.tag, w.lba, w.from.data()});
+        if (!w.absent) {
+            record.parts.push_back({w.member, w.tag, w.lba, w.from.data()});
+        }
     }
-    return encode(record);
+    return record;
 }
 
 struct Columns {
@@ -49,32 +54,40 @@ Columns columns_of(const MemberWrites& writes) {
     Columns out;
     for (const MemberWrite& w : writes) {
         out.first = std::min(out.first, w.lba.value);
-        out.end = std::max(out.end, w.lba.value + w.from.sectors().value);
-        out.members |= 1U << w.member;
+        out.end = std::max(out.end, w.lba.value + w.sectors.value);
+        out.members |= w.absent ? 0 : 1U << w.member;
     }
     return out;
 }
 
-}  // namespace
-
-// The tag first: the device of a place is exchanged before it can have a stripe, which takes the stripe's lock.
-void add_write(const ArrayBody& array, StripeIndex stripe, std::uint32_t member, Lba lba, Slice from,
-               MemberWrites& out) {
-    const std::uint64_t tag = array.members[member].tag.load(std::memory_order_acquire);
-    if (array.holds(member, stripe)) {
-        out.push_back({member, tag, lba, from});
+/// CS3. Also what a member that was lost since the record was made would get.
+Task<Result<void>> enter_absent(ArrayBody& array, StripeIndex stripe, const MemberWrites& writes) {
+    Checksums* sums = array.checksums();
+    for (const MemberWrite& w : writes) {
+        if (sums == nullptr || (!w.absent && array.holds(w.member, stripe))) {
+            continue;
+        }
+        if (w.from.empty()) {
+            CO_TRY_VOID(co_await sums->forget(w.member, w.lba, w.sectors));
+        } else {
+            CO_TRY_VOID(co_await sums->note(w.member, w.lba, w.from));
+        }
     }
+    co_return Result<void>{};
 }
+
+}  // namespace
 
 Task<Result<void>> write_members(ArrayBody& array, Shard& shard, StripeIndex stripe, const MemberWrites& writes,
                                  WriteOptions options) {
     const Columns columns = columns_of(writes);
+    CO_TRY_VOID(co_await enter_absent(array, stripe, writes));
     for (std::size_t next = 0; next < writes.size();) {
         MemberFan fan;
         for (std::uint32_t used = 0; next < writes.size() && (used >> writes[next].member & 1U) == 0; ++next) {
             const MemberWrite& w = writes[next];
             used |= 1U << w.member;
-            if (array.holds(w.member, stripe)) {
+            if (!w.absent && array.holds(w.member, stripe)) {
                 fan.start(w.member, array.members[w.member].device->write(w.lba, w.from, options));
             }
         }
@@ -82,6 +95,17 @@ Task<Result<void>> write_members(ArrayBody& array, Shard& shard, StripeIndex str
         CO_TRY_VOID(co_await settle_writes(array, shard, fan, columns.first, columns.end));
     }
     co_return Result<void>{};
+}
+
+// The tag first: the device of a place is exchanged before it can have a stripe, which takes the stripe's lock.
+void add_write(const ArrayBody& array, StripeIndex stripe, std::uint32_t member, Lba lba, Slice from,
+               SectorCount sectors, MemberWrites& out) {
+    const std::uint64_t tag = array.members[member].tag.load(std::memory_order_acquire);
+    if (!array.holds(member, stripe)) {
+        out.push_back({member, 0, lba, sectors, from, /*absent=*/true});
+    } else if (!from.empty()) {
+        out.push_back({member, tag, lba, sectors, from, /*absent=*/false});
+    }
 }
 
 Task<bool> enter_redo(const ArrayBody& array) {
@@ -146,25 +170,37 @@ Task<Result<void>> RedoLog::write_after_checkpoint(Shard& shard, StripeIndex str
     co_return r;
 }
 
-/// An error of the log comes before its piece changes a member: that one is as it was.
+Task<Result<void>> RedoLog::write_for_good(Shard& shard, StripeIndex stripe, const MemberWrites& piece,
+                                           WriteOptions options) {
+    Result<void> r = co_await write_members(array_, shard, stripe, piece, options);
+    if (!r) {
+        array_.turn_read_only("a write that was logged could not be done: " + r.error().message);
+    }
+    co_return r;
+}
+
+/// An error of the log or of the map comes before its piece changes a member: that one is as it was.
 Task<Result<void>> RedoLog::write_pieces(Shard& shard, StripeIndex stripe, const MemberWrites& writes,
                                          WriteOptions options) {
     const Columns all = columns_of(writes);
+    CO_TRY_VOID(co_await array_.prepare_map(all.first, std::max(all.first, all.end)));
     const auto members = static_cast<std::size_t>(std::popcount(all.members));
     const std::size_t room = redo_bytes_in(log_.max_record_bytes(), writes.size());
     const std::uint64_t step =
         std::max<std::uint64_t>(1, room / (std::max<std::size_t>(1, members) * kBlockBytes)) * kSectorsPerBlock;
     for (std::uint64_t at = round_down(all.first, kSectorsPerBlock); at < all.end; at += step) {
         const MemberWrites piece = cut(writes, at, at + step);
-        if (piece.empty()) {
+        const RedoRecord record = record_of(stripe, piece);
+        const bool early = record.parts.empty() || active(TestSwitch::kRedoWriteFirst);
+        if (early) {
+            CO_TRY_VOID(co_await write_for_good(shard, stripe, piece, options));
+        }
+        if (record.parts.empty()) {
             continue;
         }
-        if (active(TestSwitch::kRedoWriteFirst)) {
-            CO_TRY_VOID(co_await write_members(array_, shard, stripe, piece, options));
-        }
-        CO_TRY(Entry* const entry, co_await append(record_of(stripe, piece)));
-        if (!active(TestSwitch::kRedoWriteFirst)) {
-            CO_TRY_VOID(co_await write_members(array_, shard, stripe, piece, options));
+        CO_TRY(Entry* const entry, co_await append(encode(record)));
+        if (!early) {
+            CO_TRY_VOID(co_await write_for_good(shard, stripe, piece, options));
         }
         entry->done.store(flushes_.load());
     }
@@ -233,7 +269,7 @@ std::uint64_t RedoLog::done_below() const {
 Task<Result<void>> RedoLog::make_room() {
     drop_covered();
     if (!entries_.empty() && entries_.front().done.load() != kNever) {
-        CO_TRY_VOID(co_await array_.flush());
+        CO_TRY_VOID(co_await array_.flush_with_map());
         drop_covered();
     }
     co_return Result<void>{};
@@ -322,36 +358,64 @@ bool ArrayBody::gather_redo(std::vector<LogRecord>& out) {
     return true;
 }
 
+/// The checksum map hears of what is done again: it is opened by a superblock of this start, which says as much, or as
+/// little, as the one before.
+Task<Result<void>> ArrayBody::begin_replay(std::uint64_t log_generation, const Assembly& assembly) {
+    CO_TRY_VOID(co_await update_superblock([&](Superblock& next) -> Result<void> {
+        next.log_generation = log_generation;
+        choose_map(next, assembly);
+        return {};
+    }));
+    if (superblock_.area(AreaKind::kChecksums).version != 0) {
+        open_map();
+    }
+    co_return Result<void>{};
+}
+
+/// REQUIRES: it decodes.
+Task<Result<void>> ArrayBody::replay_record(ConstBytes bytes) {
+    CO_TRY(const RedoRecord record, decode_redo_record(bytes, geometry));
+    MemberWrites writes;
+    std::vector<Buffer> buffers;
+    for (const RedoPart& p : record.parts) {
+        if (members[p.member].tag.load() != p.tag || !holds(p.member, record.stripe)) {
+            continue;
+        }
+        CO_TRY(Buffer buffer, co_await allocate(p.bytes.size()));
+        const Slice slice = buffer.slice(p.bytes.size(), p.lba);
+        std::ranges::copy(p.bytes, slice.data().begin());
+        slice.seal();
+        writes.push_back({p.member, p.tag, p.lba, slice.sectors(), slice, false});
+        buffers.push_back(std::move(buffer));
+        replayed_bytes_.fetch_add(p.bytes.size());
+    }
+    Shard& shard = shard_of_stripe(record.stripe);
+    co_await resume_on(*shard.executor);
+    const Columns columns = columns_of(writes);
+    Result<void> r = co_await prepare_map(columns.first, std::max(columns.first, columns.end));
+    for (std::uint32_t m = 0; m < geometry.members && !writes.empty(); ++m) {
+        if (!holds(m, record.stripe)) {
+            writes.push_back({m, 0, Lba(columns.first), SectorCount(columns.end - columns.first), {}, true});
+        }
+    }
+    if (r) {
+        r = co_await write_members(*this, shard, record.stripe, writes, {});
+    }
+    co_await resume_on(home);
+    co_return r;
+}
+
 /// RD2. REQUIRES: they decode; the newest is on as many members as any other (RL6).
 Task<Result<void>> ArrayBody::replay_redo(const std::vector<LogRecord>& records) {
-    std::uint64_t bytes = 0;
     for (const LogRecord& r : records) {
-        CO_TRY(const RedoRecord record, decode_redo_record(r.bytes, geometry));
-        MemberWrites writes;
-        std::vector<Buffer> buffers;
-        for (const RedoPart& p : record.parts) {
-            const bool same = members[p.member].tag.load() == p.tag;
-            if (!same || !holds(p.member, record.stripe)) {
-                continue;
-            }
-            CO_TRY(Buffer buffer, co_await allocate(p.bytes.size()));
-            const Slice slice = buffer.slice(p.bytes.size(), p.lba);
-            std::ranges::copy(p.bytes, slice.data().begin());
-            slice.seal();
-            writes.push_back({p.member, p.tag, p.lba, slice});
-            buffers.push_back(std::move(buffer));
-            bytes += p.bytes.size();
-        }
-        Shard& shard = shard_of_stripe(record.stripe);
-        CO_TRY_VOID(co_await write_members(*this, shard, record.stripe, writes, {}));
+        CO_TRY_VOID(co_await replay_record(r.bytes));
     }
     if (!records.empty()) {
-        CO_TRY_VOID(co_await flush());
+        CO_TRY_VOID(co_await flush_with_map());
         replayed_records_.store(records.size());
-        replayed_bytes_.store(bytes);
         event(Severity::kInfo, "redo-replayed", "array " + name,
               std::to_string(records.size()) + " writes that may have been cut short were done again (" +
-                  std::to_string(bytes) + " bytes)");
+                  std::to_string(replayed_bytes_.load()) + " bytes)");
     }
     replayed_below_ = log_->next_position();
     co_return records.empty() || !all_devices_here() ? Result<void>{} : co_await void_redo(replayed_below_);
@@ -373,7 +437,7 @@ bool ArrayBody::all_devices_here() const {
 
 /// Records below `position`, whose writes have ended, are void once this succeeds.
 Task<Result<void>> ArrayBody::void_redo(std::uint64_t position) {
-    CO_TRY_VOID(co_await flush());
+    CO_TRY_VOID(co_await flush_with_map());
     co_return co_await update_superblock([this, position](Superblock& next) -> Result<void> {
         if (all_devices_here()) {
             next.redo_from = std::max(next.redo_from, position);

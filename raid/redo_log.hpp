@@ -17,8 +17,8 @@
 //   RD3 A write that is not logged changes members only when every record is void, by the superblock (`redo_from`). So
 //       turning off is: no write is under way that the journal does not list; none is being logged, those that come
 //       wait; a flush; the superblock; then they go on.
-//   RD4 A record is dropped, or void, only when its writes have ended and a flush that began later has succeeded. The
-//       flushes are those of hosts, of the journal, and one whenever the log is half full.
+//   RD4 A record is dropped, or void, only when its writes have ended, and the checksum map and then a flush of all
+//       members, both begun later, are durable. Those are the journal's, and one whenever the log is half full.
 //   RD5 Records are void only when every device that may be used again has been given them: not while a member is
 //       missing that is not failed (it comes back as it was), nor while the rebuild's device is not there.
 //   RD6 A write that begins while it is on is not listed in the journal. All others are, and hold their place there
@@ -26,6 +26,8 @@
 //   RD7 A record is as long as the log takes at a time, at most; longer writes are cut by columns, each of which is
 //       right by itself. A log without room makes writes wait, and nothing is kept in it that could not be dropped
 //       soon.
+//       Entries of the checksum map change after the record is durable, for missing members too; doing it again enters
+//       what is written, and forgets the entries of missing members.
 //   RD8 Columns whose parity a write leaves wrong are named in the journal, durably, before its record.
 // Threads: begin, end, enter, write, flush_*: any shard; turn_on, turn_off, done_below, stop: home; the rest any.
 #pragma once
@@ -53,13 +55,16 @@ struct MemberWrite {
     std::uint32_t member = 0;
     std::uint64_t tag = 0;  ///< of its device
     Lba lba;                ///< on the member
-    Slice from;
+    SectorCount sectors;
+    Slice from;           ///< may be empty if `absent`: it is not known what
+    bool absent = false;  ///< the member is missing: only the checksum map hears of it
 };
 using MemberWrites = std::vector<MemberWrite>;
 
-/// Adds it if the stripe has this member. REQUIRES: the stripe's lock is held.
+/// Adds what `member` is to hold: `from`, or if that is empty nothing, but that the map knows nothing of `sectors` any
+/// more where the member is missing. REQUIRES: the stripe's lock is held.
 void add_write(const ArrayBody& array, StripeIndex stripe, std::uint32_t member, Lba lba, Slice from,
-               MemberWrites& out);
+               SectorCount sectors, MemberWrites& out);
 
 /// RedoLog::enter(), where there is one.
 Task<bool> enter_redo(const ArrayBody& array);
@@ -89,7 +94,7 @@ class RedoLog {
     /// The same, after what is untrusted is named in the journal (RD8).
     Task<Result<void>> write_after_checkpoint(Shard& shard, StripeIndex stripe, MemberWrites writes,
                                               WriteOptions options);
-    /// Around a flush of all members that succeeds.
+    /// Around a flush of the map and all members that succeeds.
     [[nodiscard]] std::uint64_t flush_begins() { return flushes_.fetch_add(1) + 1; }
     void flush_ended(std::uint64_t mark);
 
@@ -118,6 +123,9 @@ class RedoLog {
         std::atomic<std::uint64_t> done{kNever};  ///< flushes that had begun when its writes ended
     };
 
+    /// After the record: an error leaves columns half written.
+    Task<Result<void>> write_for_good(Shard& shard, StripeIndex stripe, const MemberWrites& piece,
+                                      WriteOptions options);
     Task<Result<void>> write_pieces(Shard& shard, StripeIndex stripe, const MemberWrites& writes, WriteOptions options);
     Task<Result<Entry*>> append(std::vector<std::byte> record);
     void drop_covered();

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <ranges>
 
+#include "raid/checksums.hpp"
 #include "raid/parity.hpp"
 
 namespace gemel::raid::detail {
@@ -25,15 +27,32 @@ StripeImage::StripeImage(ArrayBody& array, StripeIndex stripe, std::uint64_t beg
     }
 }
 
-Task<Result<void>> read_twice(BlockDevice& device, Lba lba, Slice to) {
-    Result<void> r = co_await device.read(lba, to, {});
+WholeBlocks::WholeBlocks(Lba lba, Slice from)
+    : lba_(lba),
+      from_(from),
+      first_(round_down(lba.value, kSectorsPerBlock)),
+      end_(round_up(lba.value + from.sectors().value, kSectorsPerBlock)) {}
+
+namespace {
+template <class Read>
+Task<Result<void>> try_twice(Slice to, Read read) {
+    Result<void> r = co_await read();
     const bool again = !r && r.error().code != Errc::kMediumError && r.error().code != Errc::kDeviceGone &&
                        r.error().code != Errc::kTimedOut;
     if (again) {
         to.clear_infos();
-        r = co_await device.read(lba, to, {});
+        r = co_await read();
     }
     co_return r;
+}
+}  // namespace
+
+Task<Result<void>> read_twice(BlockDevice& device, Lba lba, Slice to) {
+    return try_twice(to, [&device, lba, to] { return device.read(lba, to, {}); });
+}
+
+Task<Result<void>> read_twice(MemberDevice& device, Lba lba, Slice to) {
+    return try_twice(to, [&device, lba, to] { return device.read_unverified(lba, to, {}); });
 }
 
 Task<Result<void>> StripeImage::load() {
@@ -63,6 +82,101 @@ Task<Result<void>> StripeImage::load() {
             // One that has failed for it will not know them another time.
             failed_otherwise_ = failed_otherwise_ || (*code != Errc::kMediumError && array_.holds(m, stripe_));
         }
+    }
+    co_return co_await compare();
+}
+
+/// ST4.
+Task<Result<void>> StripeImage::compare() {
+    Checksums* sums = array_.checksums();
+    for (std::size_t b = 0; sums != nullptr && b < blocks();) {
+        const Shard& shard = sums->shard(column_block(b));
+        ChecksumMap& map = sums->map(column_block(b));
+        const std::uint64_t page = sums->layout().page_of(column_block(b));
+        const std::size_t end = std::min(blocks(), b + (sums->layout().end_block(page) - column_block(b)));
+        const auto trusted = [&](std::size_t i) { return Checksums::trusted(shard, column_block(i)); };
+        const auto run = std::views::iota(b, end);
+        if (std::ranges::any_of(run, trusted)) {
+            CO_TRY_VOID(co_await map.load(page));
+            std::ranges::for_each(run | std::views::filter(trusted), [&](std::size_t i) { compare_block(map, i); });
+        }
+        b = end;
+    }
+    co_return Result<void>{};
+}
+
+void StripeImage::compare_block(ChecksumMap& map, std::size_t b) {
+    const auto contradicts = [&](std::uint32_t m, ConstBytes data) {
+        const std::uint32_t entry = map.get(column_block(b), m);
+        return entry != kChecksumUnknown && entry != checksum_entry(crc32c(data), column_block(b), m);
+    };
+    std::uint32_t wrong = 0;
+    for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
+        wrong |= known(m, b) && contradicts(m, slices_[m].block_data(b)) ? 1U << m : 0;
+    }
+    const bool map_wrong = wrong != 0 && unknown(b) == 0 && agrees(b);  // CS5
+    for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
+        if ((wrong >> m & 1U) == 0) {
+            continue;
+        }
+        if (map_wrong) {
+            map.set(column_block(b), m, checksum_entry(crc32c(slices_[m].block_data(b)), column_block(b), m));
+        } else {
+            slices_[m].mark(b, BlockStatus::kUnreadable);
+            mismatch_[b] = true;
+        }
+    }
+    if (map_wrong) {
+        array_.note_wrong_map(column(b), wrong);
+    }
+    const std::uint32_t lost = unknown(b);
+    if ((lost & ~parity_set_) == 0 || !can_make_up(lost, b)) {
+        return;
+    }
+    alignas(32) std::array<std::byte, kBlockBytes> made;
+    for (std::uint32_t slot = 0; slot < array_.geometry.data_members(); ++slot) {
+        const std::uint32_t m = member_of(slot);
+        if ((lost >> m & 1U) != 0) {
+            derive(slot, slots_of(lost), b, made);
+            doubtful_[b] = doubtful_[b] || contradicts(m, made);
+        }
+    }
+}
+
+/// The parity is that of the data. REQUIRES: all is known.
+bool StripeImage::agrees(std::size_t b) const {
+    alignas(32) std::array<std::array<std::byte, kBlockBytes>, 2> made;
+    const Strips strips = strips_at(b * kBlockBytes);
+    const bool two = array_.geometry.parities() == 2;
+    parity_into(made[0], two ? MutableBytes(made[1]) : MutableBytes(),
+                std::span(strips).first(array_.geometry.data_members()));
+    for (std::uint32_t i = 0; i < array_.geometry.parities(); ++i) {
+        if (!std::ranges::equal(made[i], slices_[array_.geometry.parity_member(stripe_, i)].block_data(b))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+Task<Result<void>> StripeImage::enter(std::size_t first, std::size_t end) {
+    Checksums* sums = array_.checksums();
+    for (std::size_t b = first; sums != nullptr && b < end; ++b) {
+        for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
+            const Lba lba(column(b));
+            if (known(m, b)) {
+                CO_TRY_VOID(co_await sums->note(m, lba, slices_[m].sub(b * kBlockBytes, kBlockBytes)));
+            } else {
+                CO_TRY_VOID(co_await sums->forget(m, lba, SectorCount(kSectorsPerBlock)));
+            }
+        }
+    }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> StripeImage::forget(std::size_t block) {
+    Checksums* sums = array_.checksums();
+    for (std::uint32_t m = 0; sums != nullptr && m < array_.geometry.members; ++m) {
+        CO_TRY_VOID(co_await sums->forget(m, Lba(column(block)), SectorCount(kSectorsPerBlock)));
     }
     co_return Result<void>{};
 }
@@ -95,35 +209,42 @@ StripeImage::Strips StripeImage::strips_at(std::size_t at) const {
     return out;
 }
 
-void StripeImage::make_up(std::uint32_t unknown, std::size_t block) {
-    const std::uint32_t data = array_.geometry.data_members();
-    std::uint32_t slots = 0;
+std::uint32_t StripeImage::slots_of(std::uint32_t members) const {
+    std::uint32_t out = 0;
     for (std::uint32_t slot = 0; slot < array_.geometry.members; ++slot) {
-        slots |= (unknown >> member_of(slot) & 1U) << slot;
+        out |= (members >> member_of(slot) & 1U) << slot;
     }
+    return out;
+}
+
+/// The block of one data strip from those that are not among `unknown_slots`.
+void StripeImage::derive(std::uint32_t slot, std::uint32_t unknown_slots, std::size_t block, MutableBytes to) const {
     const Strips strips = strips_at(block * kBlockBytes);
-    for (std::uint32_t slot = 0; slot < data; ++slot) {
-        if ((slots >> slot & 1U) == 0) {
-            continue;
+    const SlotFactors factors = recovery_factors(array_.geometry.data_members(), slot, unknown_slots);
+    Strips sources{};
+    SlotFactors weights{};
+    std::size_t n = 0;
+    for (std::uint32_t from = 0; from < array_.geometry.members; ++from) {
+        if (factors[from] != 0) {
+            sources[n] = strips[from];
+            weights[n++] = factors[from];
         }
-        const SlotFactors factors = recovery_factors(data, slot, slots);
-        Strips sources{};
-        SlotFactors weights{};
-        std::size_t n = 0;
-        for (std::uint32_t from = 0; from < array_.geometry.members; ++from) {
-            if (factors[from] != 0) {
-                sources[n] = strips[from];
-                weights[n++] = factors[from];
-            }
+    }
+    if (std::ranges::all_of(std::span(weights).first(n), [](std::uint8_t w) { return w == 1; })) {
+        xor_into(to, std::span(sources).first(n));
+    } else {
+        weighted_sum_into(to, std::span(sources).first(n), std::span(weights).first(n));
+    }
+}
+
+void StripeImage::make_up(std::uint32_t unknown, std::size_t block) {
+    const std::uint32_t slots = slots_of(unknown);
+    for (std::uint32_t slot = 0; slot < array_.geometry.data_members(); ++slot) {
+        if ((slots >> slot & 1U) != 0) {
+            const Slice& to = slices_[member_of(slot)];
+            derive(slot, slots, block, to.block_data(block));
+            to.blocks()[block] = BlockInfo{};
         }
-        const std::uint32_t m = member_of(slot);
-        const MutableBytes to = slices_[m].block_data(block);
-        if (std::ranges::all_of(std::span(weights).first(n), [](std::uint8_t w) { return w == 1; })) {
-            xor_into(to, std::span(sources).first(n));
-        } else {
-            weighted_sum_into(to, std::span(sources).first(n), std::span(weights).first(n));
-        }
-        slices_[m].blocks()[block] = BlockInfo{};
     }
     if ((unknown & parity_set_) != 0) {
         make_parity(block * kBlockBytes, kBlockBytes);
@@ -150,12 +271,18 @@ Task<void> StripeImage::repair(std::uint32_t member, std::size_t first_block, st
     }
     const Lba lba = lba_ + first_block * kSectorsPerBlock;
     const Slice part = slices_[member].sub(first_block * kBlockBytes, count * kBlockBytes);
+    if (!co_await array_.prepare_map(column(first_block), column(first_block + count))) {
+        co_return;  // the next read repairs it
+    }
+    if (Checksums* sums = array_.checksums(); sums != nullptr && mismatch_[first_block]) {
+        sums->count_found(1);
+    }
     const Result<void> r = co_await array_.members[member].device->write(lba, part, {});
     if (r) {
         array_.event(Severity::kWarning, "block-repaired", array_.member_subject(member),
                      "a block at sector " + std::to_string(lba.value) +
-                         " could not be read and was written anew from "
-                         "the other members");
+                         (mismatch_[first_block] ? " did not match its checksum" : " could not be read") +
+                         " and was written anew from the other members");
     } else {
         const Result<void> failed = co_await array_.fail_member(member, r.error());
         static_cast<void>(failed);  // the data is known either way; the array has said what became of it
@@ -191,7 +318,7 @@ Task<Result<void>> fill_from(ArrayBody& array, Shard& shard, StripeImage& image,
         const std::uint32_t unknown = image.unknown(b);
         const bool whole = shard.trusted(image.column(b), image.column(b) + kSectorsPerBlock);
         const bool usable = whole || shard.trusted(column, column + part.size() / kSectorBytes);
-        const bool enough = static_cast<std::uint32_t>(std::popcount(unknown)) <= array.geometry.parities();
+        const bool enough = image.can_make_up(unknown, b);
         const std::uint32_t accepted = usable ? 0 : image.accepted(b);
         if (!image.known(member, b) && (!enough || !usable) && accepted == 0) {
             to.mark(b, BlockStatus::kUnreadable);
@@ -221,22 +348,41 @@ Task<Result<void>> fill_from(ArrayBody& array, Shard& shard, StripeImage& image,
 
 }  // namespace
 
+namespace {
+/// REQUIRES: the stripe's lock is held.
+Task<Result<void>> recover_locked(ArrayBody& array, Shard& shard, Lba lba, Slice to) {
+    const Place place = array.geometry.locate(lba);
+    StripeImage image(array, place.stripe, place.offset, place.offset + to.sectors().value);
+    if (Result<void> r = co_await image.load(); !r) {
+        to.mark_all(BlockStatus::kUnreadable);
+        co_return r;
+    }
+    const std::size_t skip = (place.offset - image.begin()) * kSectorBytes;
+    co_return co_await fill_from(array, shard, image, place.member, to, skip);
+}
+}  // namespace
+
+Task<Result<void>> read_locked(ArrayBody& array, Shard& shard, Lba lba, Slice to) {
+    const Place place = array.geometry.locate(lba);
+    if (array.holds(place.member, place.stripe)) {
+        const Result<void> r = co_await array.members[place.member].device->read(place.member_lba, to, {});
+        if (r || r.error().code == Errc::kTimedOut) {
+            co_return r;
+        }
+        co_await array.note_read_error(place.member, r.error().code);
+    }
+    co_return co_await recover_locked(array, shard, lba, to);
+}
+
 Task<Result<void>> recover_strip(ArrayBody& array, Lba lba, Slice to) {
     Executor& caller = Executor::current();
-    const Place place = array.geometry.locate(lba);
     Shard& shard = array.shard_of(lba);
     co_await resume_on(*shard.executor);
     Result<void> r;
     {
-        const auto guard = co_await shard.lock.acquire(place.stripe.value, place.stripe.value);
-        StripeImage image(array, place.stripe, place.offset, place.offset + to.sectors().value);
-        r = co_await image.load();
-        if (r) {
-            const std::size_t skip = (place.offset - image.begin()) * kSectorBytes;
-            r = co_await fill_from(array, shard, image, place.member, to, skip);
-        } else {
-            to.mark_all(BlockStatus::kUnreadable);
-        }
+        const std::uint64_t stripe = array.geometry.stripe_of(lba).value;
+        const auto guard = co_await shard.lock.acquire(stripe, stripe);
+        r = co_await recover_locked(array, shard, lba, to);
     }
     co_await resume_on(caller);
     co_return r;

@@ -6,10 +6,14 @@
 //   ST2 Parity of an untrusted column is never used to make up data that anyone sees (A3). It may be carried along: a
 //       write that leaves a lost strip alone keeps the sums of the stripe, P's and Q's, as they were.
 //   ST3 A write changes members only when all that it needs was read and all memory was had.
+//   ST4 With checksums every block of a trusted column is compared when it is read, and what is made up, too: what
+//       contradicts the map is unknown. A column that becomes trusted has all its entries set first (CS2).
 // Threads: the stripe's shard.
 #pragma once
 
 #include <array>
+#include <bit>
+#include <bitset>
 #include <span>
 
 #include "raid/array_body.hpp"
@@ -17,13 +21,15 @@
 
 namespace gemel::raid::detail {
 
+class ChecksumMap;
+
 /// The columns [begin, end) of a stripe, of all members, in memory; whole 4 KiB blocks.
 class StripeImage {
   public:
     StripeImage(ArrayBody& array, StripeIndex stripe, std::uint64_t begin, std::uint64_t end);
 
-    /// Reads all members that hold the stripe; blocks of others, and those that fail, are unreadable. Errors:
-    /// kResources.
+    /// Reads all members that hold the stripe; blocks of others, and those that fail or contradict the checksum map,
+    /// are unreadable. Errors: kResources, kIo: the map cannot be read.
     Task<Result<void>> load();
 
     [[nodiscard]] std::size_t blocks() const { return bytes_ / kBlockBytes; }
@@ -36,6 +42,14 @@ class StripeImage {
     }
     /// The members whose block is unreadable, as bits.
     [[nodiscard]] std::uint32_t unknown(std::size_t block) const;
+    /// The members in `unknown` can be made up from all others, which is right where the column is trusted.
+    [[nodiscard]] bool can_make_up(std::uint32_t unknown, std::size_t block) const {
+        return static_cast<std::uint32_t>(std::popcount(unknown)) <= array_.geometry.parities() && !doubtful_[block];
+    }
+    /// Before the columns of blocks [first, end) become trusted: the map says what the image says; of what is not
+    /// known, or not to be trusted as a whole, nothing.
+    Task<Result<void>> enter(std::size_t first, std::size_t end);
+    Task<Result<void>> forget(std::size_t block);
     /// B5: the members to make up, as bits, when P tells the block of a missing member although it is untrusted; or 0.
     [[nodiscard]] std::uint32_t accepted(std::size_t block) const;
     /// Makes up the blocks of the members in `unknown`, as bits, from those of all others.
@@ -56,6 +70,12 @@ class StripeImage {
     [[nodiscard]] Strips strips_at(std::size_t at) const;
     /// The member of a slot: a data strip, or behind them a parity strip.
     [[nodiscard]] std::uint32_t member_of(std::uint32_t slot) const;
+    void derive(std::uint32_t slot, std::uint32_t unknown_slots, std::size_t block, MutableBytes to) const;
+    [[nodiscard]] std::uint32_t slots_of(std::uint32_t members) const;
+    Task<Result<void>> compare();
+    void compare_block(ChecksumMap& map, std::size_t block);
+    [[nodiscard]] bool agrees(std::size_t block) const;
+    [[nodiscard]] std::uint64_t column_block(std::size_t block) const { return column(block) / kSectorsPerBlock; }
 
     ArrayBody& array_;
     StripeIndex stripe_;
@@ -64,9 +84,14 @@ class StripeImage {
     std::size_t bytes_;
     std::uint32_t parity_set_ = 0;
     bool failed_otherwise_ = false;
+    std::bitset<kMiB / kBlockBytes> doubtful_;  ///< what would be made up contradicts the map
+    std::bitset<kMiB / kBlockBytes> mismatch_;  ///< a member's block contradicted it
     std::array<Buffer, kMaxMembers> buffers_;
     std::array<Slice, kMaxMembers> slices_;
 };
+
+/// Reads of one member's part of a stripe, or makes it up. REQUIRES: the stripe's lock is held.
+Task<Result<void>> read_locked(ArrayBody& array, Shard& shard, Lba lba, Slice to);
 
 /// Fills `to`, one member's part of a stripe that could not be read. Any executor.
 Task<Result<void>> recover_strip(ArrayBody& array, Lba lba, Slice to);
@@ -91,8 +116,54 @@ Task<Result<void>> parity_repair(ArrayBody& array, Shard& shard, Lba lba, Slice 
 Task<Result<void>> settle_writes(ArrayBody& array, Shard& shard, const MemberFan& fan, std::uint64_t first_column,
                                  std::uint64_t end_column);
 
-/// A read of a member that is tried once more when it failed for another reason than bad blocks or a dead device.
+/// A read that is tried once more when it failed for another reason than bad blocks or a dead device. Of a member it is
+/// not compared with the checksum map.
 Task<Result<void>> read_twice(BlockDevice& device, Lba lba, Slice to);
+Task<Result<void>> read_twice(MemberDevice& device, Lba lba, Slice to);
+
+/// A host's write with the rest of the blocks in which it begins and ends: whole blocks, for checksums.
+class WholeBlocks {
+  public:
+    /// REQUIRES: `from` begins or ends inside a block, in one strip each.
+    WholeBlocks(Lba lba, Slice from);
+    [[nodiscard]] Lba lba() const { return first_; }
+    [[nodiscard]] const Slice& slice() const { return slice_; }
+    /// read(lba, slice) gives a block as it is. Errors: its own, kResources.
+    template <class Read>
+    Task<Result<void>> fill(ArrayBody& array, Read read) {
+        Result<void> r = co_await try_fill(array, read);
+        while (!r && r.error().code == Errc::kTimedOut) {
+            r = co_await try_fill(array, read);  // into other memory, without the member that was silent
+        }
+        if (r) {
+            std::ranges::copy(from_.data(), slice_.data().subspan((lba_.value - first_.value) * kSectorBytes).begin());
+        }
+        co_return r;
+    }
+
+  private:
+    template <class Read>
+    Task<Result<void>> try_fill(ArrayBody& array, Read read) {
+        CO_TRY(buffer_, co_await array.allocate((end_.value - first_.value) * kSectorBytes));
+        slice_ = buffer_.slice((end_.value - first_.value) * kSectorBytes, first_);
+        slice_.clear_infos();
+        const std::size_t last = slice_.blocks().size() - 1;
+        if (lba_ != first_) {
+            CO_TRY_VOID(co_await read(first_, slice_.sub(0, kBlockBytes)));
+        }
+        if (lba_ + from_.sectors().value != end_ && (last > 0 || lba_ == first_)) {
+            CO_TRY_VOID(co_await read(first_ + last * kSectorsPerBlock, slice_.sub(last * kBlockBytes, kBlockBytes)));
+        }
+        co_return Result<void>{};
+    }
+
+    Lba lba_;
+    Slice from_;
+    Lba first_;
+    Lba end_;
+    Buffer buffer_;
+    Slice slice_;
+};
 
 /// A read that failed with `code` and said nothing about its blocks leaves all of them unreadable (B2).
 void settle_read(Slice part, std::optional<Errc> code);

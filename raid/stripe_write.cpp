@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "raid/checksums.hpp"
 #include "raid/parity.hpp"
 #include "raid/redo_log.hpp"
 #include "raid/stripe.hpp"
@@ -70,7 +71,8 @@ class StripeWriter {
     /// Columns [begin, end) of the stripe are those of `parity`, or what is written.
     Task<Result<void>> submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
     Task<Result<void>> write_listed(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
-    [[nodiscard]] MemberWrites member_writes(ParitySlices parity, std::uint64_t begin) const;
+    [[nodiscard]] MemberWrites member_writes(ParitySlices parity, std::uint64_t begin, std::uint64_t end) const;
+    Task<Result<void>> enter_absent(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
     [[nodiscard]] bool covered(std::uint32_t strip, std::uint64_t begin) const;
     [[nodiscard]] Way way_of(StripeImage& image, std::size_t block);
     void overlay(StripeImage& image);
@@ -83,7 +85,7 @@ class StripeWriter {
     Task<Result<void>> write_image(StripeImage& image);
     Task<Result<void>> write_kept_blocks(StripeImage& image);
     Task<Result<void>> log_with_abandoned(StripeImage& image);
-    void trust_written(const StripeImage& image);
+    Task<Result<void>> trust_written(StripeImage& image);
 
     ArrayBody& array_;
     Shard& shard_;
@@ -246,24 +248,44 @@ void StripeWriter::modify_parity(std::uint64_t from, std::uint64_t to, std::span
     }
 }
 
-MemberWrites StripeWriter::member_writes(ParitySlices parity, std::uint64_t begin) const {
+MemberWrites StripeWriter::member_writes(ParitySlices parity, std::uint64_t begin, std::uint64_t end) const {
     MemberWrites out;
     for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
-        add_write(array_, stripe_, member(s), base_ + w_.begin_of(s), part_of(s), out);
+        const Slice part = part_of(s);
+        add_write(array_, stripe_, member(s), base_ + w_.begin_of(s), part, part.sectors(), out);
     }
     for (std::uint32_t i = 0; i < g_.parities(); ++i) {
-        if (!parity[i].empty()) {
-            add_write(array_, stripe_, parity_member(i), base_ + begin, parity[i], out);
-        }
+        add_write(array_, stripe_, parity_member(i), base_ + begin, parity[i], SectorCount(end - begin), out);
     }
     return out;
+}
+
+/// CS3. What the members that are missing would get; for the others the map is at hand.
+Task<Result<void>> StripeWriter::enter_absent(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
+    Checksums* sums = array_.checksums();
+    for (std::uint32_t s = w_.first; sums != nullptr && s <= w_.last; ++s) {
+        if (!array_.holds(member(s), stripe_)) {
+            CO_TRY_VOID(co_await sums->note(member(s), base_ + w_.begin_of(s), part_of(s)));
+        }
+    }
+    for (std::uint32_t i = 0; sums != nullptr && i < g_.parities(); ++i) {
+        if (array_.holds(parity_member(i), stripe_)) {
+            continue;
+        }
+        if (parity[i].empty()) {
+            CO_TRY_VOID(co_await sums->forget(parity_member(i), base_ + begin, SectorCount(end - begin)));
+        } else {
+            CO_TRY_VOID(co_await sums->note(parity_member(i), base_ + begin, parity[i]));
+        }
+    }
+    co_return co_await array_.prepare_map(column(begin), column(end));
 }
 
 /// Writes the host's data, and parity, to every member that is in sync.
 Task<Result<void>> StripeWriter::submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
     const bool logged = array_.redo() != nullptr && !array_.redo()->off() && co_await array_.redo()->enter();
     if (logged) {
-        co_return co_await array_.redo()->write(shard_, stripe_, member_writes(parity, begin), options_);
+        co_return co_await array_.redo()->write(shard_, stripe_, member_writes(parity, begin, end), options_);
     }
     co_return co_await write_listed(parity, begin, end);
 }
@@ -273,6 +295,7 @@ Task<Result<void>> StripeWriter::write_listed(ParitySlices parity, std::uint64_t
     if (!array_.listed(shard_, stripe_, stripe_)) {
         CO_TRY_VOID(co_await array_.await_listed(shard_, stripe_, stripe_));
     }
+    CO_TRY_VOID(co_await enter_absent(parity, begin, end));
     MemberFan fan;
     for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
         const std::uint32_t m = member(s);
@@ -342,7 +365,7 @@ StripeWriter::Way StripeWriter::way_of(StripeImage& image, std::size_t block) {
         return Way::kSum;
     }
     const bool trusted = shard_.trusted(image.column(block), image.column(block) + kSectorsPerBlock);
-    if (trusted && static_cast<std::uint32_t>(std::popcount(unknown)) <= g_.parities()) {
+    if (trusted && image.can_make_up(unknown, block)) {
         return Way::kDerived;
     }
     if (!trusted && image.accepted(block) != 0) {
@@ -475,8 +498,7 @@ Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
             parity[i] = image.of(parity_member(i));
         }
         CO_TRY_VOID(co_await submit(parity, image.begin(), end));
-        trust_written(image);
-        co_return Result<void>{};
+        co_return co_await trust_written(image);
     }
     for (std::size_t b = 0; b < ways.size(); ++b) {
         if (ways[b] == Way::kAbandoned) {
@@ -489,17 +511,16 @@ Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
         CO_TRY_VOID(co_await write_listed({}, w_.hull_begin(), w_.hull_end()));
         CO_TRY_VOID(co_await write_kept_blocks(image));
     }
-    trust_written(image);
-    co_return Result<void>{};
+    co_return co_await trust_written(image);
 }
 
 /// RD8, then the data and the parity of the blocks that were not abandoned.
 Task<Result<void>> StripeWriter::log_with_abandoned(StripeImage& image) {
-    MemberWrites writes = member_writes({}, w_.hull_begin());
+    MemberWrites writes = member_writes({}, w_.hull_begin(), w_.hull_end());
     for (std::size_t b = 0; b < image.blocks(); ++b) {
         for (std::uint32_t i = 0; i < g_.parities() && ways_[b] != Way::kAbandoned; ++i) {
             const Slice block = image.of(parity_member(i)).sub(b * kBlockBytes, kBlockBytes);
-            add_write(array_, stripe_, parity_member(i), Lba(image.column(b)), block, writes);
+            add_write(array_, stripe_, parity_member(i), Lba(image.column(b)), block, block.sectors(), writes);
         }
     }
     co_return co_await array_.redo()->write_after_checkpoint(shard_, stripe_, std::move(writes), options_);
@@ -526,16 +547,22 @@ Task<Result<void>> StripeWriter::write_kept_blocks(StripeImage& image) {
 }
 
 /// Columns whose sums are now known to be right. Of a carried block that is what was overwritten of the lost strip.
-void StripeWriter::trust_written(const StripeImage& image) {
+Task<Result<void>> StripeWriter::trust_written(StripeImage& image) {
     for (std::size_t b = 0; b < image.blocks(); ++b) {
+        if (shard_.trusted(image.column(b), image.column(b) + kSectorsPerBlock)) {
+            continue;
+        }
         if (ways_[b] == Way::kSum || ways_[b] == Way::kAccepted) {
+            CO_TRY_VOID(co_await image.enter(b, b + 1));
             array_.trust(shard_, image.column(b), image.column(b) + kSectorsPerBlock);
         }
         if (ways_[b] == Way::kCarried) {
             const ColumnRange lost = written_of_lost(b, image.column(b) - base_.value);
+            CO_TRY_VOID(co_await image.forget(b));
             array_.trust(shard_, column(lost.first), column(lost.end));
         }
     }
+    co_return Result<void>{};
 }
 
 }  // namespace
@@ -544,6 +571,24 @@ Task<Result<void>> write_locked(ArrayBody& array, Shard& shard, Lba lba, StripeD
     StripeWriter writer(array, shard, lba, data, options);
     co_return co_await writer.run();
 }
+
+namespace {
+/// A write that begins or ends inside a block, with the rest of it. Where that is not known, and its column not
+/// trusted, it goes as it is.
+Task<Result<void>> write_part(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
+    WholeBlocks whole(lba, from);
+    Result<void> r =
+        co_await whole.fill(array, [&](Lba block, Slice to) { return read_locked(array, shard, block, to); });
+    if (r) {
+        const Slice all = whole.slice();
+        co_return co_await write_locked(array, shard, whole.lba(), {all.sectors(), all, {}}, options);
+    }
+    if (r.error().code == Errc::kMediumError) {
+        co_return co_await write_locked(array, shard, lba, {from.sectors(), from, {}}, options);
+    }
+    co_return r;
+}
+}  // namespace
 
 Task<Result<void>> write_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
     HeldWrite held{lba, from, options};
@@ -556,9 +601,11 @@ Task<Result<void>> write_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice f
         co_return std::move(held.result);
     }
     const StripePlug::AtWork at_work(shard.plug, stripe);
-    StripeWriter writer(array, shard, lba, {from.sectors(), from, {}}, options);
     const auto guard = co_await shard.lock.acquire(stripe.value, stripe.value);
-    co_return co_await writer.run();
+    if (array.checksums() == nullptr || (from.head() == 0 && from.size() % kBlockBytes == 0)) {
+        co_return co_await write_locked(array, shard, lba, {from.sectors(), from, {}}, options);
+    }
+    co_return co_await write_part(array, shard, lba, from, options);
 }
 
 namespace {

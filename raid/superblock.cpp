@@ -6,6 +6,7 @@
 
 #include "gemel/check.hpp"
 #include "gemel/crc32c.hpp"
+#include "raid/checksum_page.hpp"
 #include "raid/level_table.hpp"
 #include "raid/log_page.hpp"
 
@@ -16,7 +17,7 @@ namespace {
 constexpr std::uint64_t kMagic = 0x315242534c454d47ULL;  // "GMELSBR1"
 constexpr std::size_t kHeaderBytes = 256;
 constexpr std::size_t kPolicyAt = 216;
-constexpr std::size_t kRedoFromAt = 224;
+constexpr std::size_t kMapEpochAt = 224;
 constexpr std::size_t kMemberBytes = 40;
 constexpr unsigned kMemberFlagBits = 16;  ///< below the size in blocks
 constexpr std::size_t kAreaBytes = 32;
@@ -65,7 +66,8 @@ void put_header(LeWriter& w, const Superblock& sb) {
     w.put(sb.rebuild.cursor);
     w.put(ConstBytes(sb.rebuild.uuid.bytes));
     w.put(static_cast<std::uint16_t>(sb.policy));
-    w.text({}, kRedoFromAt - kPolicyAt - 2);
+    w.text({}, kMapEpochAt - kPolicyAt - 2);
+    w.put(sb.map_epoch);
     w.put(sb.redo_from);
 }
 
@@ -113,7 +115,8 @@ Counts get_header(LeReader& r, Superblock& sb) {
     sb.rebuild.cursor = r.get<std::uint64_t>();
     sb.rebuild.uuid = get_uuid(r);
     sb.policy = static_cast<RecoveryPolicy>(r.get<std::uint16_t>());
-    r.take(kRedoFromAt - kPolicyAt - 2);
+    r.take(kMapEpochAt - kPolicyAt - 2);
+    sb.map_epoch = r.get<std::uint64_t>();
     sb.redo_from = r.get<std::uint64_t>();
     return n;
 }
@@ -330,6 +333,12 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (auto why = why_areas_invalid(sb)) {
         return why;
     }
+    if (const AreaRecord& map = sb.area(AreaKind::kChecksums); map.version != 0) {
+        if (!level->redundant || sb.map_epoch == 0 ||
+            bytes_of(map.sectors) / kChecksumPageBytes < ChecksumLayout::of(g).area_pages()) {
+            return "a checksum map that the array cannot have";
+        }
+    }
     return why_volumes_invalid(sb, g.sectors().value);
 }
 
@@ -387,7 +396,10 @@ namespace {
 /// What encode() never makes of what this program knows: numbers that no array reaches, bytes that no field explains.
 Result<void> refuse_foreign(const Superblock& sb, std::span<const std::byte, kSuperblockBytes> from) {
     for (const AreaRecord& a : sb.areas) {
-        if (a.version != (a.kind == AreaKind::kLog ? kLogAreaVersion : 0)) {
+        const bool known = a.kind == AreaKind::kLog         ? a.version == kLogAreaVersion
+                           : a.kind == AreaKind::kChecksums ? a.version <= kChecksumVersion
+                                                            : a.version == 0;
+        if (!known) {
             return fail(Errc::kUnsupported, "area " + std::to_string(static_cast<std::uint16_t>(a.kind)) +
                                                 " is of version " + std::to_string(a.version) +
                                                 ", which this program does not know");

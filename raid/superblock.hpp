@@ -120,6 +120,7 @@ struct Superblock {
     RecoveryPolicy policy = RecoveryPolicy::kResync;  ///< of the assembly that wrote this
     std::uint64_t log_generation = 0;
     std::uint64_t redo_from = 0;  ///< redo records below this position of the log are void
+    std::uint64_t map_epoch = 0;  ///< which pages of the checksum map count (CP3); 0: none was ever kept
     std::uint16_t next_volume_number = 1;
     std::vector<AreaRecord> areas;
     std::vector<VolumeRecord> volumes;

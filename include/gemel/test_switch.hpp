@@ -26,6 +26,9 @@ enum class TestSwitch : std::uint8_t {
     kJournalSkipNewest,       ///< recovery ignores the newest record
     kJournalForgetUntrusted,  ///< a checkpoint omits columns whose redundancy is wrong
     kJournalNoLateAdds,       ///< a checkpoint omits what was recorded while it was made
+    kMapLate,                 ///< stripes dropped before their checksums are on the members
+    kMapBlind,                ///< reads are not compared with the checksum map
+    kMapTrustedLate,          ///< a resync trusts columns without setting their checksums
     kJournalShortBox,         ///< an entry names only the first column of what is written
 
     kRedoWriteFirst,  ///< members written before their redo record is durable
@@ -54,6 +57,9 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kJournalSkipNewest, "journal-skip-newest", "raid"},
     TestSwitchRow{TestSwitch::kJournalForgetUntrusted, "journal-forget-untrusted", "raid"},
     TestSwitchRow{TestSwitch::kJournalNoLateAdds, "journal-no-late-adds", "raid"},
+    TestSwitchRow{TestSwitch::kMapLate, "map-late", "raid"},
+    TestSwitchRow{TestSwitch::kMapBlind, "map-blind", "raid"},
+    TestSwitchRow{TestSwitch::kMapTrustedLate, "map-trusted-late", "raid"},
     TestSwitchRow{TestSwitch::kJournalShortBox, "journal-short-box", "raid"},
     TestSwitchRow{TestSwitch::kRedoWriteFirst, "redo-write-first", "raid"},
     TestSwitchRow{TestSwitch::kRedoSkipNewest, "redo-skip-newest", "raid"},

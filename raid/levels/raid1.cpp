@@ -5,14 +5,17 @@
 // A read of an untrusted area first makes the legs equal there, from the lowest one in sync: otherwise two reads could
 // return different values of a write that a crash interrupted (F14).
 #include <algorithm>
+#include <bit>
 
 #include "raid/array_body.hpp"
+#include "raid/checksums.hpp"
 #include "raid/levels/levels.hpp"
 #include "raid/stripe.hpp"
 
 namespace gemel::raid::levels {
 
 using detail::ArrayBody;
+using detail::Checksums;
 using detail::Shard;
 
 namespace {
@@ -39,6 +42,8 @@ std::optional<std::uint32_t> choose_leg(const ArrayBody& array, Lba lba) {
 Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32_t among, WriteOptions options) {
     const std::uint32_t legs = array.geometry.legs(lba) & among;
     const Lba member_lba = array.geometry.locate(lba).member_lba;
+    const std::uint64_t column = array.geometry.layout == Layout::kMirrored ? member_lba.value : lba.value;
+    CO_TRY_VOID(co_await array.prepare_map(column, column + from.sectors().value));
     MemberFan fan;
     for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
         if ((legs >> m & 1U) != 0 && array.takes_writes(m)) {
@@ -54,30 +59,89 @@ Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32
     co_return Result<void>{};
 }
 
-/// Reads a run from its legs in order until every block is known; tells which legs had bad ones. REQUIRES: the lock.
-Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& bad_legs) {
+std::size_t unreadable_blocks(Slice slice) {
+    return static_cast<std::size_t>(std::ranges::count(slice.blocks(), BlockStatus::kUnreadable, &BlockInfo::status));
+}
+
+/// What the legs of a run hold that none of them, by the checksum map, may hold: a block that is the same on all legs
+/// in sync is what was written, and the map was wrong (CS5).
+Task<Result<void>> settle_map(ArrayBody& array, Lba lba, Slice to) {
+    const std::uint32_t legs = array.geometry.legs(lba);
+    const Lba member_lba = array.geometry.locate(lba).member_lba;
+    CO_TRY(const Buffer buffer, co_await array.allocate(2 * kBlockBytes));
+    for (std::size_t b = 0; b < to.blocks().size(); ++b) {
+        if (to.blocks()[b].status != BlockStatus::kUnreadable) {
+            continue;
+        }
+        const Lba at = member_lba + b * kSectorsPerBlock;
+        const Slice one(buffer.memory().first(kBlockBytes), buffer.infos().first(1), 0);
+        const Slice other(buffer.memory().subspan(kBlockBytes, kBlockBytes), buffer.infos().subspan(1, 1), 0);
+        std::uint32_t same = 0;
+        bool differ = false;
+        for (std::uint32_t m = 0; m < array.geometry.members && !differ; ++m) {
+            if ((legs >> m & 1U) == 0 || !array.in_sync(m)) {
+                continue;
+            }
+            const Slice& part = same == 0 ? one : other;
+            part.clear_infos();
+            differ = !co_await detail::read_twice(*array.members[m].device, at, part) ||
+                     (same != 0 && !std::ranges::equal(one.data(), other.data()));
+            same |= 1U << m;
+        }
+        if (differ || std::popcount(same) < 2) {
+            continue;
+        }
+        CO_TRY_VOID(co_await array.checksums()->note(static_cast<std::uint32_t>(std::countr_zero(same)), at, one));
+        array.note_wrong_map(at.value, same);
+        std::ranges::copy(one.data(), to.block_data(b).begin());
+        to.blocks()[b] = BlockInfo{};
+    }
+    co_return Result<void>{};
+}
+
+/// Reads a run from one leg, compared with the map. What it could not read is unreadable in `part`, which begins to use
+/// other memory if a device still holds its own. Errors: the map cannot be read.
+Task<Result<void>> read_leg(ArrayBody& array, std::uint32_t m, Lba member_lba, Buffer& buffer, Slice& part,
+                            std::optional<Errc>& failure) {
+    part.clear_infos();
+    Result<void> r = co_await detail::read_twice(*array.members[m].device, member_lba, part);
+    if (!r) {
+        if (r.error().code == Errc::kTimedOut) {  // the device may still write to its memory
+            CO_TRY(buffer, co_await array.allocate(part.size()));
+            part = buffer.slice(part.size(), member_lba);
+        }
+        detail::settle_read(part, r.error().code);
+        failure = r.error().code;
+        co_await array.note_read_error(m, r.error().code);
+    }
+    Checksums* sums = array.checksums();
+    if (sums == nullptr || (!r && r.error().code != Errc::kMediumError)) {
+        co_return Result<void>{};
+    }
+    const std::size_t before = unreadable_blocks(part);
+    r = co_await sums->verify(m, member_lba, part);
+    sums->count_found(unreadable_blocks(part) - before);
+    co_return r || r.error().code == Errc::kMediumError ? Result<void>{} : std::move(r);
+}
+
+/// Reads a run from its legs, from leg `first` on, until every block is known; tells which legs had bad ones. REQUIRES:
+/// the lock; with checksums, whole blocks.
+Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& bad_legs, std::uint32_t first = 0) {
     CO_TRY(Buffer buffer, co_await array.allocate(to.size()));
+    Slice part = buffer.slice(to.size(), lba);
     to.mark_all(BlockStatus::kUnreadable);
     bad_legs = 0;
     Errc failure = Errc::kMediumError;  // another one may be gone the next time: then the blocks are not lost
     const std::uint32_t legs = array.geometry.legs(lba);
     const Lba member_lba = array.geometry.locate(lba).member_lba;
-    for (std::uint32_t m = 0; m < array.geometry.members && !to.all_readable(); ++m) {
+    for (std::uint32_t i = 0; i < array.geometry.members && !to.all_readable(); ++i) {
+        const std::uint32_t m = (first + i) % array.geometry.members;
         if ((legs >> m & 1U) == 0 || !array.in_sync(m)) {
             continue;
         }
-        Slice part = buffer.slice(to.size(), lba);
-        part.clear_infos();
-        const Result<void> r = co_await detail::read_twice(*array.members[m].device, member_lba, part);
-        if (!r) {
-            if (r.error().code == Errc::kTimedOut) {  // the device may still write to its memory
-                CO_TRY(buffer, co_await array.allocate(to.size()));
-                part = buffer.slice(to.size(), lba);
-            }
-            detail::settle_read(part, r.error().code);
-            failure = r.error().code == Errc::kMediumError ? failure : r.error().code;
-            co_await array.note_read_error(m, r.error().code);
-        }
+        std::optional<Errc> code;
+        CO_TRY_VOID(co_await read_leg(array, m, member_lba, buffer, part, code));
+        failure = code && *code != Errc::kMediumError ? *code : failure;
         bad_legs |= part.all_readable() ? 0 : 1U << m;
         for (std::size_t b = 0; b < to.blocks().size(); ++b) {
             if (to.blocks()[b].status == BlockStatus::kUnreadable &&
@@ -86,6 +150,9 @@ Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& 
                 to.blocks()[b] = BlockInfo{};
             }
         }
+    }
+    if (array.checksums() != nullptr && !to.all_readable()) {
+        CO_TRY_VOID(co_await settle_map(array, lba, to));
     }
     if (!to.all_readable()) {
         co_return fail(failure, "array " + array.name + ": blocks near sector " + std::to_string(lba.value) +
@@ -130,8 +197,8 @@ Task<Result<void>> equalise(ArrayBody& array, Shard& shard, std::uint64_t first,
     co_return r;
 }
 
-/// A read in one run that one leg could not answer, or of an area where the legs may differ.
-Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to) {
+/// A read in one run that leg `suspect` could not answer, or of an area where the legs may differ.
+Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to, std::uint32_t suspect) {
     Executor& caller = Executor::current();
     Shard& shard = array.shard_of(lba);
     co_await resume_on(*shard.executor);
@@ -147,7 +214,8 @@ Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to) {
     {
         const auto guard = co_await shard.lock.acquire(lba.value, end - 1);
         std::uint32_t bad = 0;
-        r = co_await read_any(array, lba, to, bad);
+        // What is wrong with the suspect is found out, and mended, only where it is asked first.
+        r = co_await read_any(array, lba, to, bad, shard.trusted(lba.value, end) ? suspect : 0);
         if (bad != 0 && !array.read_only()) {
             for (std::size_t b = 0; b < to.blocks().size(); ++b) {
                 if (to.blocks()[b].status == BlockStatus::kUnreadable) {
@@ -160,7 +228,8 @@ Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to) {
             }
             array.event(Severity::kWarning, "block-repaired", "array " + array.name,
                         "blocks at sector " + std::to_string(lba.value) +
-                            " could not be read from one leg and were written anew from another");
+                            " could not be read from one leg, or did not match their checksums, and were written anew "
+                            "from another");
         }
     }
     co_await resume_on(caller);
@@ -168,14 +237,14 @@ Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to) {
 }
 
 /// Cuts at the groups, each of which has its shard.
-Task<Result<void>> read_carefully_by_group(ArrayBody& array, Lba lba, Slice to) {
+Task<Result<void>> read_carefully_by_group(ArrayBody& array, Lba lba, Slice to, std::uint32_t suspect) {
     const std::uint64_t group = array.geometry.group_sectors();
     Result<void> out;
     std::size_t at = 0;
     while (at < to.size()) {
         const Lba here = lba + at / kSectorBytes;
         const std::size_t bytes = std::min<std::size_t>(to.size() - at, (group - here.value % group) * kSectorBytes);
-        Result<void> r = co_await read_carefully(array, here, to.sub(at, bytes));
+        Result<void> r = co_await read_carefully(array, here, to.sub(at, bytes), suspect);
         if (!r && out) {
             out = std::move(r);
         }
@@ -194,7 +263,12 @@ Task<Result<void>> read_run(ArrayBody& array, Lba lba, Slice to, ReadOptions opt
         }
         co_await array.note_read_error(*leg, r.error().code);
     }
-    co_return co_await read_carefully_by_group(array, lba, to);
+    const std::uint32_t suspect = leg.value_or(0);
+    if (array.checksums() == nullptr || (to.head() == 0 && to.size() % kBlockBytes == 0)) {
+        co_return co_await read_carefully_by_group(array, lba, to, suspect);
+    }
+    co_return co_await detail::read_whole(
+        array, lba, to, [&](Lba at, Slice all) { return read_carefully_by_group(array, at, all, suspect); });
 }
 
 Task<Result<void>> write_run(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
@@ -219,14 +293,14 @@ Task<Result<void>> mirrored_read(ArrayBody& array, Lba lba, Slice to, ReadOption
         [&array, options](Lba here, Slice part) { return read_run(array, here, part, options); });
 }
 
-Task<Result<void>> mirrored_write(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
-    const std::uint64_t end = lba.value + from.sectors().value;
-    const auto guard = co_await shard.lock.acquire(lba.value, end - 1);
+namespace {
+/// REQUIRES: the lock is held.
+Task<Result<void>> write_locked(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
     if (array.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array.name + " is read-only");
     }
     const StripeIndex first = array.geometry.stripe_of(lba);
-    const StripeIndex last = array.geometry.stripe_of(Lba(end - 1));
+    const StripeIndex last = array.geometry.stripe_of(lba + (from.sectors().value - 1));
     if (!array.listed(shard, first, last)) {
         CO_TRY_VOID(co_await array.await_listed(shard, first, last));
     }
@@ -236,6 +310,30 @@ Task<Result<void>> mirrored_write(ArrayBody& array, Shard& shard, Lba lba, Slice
     co_return co_await fan_out(
         lba, from, AfterFailure::kStop, [&array](Lba here) { return array.geometry.run_at(here); },
         [&array, &shard, options](Lba here, Slice part) { return write_run(array, shard, here, part, options); });
+}
+
+/// A write that begins or ends inside a block, with the rest of it.
+Task<Result<void>> write_part(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
+    detail::WholeBlocks whole(lba, from);
+    std::uint32_t bad = 0;
+    Result<void> r = co_await whole.fill(array, [&](Lba block, Slice to) { return read_any(array, block, to, bad); });
+    if (!r && r.error().code != Errc::kMediumError) {
+        co_return r;
+    }
+    co_return co_await (r ? write_locked(array, shard, whole.lba(), whole.slice(), options)
+                          : write_locked(array, shard, lba, from, options));
+}
+}  // namespace
+
+Task<Result<void>> mirrored_write(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
+    const std::uint64_t end = lba.value + from.sectors().value;
+    if (array.checksums() == nullptr || (from.head() == 0 && from.size() % kBlockBytes == 0)) {
+        const auto guard = co_await shard.lock.acquire(lba.value, end - 1);
+        co_return co_await write_locked(array, shard, lba, from, options);
+    }
+    const auto guard =
+        co_await shard.lock.acquire(round_down(lba.value, kSectorsPerBlock), round_up(end, kSectorsPerBlock) - 1);
+    co_return co_await write_part(array, shard, lba, from, options);
 }
 
 Task<Result<void>> mirrored_sync(ArrayBody& array, Shard& shard, StripeIndex index) {

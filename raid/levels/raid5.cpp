@@ -81,17 +81,18 @@ std::size_t run_end(Verdicts verdicts, std::size_t b) {
 }
 
 /// Writes the runs of parity blocks that are wrong, and trusts what is right then.
-Task<Result<void>> write_parity(ArrayBody& array, Shard& shard, const detail::StripeImage& image, StripeIndex stripe,
+Task<Result<void>> write_parity(ArrayBody& array, Shard& shard, detail::StripeImage& image, StripeIndex stripe,
                                 Verdicts verdicts) {
     for (std::size_t b = 0; b < verdicts.size();) {
         const std::size_t end = run_end(verdicts, b);
         const std::uint64_t end_column = image.column(b) + (end - b) * kSectorsPerBlock;
+        CO_TRY_VOID(co_await array.prepare_map(image.column(b), end_column));
         detail::MemberWrites writes;
         for (std::uint32_t i = 0; i < array.geometry.parities(); ++i) {
             if ((verdicts[b].wrong >> i & 1U) != 0) {
                 const std::uint32_t m = array.geometry.parity_member(stripe, i);
                 const Slice run = image.of(m).sub(b * kBlockBytes, (end - b) * kBlockBytes);
-                detail::add_write(array, stripe, m, Lba(image.column(b)), run, writes);
+                detail::add_write(array, stripe, m, Lba(image.column(b)), run, run.sectors(), writes);
             }
         }
         if (!writes.empty() && co_await detail::enter_redo(array)) {
@@ -100,6 +101,7 @@ Task<Result<void>> write_parity(ArrayBody& array, Shard& shard, const detail::St
             CO_TRY_VOID(co_await detail::write_members(array, shard, stripe, writes, {.background = true}));
         }
         if (!verdicts[b].lost) {
+            CO_TRY_VOID(co_await image.enter(b, end));
             array.trust(shard, image.column(b), end_column);
         }
         b = end;
@@ -199,13 +201,13 @@ Task<Result<void>> give_up(ArrayBody& array, const detail::StripeImage& image, s
 }
 
 /// The members to make up, as bits, `member` among them, so that its block is right; or 0 (ST2).
-std::uint32_t to_make_up(const Shard& shard, const detail::StripeImage& image, std::size_t b, std::uint32_t parities) {
+std::uint32_t to_make_up(const Shard& shard, const detail::StripeImage& image, std::size_t b) {
     const std::uint32_t unknown = image.unknown(b);
     if ((unknown & ~image.parity_set()) == 0) {
         return unknown;  // from the data, whatever parity says
     }
     if (shard.trusted(image.column(b), image.column(b) + kSectorsPerBlock)) {
-        return static_cast<std::uint32_t>(std::popcount(unknown)) <= parities ? unknown : 0;
+        return image.can_make_up(unknown, b) ? unknown : 0;
     }
     return image.accepted(b);
 }
@@ -217,9 +219,7 @@ Task<Result<void>> parity_rebuild(ArrayBody& array, Shard& shard, StripeIndex st
     const auto guard = co_await shard.lock.acquire(stripe.value, stripe.value);
     detail::StripeImage image(array, stripe, 0, array.geometry.strip_sectors);
     CO_TRY_VOID(co_await image.load());
-    const auto makes = [&](std::size_t b) {
-        return (to_make_up(shard, image, b, array.geometry.parities()) >> member & 1U) != 0;
-    };
+    const auto makes = [&](std::size_t b) { return (to_make_up(shard, image, b) >> member & 1U) != 0; };
     for (std::size_t b = 0; b < image.blocks() && array.rebuilding(member);) {
         const bool made = makes(b);
         std::size_t n = b + 1;
@@ -235,9 +235,10 @@ Task<Result<void>> parity_rebuild(ArrayBody& array, Shard& shard, StripeIndex st
             continue;
         }
         for (std::size_t i = b; i < n; ++i) {
-            image.make_up(to_make_up(shard, image, i, array.geometry.parities()), i);
+            image.make_up(to_make_up(shard, image, i), i);
         }
         const Slice run = image.of(member).sub(b * kBlockBytes, (n - b) * kBlockBytes);
+        CO_TRY_VOID(co_await array.prepare_map(image.column(b), image.column(n)));
         const Result<void> r =
             co_await array.members[member].device->write(Lba(image.column(b)), run, {.background = true});
         if (!r) {

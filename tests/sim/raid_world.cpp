@@ -166,7 +166,6 @@ bool RaidWorld::open_once(bool force) {
         if (opened.error().code == Errc::kNeedsForce && may_want_force && !force) {
             chronicle_.reached("degraded crash needs force");
             forget_stripes_at_risk(false);
-            forced_ = true;
             return open_once(true);
         }
         chronicle_.violation("open failed: " + std::string(errc_name(opened.error().code)) + ": " +
@@ -186,6 +185,7 @@ bool RaidWorld::open_once(bool force) {
         lost_[i] = !in_sync;
         away_[i] = !in_sync;
     }
+    told_by_p_ = status.resyncing && (told_by_p_ || force);
     if (status.resyncing) {
         chronicle_.reached("resync after unclean stop");
     }

@@ -134,11 +134,11 @@ class RaidWorld : public HostWorld {
     bool slowness_ = true;
     bool beyond_ = false;           ///< also faults that the level cannot hide
     bool journal_ = false;          ///< the array that runs, or ran last, keeps one
-    bool forced_ = false;           ///< a start was, and its resync may still run
     bool logged_ = false;           ///< RW6: the last crash could make nothing unreadable
     bool unclean_ = false;          ///< the last stop was a crash
     bool errors_expected_ = false;  ///< until the next start
     bool crashing_ = false;
+    bool told_by_p_ = false;      ///< since a start by force P tells what a missing member held; ends with the resync
     bool unreadable_ok_ = false;  ///< damage met lost redundancy: for the rest of the history
 };
 

@@ -24,16 +24,13 @@ void RaidWorld::doubt_what_was_written() {
     const std::uint64_t most = base_.journal_stripes != 0 ? base_.journal_stripes : 512;
     const std::uint64_t ahead = std::min(most / 16, kMiB / kSectorBytes / stripe_sectors_);
     for (Volume& v : volumes_) {
+        if (told_by_p_ && resyncing()) {  // what P told ends with the crash, wherever Q is not right yet
+            v.doubtful.push_back({Lba(0), v.oracle->sectors()});
+        }
         for (const Extent& e : v.oracle->written_since(v.clean)) {
             const std::uint64_t first = e.lba.value - std::min(e.lba.value, stripe_sectors_);
             const std::uint64_t end = e.lba.value + e.sectors.value + (1 + ahead) * stripe_sectors_;
             v.doubtful.push_back({Lba(first), SectorCount(end - first)});
-        }
-    }
-    // What P told by force it tells until the next unclean stop only.
-    for (Volume& v : volumes_) {
-        if (forced_ && row_->parities() > 1 && resyncing()) {
-            v.doubtful.push_back({Lba(0), v.oracle->sectors()});
         }
     }
     for (std::size_t i = 0; i + 1 < volumes_.size(); ++i) {  // the stripes where two volumes meet

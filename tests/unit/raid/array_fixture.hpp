@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "raid/array.hpp"
+#include "raid/superblock.hpp"
 #include "tests/support/sim_disk.hpp"
 #include "tests/support/sim_environment.hpp"
 
@@ -26,6 +27,8 @@ struct FixtureOptions {
     std::uint32_t alignment_sectors = 1;
     RecoveryPolicy policy = RecoveryPolicy::kJournal;
     std::uint32_t journal_stripes = 0;
+    bool checksums = true;
+    std::uint64_t checksum_cache = kDefaultChecksumCache;
     std::vector<VolumeSpec> volumes{{"vol", 0}};
 };
 
@@ -69,6 +72,8 @@ class ArrayFixture {
         c.volumes = options.volumes;
         c.policy = options.policy;
         c.journal_stripes = options.journal_stripes;
+        c.checksums = options.checksums;
+        c.checksum_cache_bytes = options.checksum_cache;
         for (std::uint32_t i = 0; i < options.members; ++i) {
             c.members.push_back({disks[i].get(), ""});
         }
@@ -170,6 +175,20 @@ inline std::vector<std::vector<std::byte>> contents(const ArrayFixture& f) {
         out.push_back(disk->snapshot());
     }
     return out;
+}
+
+inline Superblock newest_superblock(const sim::SimDisk& disk) {
+    const std::vector<std::byte> all = disk.snapshot();
+    std::optional<Superblock> newest;
+    for (std::uint64_t i = 0; i < 2; ++i) {
+        const std::size_t at = byte_offset(superblock_slot(disk.limits().sectors, i));
+        const auto found = decode_superblock(ConstBytes(all).subspan(at).first<kSuperblockBytes>());
+        if (found && (!newest || found->epoch > newest->epoch)) {
+            newest = *found;
+        }
+    }
+    CHECK(newest);
+    return *newest;
 }
 
 /// Opening fails with `code`, says `text`, and changes nothing.

@@ -11,6 +11,7 @@ namespace {
 
 using testing::ArrayFixture;
 using testing::FixtureOptions;
+using testing::newest_superblock;
 
 constexpr std::uint64_t kSectors = 3000;
 
@@ -20,20 +21,6 @@ Task<void> write_later(ArrayFixture& f, std::uint64_t lba, std::optional<Result<
     std::ranges::fill(slice.data(), static_cast<std::byte>(lba));
     slice.seal();
     out.emplace(co_await f.volume().write(Lba(lba), slice, {}));
-}
-
-Superblock newest_superblock(const sim::SimDisk& disk) {
-    const std::vector<std::byte> all = disk.snapshot();
-    std::optional<Superblock> newest;
-    for (std::uint64_t i = 0; i < 2; ++i) {
-        const std::size_t at = byte_offset(superblock_slot(disk.limits().sectors, i));
-        const auto found = decode_superblock(ConstBytes(all).subspan(at).first<kSuperblockBytes>());
-        if (found && (!newest || found->epoch > newest->epoch)) {
-            newest = *found;
-        }
-    }
-    CHECK(newest);
-    return *newest;
 }
 
 struct Shape {

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// ChecksumMap: the pages of the checksum map that belong to one shard: a cache of them, loaded when they are needed,
+// written back later.
+//
+// Invariants:
+//   CM1 An entry changes before the block that it is about is written, and only while what says that this block may be
+//       half written is durable: the journal lists it, its column is untrusted, or the superblock says unclean. So a
+//       page may be written at any moment after that, and a crash at any moment finds each block either as its entry
+//       says, or named.
+//   CM2 What names a block goes only after its page is written to all copies, and flushed with the data: write_back(),
+//       then the flush, then the checkpoint or the clean superblock.
+//   CM3 A page is changed only when every copy was asked for the newest one. For reading, one copy that is not on the
+//       member whose data is read is enough: a member that loses a write and the entry for it is found out.
+//   CM4 A page that is being written is copied first; a change meanwhile makes it dirty again. One write of a page at a
+//       time, so that an older one never lands on a newer one.
+//   CM5 Readers on other executors see a page only between two equal, non-zero tags; whoever finds it changed, or not
+//       there, asks the shard.
+// Threads: peek() on any; everything else on the shard.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "gemel/sync.hpp"
+#include "raid/checksum_page.hpp"
+
+namespace gemel::raid::detail {
+
+class ArrayBody;
+
+class ChecksumMap {
+  public:
+    /// `area`: where the pages begin on every member. `most_pages`: in the cache.
+    /// `start`: the superblock's epoch (CP4).
+    ChecksumMap(ArrayBody& array, const ChecksumLayout& layout, ChecksumOrigin origin, std::uint64_t start, Lba area,
+                std::size_t most_pages);
+
+    /// The entries of blocks from `block` on, of one page, as far as `out` goes. False if the page is not there for
+    /// reading what lies on `member`.
+    bool peek(std::uint64_t block, std::uint32_t slot, std::uint32_t member, std::span<std::uint32_t> out) const;
+
+    /// The page is there for reading what lies on `member` (CM3), until the caller waits for something.
+    /// Errors: kResources, kIo: no copy can be read now.
+    Task<Result<void>> load_for(std::uint64_t page, std::uint32_t member);
+    /// The same, for changing it.
+    Task<Result<void>> load(std::uint64_t page);
+    [[nodiscard]] bool loaded(std::uint64_t page) const;
+    /// REQUIRES: its page was loaded, and nothing was waited for since.
+    [[nodiscard]] std::uint32_t get(std::uint64_t block, std::uint32_t slot) const;
+    void set(std::uint64_t block, std::uint32_t slot, std::uint32_t entry);
+    /// The page is to be written again although nothing in it changes. REQUIRES: as set().
+    void touch(std::uint64_t page);
+
+    /// What is changed now is on all copies, not flushed, when it returns. `missed`: the members that missed a page, as
+    /// bits, which the caller fails. Errors: kResources, kReadOnly, kIo: no copy of a page could be written.
+    Task<Result<void>> write_back(std::uint32_t& missed);
+
+    [[nodiscard]] std::size_t cached() const { return cached_.load(std::memory_order_relaxed); }
+
+  private:
+    static constexpr std::size_t kWays = 4;
+    static constexpr std::uint32_t kAllCopies = ~0U;
+    struct Way {
+        std::atomic<std::uint64_t> tag{0};      ///< page + 1 while readers may use it (CM5)
+        std::atomic<std::uint32_t> sources{0};  ///< members whose copies were asked, or kAllCopies
+        std::unique_ptr<std::array<std::atomic<std::uint32_t>, kChecksumEntries>> entries;
+        // The shard's.
+        std::uint64_t page = 0;
+        bool taken = false;  ///< `page` is there, or is being loaded
+        bool loading = false;
+        bool dirty = false;
+        bool writing = false;
+        bool recent = false;
+    };
+    /// What copies of a page say together.
+    struct Found {
+        ChecksumStamp stamp;      ///< of `entries`
+        std::uint32_t pages = 0;  ///< valid ones
+        bool odd = false;         ///< copies differ, or are missing where others are there
+        bool unread = false;      ///< some could not be read now
+        bool damaged = false;
+        ChecksumEntries entries{};
+    };
+
+    [[nodiscard]] std::span<Way> set_of(std::uint64_t page) const;
+    [[nodiscard]] Way* find(std::uint64_t page) const;
+    [[nodiscard]] Way& at(std::uint64_t page) const;
+    [[nodiscard]] static bool serves(const Way& way, std::uint32_t member);
+    Task<Result<void>> bring(std::uint64_t page, std::uint32_t member);
+    Task<Result<Way*>> claim(std::uint64_t page);
+    Task<Result<void>> save_for_room(Way& way);
+    Task<Result<void>> fill(Way& way, std::uint32_t member);
+    Task<Result<void>> ask(std::uint64_t page, std::uint32_t members, Found& found);
+    void judge(const Result<ChecksumStamp>& stamp, const ChecksumEntries& entries, Found& found) const;
+    [[nodiscard]] std::uint32_t holders_in_sync(std::uint64_t page) const;
+    void publish(Way& way, const ChecksumEntries& entries, std::uint32_t sources);
+    void make_dirty(Way& way);
+    Task<Result<void>> save(Way& way, std::uint32_t& missed);
+    Task<Result<void>> write_copies(const Way& way, std::uint32_t& missed);
+    [[nodiscard]] Lba lba_of(const ChecksumLayout::Place& place) const {
+        return area_ + place.index * kSectorsPerBlock;
+    }
+    void wake() {
+        changed_.set();
+        changed_.reset();
+    }
+
+    ArrayBody& array_;
+    const ChecksumLayout& layout_;
+    ChecksumOrigin origin_;
+    Lba area_;
+    std::size_t sets_;
+    std::unique_ptr<Way[]> ways_;
+    std::atomic<std::size_t> cached_{0};
+    ChecksumStamp stamp_;          ///< the last one used
+    std::vector<Way*> dirty_;      ///< each that became so; some are not any more
+    std::vector<Way*> in_flight_;  ///< being written
+    Event changed_;                ///< set and reset at once: a load or a write has ended
+};
+
+}  // namespace gemel::raid::detail

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+// Block checksums of an array: what lies on a member and is not what was written is found, never returned, and put
+// right where there is redundancy; also across restarts and crashes.
+#include <gtest/gtest.h>
+
+#include "raid/checksum_page.hpp"
+#include "raid/level_table.hpp"
+#include "tests/unit/raid/array_fixture.hpp"
+
+namespace gemel::raid {
+namespace {
+
+using testing::ArrayFixture;
+using testing::FixtureOptions;
+using testing::newest_superblock;
+using Bytes = std::vector<std::byte>;
+
+struct Shape {
+    const char* level;
+    std::uint32_t members;
+    std::uint32_t shards;
+    std::uint64_t cache;  ///< of the map
+};
+/// A cache of a few pages, too: pages come and go.
+constexpr std::array kShapes{Shape{"5", 3, 1, kMiB},  Shape{"5", 5, 4, 16 * kKiB}, Shape{"6", 4, 1, 16 * kKiB},
+                             Shape{"6", 6, 4, kMiB},  Shape{"1", 2, 1, kMiB},      Shape{"1", 3, 4, 8 * kKiB},
+                             Shape{"10", 4, 1, kMiB}, Shape{"10", 6, 4, 8 * kKiB}};
+
+FixtureOptions options_of(const Shape& shape, std::uint64_t seed = 1) {
+    return {.seed = seed,
+            .level = shape.level,
+            .members = shape.members,
+            .strip_bytes = 8 * 1024,
+            .shards = shape.shards,
+            .checksum_cache = shape.cache};
+}
+
+/// An array full of known data, nothing of which is in a cache of its members.
+struct Full {
+    explicit Full(const FixtureOptions& options) : f(options) {
+        CHECK(f.create());
+        f.settle();
+        sectors = f.volume().limits().sectors.value;
+        model = f.pattern(sectors);
+        write_all();
+        rest();
+        data_blocks = newest_superblock(*f.disks[0]).member_sectors / kSectorsPerBlock;
+    }
+    void write(std::uint64_t at, std::uint64_t count) {
+        const auto from = model.begin() + static_cast<std::ptrdiff_t>(at * kSectorBytes);
+        CHECK(f.write(at, Bytes(from, from + static_cast<std::ptrdiff_t>(count * kSectorBytes))));
+    }
+    void write_all() {
+        for (std::uint64_t at = 0; at < sectors; at += kChunk) {
+            write(at, std::min(kChunk, sectors - at));
+        }
+    }
+    void rewrite(std::uint64_t at, std::uint64_t count) {
+        const Bytes fresh = f.pattern(count);
+        std::ranges::copy(fresh, model.begin() + static_cast<std::ptrdiff_t>(at * kSectorBytes));
+        write(at, count);
+    }
+    /// Until the journal lists nothing and all is durable.
+    void rest() {
+        f.scheduler.run_for(std::chrono::seconds(8));
+        CHECK(f.flush());
+        CHECK(f.array->status().journal.listed_stripes == 0);
+    }
+    /// Changes what lies on a member behind its back.
+    template <class Edit>
+    void edit(std::uint32_t member, Edit change) {
+        CHECK(f.flush());
+        Bytes all = f.disks[member]->snapshot();
+        change(all);
+        f.disks[member]->load(ConstBytes(all));
+    }
+    void flip(std::uint32_t member, std::uint64_t block) {
+        edit(member, [&](Bytes& all) { all[block * kBlockBytes + 77] ^= std::byte{4}; });
+    }
+    void expect_all_right(const std::string& what) {
+        for (std::uint64_t at = 0; at < sectors; at += kChunk) {
+            const std::uint64_t count = std::min(kChunk, sectors - at);
+            const auto r = f.read(at, count);
+            ASSERT_TRUE(r.result) << what << " at " << at << ": " << r.result.error().message;
+            ASSERT_TRUE(std::equal(r.data.begin(), r.data.end(),
+                                   model.begin() + static_cast<std::ptrdiff_t>(at * kSectorBytes)))
+                << what << " near sector " << at;
+        }
+    }
+
+    static constexpr std::uint64_t kChunk = 512;
+    ArrayFixture f;
+    std::uint64_t sectors = 0;
+    std::uint64_t data_blocks = 0;  ///< of a member
+    Bytes model;
+};
+
+class EveryShape : public ::testing::TestWithParam<Shape> {};
+INSTANTIATE_TEST_SUITE_P(Checksums, EveryShape, ::testing::ValuesIn(kShapes), [](const auto& param) {
+    return "level" + std::string(param.param.level) + "_of_" + std::to_string(param.param.members);
+});
+
+TEST_P(EveryShape, ABlockThatRotsOnAnyMemberIsFoundAndWrittenAnew) {
+    Full a(options_of(GetParam()));
+    for (std::uint32_t m = 0; m < GetParam().members; ++m) {
+        const Bytes before = a.f.disks[m]->snapshot();
+        const std::uint64_t block = 3 + m * 7;
+        a.flip(m, block);
+        a.f.environment.events().clear();
+        a.expect_all_right("member " + std::to_string(m));
+        // Parity is not read by hosts: a write beside it meets it.
+        a.rewrite(block % 5 * 16, 8);
+        const Bytes after = a.f.disks[m]->snapshot();
+        const bool mended = std::equal(before.begin() + static_cast<std::ptrdiff_t>(block * kBlockBytes),
+                                       before.begin() + static_cast<std::ptrdiff_t>((block + 1) * kBlockBytes),
+                                       after.begin() + static_cast<std::ptrdiff_t>(block * kBlockBytes));
+        EXPECT_EQ(mended, a.f.environment.events().has("block-repaired")) << "member " << m;
+    }
+    EXPECT_GT(a.f.array->status().checksums.found, 0U);
+    EXPECT_EQ(a.f.array->status().state, ArrayState::kOptimal);
+}
+
+TEST_P(EveryShape, WhatIsFoundSurvivesACleanStopAndACrash) {
+    Full a(options_of(GetParam()));
+    ASSERT_TRUE(a.f.stop());
+    ASSERT_TRUE(a.f.reopen());
+    for (std::uint64_t block = 8; block < a.data_blocks; block += 9) {
+        a.flip(1, block);
+    }
+    a.expect_all_right("after a clean stop");
+    EXPECT_GT(a.f.array->status().checksums.found, 0U);
+    a.write_all();
+    a.rewrite(40, 24);
+    a.rest();
+    a.f.crash(/*power=*/true);
+    ASSERT_TRUE(a.f.reopen());
+    a.f.settle();
+    for (std::uint64_t block = 8; block < a.data_blocks; block += 9) {
+        a.flip(0, block);
+    }
+    a.expect_all_right("after a crash");
+    EXPECT_GT(a.f.array->status().checksums.found, 0U);
+}
+
+/// 10,000 in all: 8 shapes, 25 rounds, 50 blocks.
+TEST_P(EveryShape, SilentCorruptionOfEveryKindIsNeverReturned) {
+    Full a(options_of(GetParam(), 7));
+    auto& random = a.f.scheduler.random();
+    std::uint64_t changed = 0;
+    for (int round = 0; round < 25; ++round) {
+        const auto victim = static_cast<std::uint32_t>(random.below(GetParam().members));
+        const Bytes old = a.f.disks[victim]->snapshot();
+        a.rewrite(random.below(a.sectors - 256), 256);  // what is older than this is stale
+        a.edit(victim, [&](Bytes& all) {
+            const Bytes now = all;
+            for (int i = 0; i < 50; ++i) {
+                const std::size_t at = random.below(a.data_blocks) * kBlockBytes;
+                const std::size_t other = random.below(a.data_blocks) * kBlockBytes;
+                const MutableBytes block(all.data() + at, kBlockBytes);
+                switch (random.below(4)) {
+                    case 0:
+                        block[random.below(kBlockBytes)] ^= std::byte{1} << static_cast<int>(random.below(8));
+                        break;
+                    case 1:  // misplaced
+                        std::ranges::copy(ConstBytes(now).subspan(other, kBlockBytes), block.begin());
+                        break;
+                    case 2:  // stale: the write was lost
+                        std::ranges::copy(ConstBytes(old).subspan(at, kBlockBytes), block.begin());
+                        break;
+                    default:
+                        std::ranges::fill(block, std::byte{0});
+                }
+                changed += std::ranges::equal(block, ConstBytes(now).subspan(at, kBlockBytes)) ? 0 : 1;
+            }
+        });
+        ASSERT_NO_FATAL_FAILURE(a.expect_all_right("round " + std::to_string(round)));
+        a.write_all();  // what no read has met is not left for the next round
+    }
+    EXPECT_GT(changed, 700U);
+    EXPECT_GT(a.f.array->status().checksums.found, 0U);
+    EXPECT_FALSE(a.f.environment.events().has("blocks-unreadable"));
+    EXPECT_FALSE(a.f.environment.events().has("checksum-page-lost"));
+}
+
+TEST_P(EveryShape, WritesOfPartsOfBlocksKeepTheirChecksums) {
+    Full a(options_of(GetParam(), 3));
+    for (const std::uint64_t at : {3U, 21U, 64U, 130U, 517U}) {
+        a.rewrite(at, at == 64 ? 8 : 13);
+        a.rewrite(at + 20, 1);
+    }
+    for (std::uint64_t at = 1; at < 600; at += 37) {
+        const auto r = a.f.read(at, 5);
+        ASSERT_TRUE(r.result);
+        EXPECT_TRUE(
+            std::equal(r.data.begin(), r.data.end(), a.model.begin() + static_cast<std::ptrdiff_t>(at * kSectorBytes)));
+    }
+    EXPECT_EQ(a.f.array->status().checksums.found, 0U);
+    a.rest();
+    for (std::uint64_t block = 0; block < 60; block += 4) {
+        a.flip(0, block);
+    }
+    a.expect_all_right("after parts were written");
+    EXPECT_GT(a.f.array->status().checksums.found, 0U);
+}
+
+TEST_P(EveryShape, ALostCopyOfAPageOfTheMapIsMadeUpForByTheOthers) {
+    Full a(options_of(GetParam()));
+    ASSERT_TRUE(a.f.stop());
+    const Superblock sb = newest_superblock(*a.f.disks[1]);
+    const std::size_t area = byte_offset(sb.area(AreaKind::kChecksums).lba);
+    Bytes all = a.f.disks[1]->snapshot();
+    std::ranges::fill(std::span(all).subspan(area, 4 * kChecksumPageBytes), std::byte{0x5a});
+    a.f.disks[1]->load(ConstBytes(all));
+    ASSERT_TRUE(a.f.reopen());
+    for (std::uint64_t block = 0; block < 40; block += 3) {
+        a.flip(0, block);
+    }
+    a.expect_all_right("with damaged pages of the map");
+    EXPECT_FALSE(a.f.environment.events().has("checksum-page-lost"));
+    EXPECT_GT(a.f.array->status().checksums.found, 0U);
+}
+
+TEST_P(EveryShape, DataAndRedundancyThatAgreeAreRightAndTheMapIsNot) {
+    Full a(options_of(GetParam()));
+    ASSERT_TRUE(a.f.stop());
+    const Superblock sb = newest_superblock(*a.f.disks[0]);
+    const ChecksumLayout layout = ChecksumLayout::of(geometry_of(sb));
+    const ChecksumOrigin origin{sb.array_uuid, sb.map_epoch};
+    for (std::uint32_t copy = 0; copy < layout.copies; ++copy) {  // an entry of page 0, on all copies
+        const ChecksumLayout::Place place = layout.place(0, copy);
+        Bytes all = a.f.disks[place.member]->snapshot();
+        const std::size_t at = byte_offset(sb.area(AreaKind::kChecksums).lba) + place.index * kChecksumPageBytes;
+        const auto page = std::span(all).subspan(at).first<kChecksumPageBytes>();
+        ChecksumEntries entries{};
+        const auto stamp = decode_checksum_page(origin, 0, page, entries);
+        ASSERT_TRUE(stamp) << stamp.error().message;
+        for (std::uint32_t slot = 0; slot < layout.slots; ++slot) {
+            entries[layout.entry(2, slot)] ^= 0x100U;
+        }
+        encode_checksum_page(origin, 0, *stamp, entries, page);
+        a.f.disks[place.member]->load(ConstBytes(all));
+    }
+    ASSERT_TRUE(a.f.reopen());
+    a.expect_all_right("with a wrong map");
+    EXPECT_TRUE(a.f.environment.events().has("checksum-renewed"));
+    EXPECT_FALSE(a.f.environment.events().has("blocks-unreadable"));
+}
+
+TEST_P(EveryShape, ARebuiltMemberHasItsPagesOfTheMap) {
+    Full a(options_of(GetParam()));
+    a.f.disks[1]->die();
+    a.rewrite(8, 64);
+    sim::SimDisk& fresh = a.f.add_disk(2 * kMiB);
+    ASSERT_TRUE(a.f.scheduler.run(*a.f.caller, a.f.array->rebuild(1, {&fresh, ""})));
+    ASSERT_TRUE(a.f.scheduler.run_until([&] { return !a.f.array->status().rebuild; }));
+    ASSERT_EQ(a.f.array->status().state, ArrayState::kOptimal);
+    std::swap(a.f.disks[1], a.f.disks.back());
+    a.rest();
+    ASSERT_TRUE(a.f.stop());
+    // The others' copies of the pages that it shares with them are gone: only its own are left.
+    const Superblock sb = newest_superblock(*a.f.disks[0]);
+    const ChecksumLayout layout = ChecksumLayout::of(geometry_of(sb));
+    const ChecksumOrigin origin{sb.array_uuid, sb.map_epoch};
+    const Bytes all = a.f.disks[1]->snapshot();
+    std::uint64_t pages = 0;
+    for (std::uint64_t page = 0; page < layout.pages(); ++page) {
+        for (std::uint32_t copy = 0; copy < layout.copies; ++copy) {
+            const ChecksumLayout::Place place = layout.place(page, copy);
+            ChecksumEntries entries{};
+            const std::size_t at = byte_offset(sb.area(AreaKind::kChecksums).lba) + place.index * kChecksumPageBytes;
+            if (place.member == 1) {
+                const auto from = std::span(all).subspan(at).first<kChecksumPageBytes>();
+                EXPECT_TRUE(decode_checksum_page(origin, page, from, entries)) << "page " << page;
+                ++pages;
+            }
+        }
+    }
+    EXPECT_GT(pages, 0U);
+    ASSERT_TRUE(a.f.reopen());
+    a.expect_all_right("after a rebuild");
+}
+
+TEST(Checksums, ParityIsNotPollutedByACorruptBlock) {
+    Full a({.members = 4, .strip_bytes = 8 * 1024});
+    const Geometry g = geometry_of(newest_superblock(*a.f.disks[0]));
+    const Place victim = g.locate(Lba(0));
+    a.flip(victim.member, victim.member_lba.value / kSectorsPerBlock);
+    a.rewrite(16, 8);  // another strip of the stripe: its parity is changed by old and new data, or made anew
+    a.rewrite(3, 2);   // and a part of the corrupt block itself
+    a.expect_all_right("after writes beside it");
+    EXPECT_FALSE(a.f.environment.events().has("blocks-unreadable"));
+}
+
+TEST(Checksums, WithoutRedundancyACorruptBlockIsAnErrorNotWrongData) {
+    for (const Shape& shape : kShapes) {
+        Full a(options_of(shape));
+        const Geometry g = geometry_of(newest_superblock(*a.f.disks[0]));
+        const Place at = g.locate(Lba(0));
+        const std::uint32_t leg = std::string_view(shape.level).starts_with('1') ? at.member ^ 1U : (at.member + 1) % 3;
+        std::uint32_t lost = 1U << leg;
+        for (std::uint32_t m = 0; m < shape.members; ++m) {  // as many as the level can lose
+            if (m != at.member && (lost >> m & 1U) == 0 &&
+                find_level(shape.level)->tolerates(lost | 1U << m, shape.members)) {
+                lost |= 1U << m;
+            }
+        }
+        for (std::uint32_t m = 0; m < shape.members; ++m) {
+            if ((lost >> m & 1U) != 0) {
+                a.f.disks[m]->die();
+            }
+        }
+        a.rewrite(64, 64);
+        a.flip(at.member, at.member_lba.value / kSectorsPerBlock);
+        const auto r = a.f.read(0, 8);
+        ASSERT_FALSE(r.result) << shape.level;
+        EXPECT_EQ(r.result.error().code, Errc::kMediumError);
+        EXPECT_EQ(r.status[0], BlockStatus::kUnreadable);
+        const Buffer buffer = *a.f.environment.pool().allocate(kBlockBytes);
+        const Slice right = buffer.slice(kBlockBytes, Lba(0));
+        std::ranges::fill(right.data(), std::byte{9});
+        right.seal();
+        const Result<void> repaired = a.f.scheduler.run(*a.f.caller, a.f.volume().repair_write(Lba(0), right));
+        ASSERT_TRUE(repaired) << shape.level << ": " << repaired.error().message;
+        EXPECT_EQ(a.f.read(0, 8).data, Bytes(8 * kSectorBytes, std::byte{9}));
+    }
+}
+
+TEST(Checksums, AMapThatWasNotKeptForAWhileSaysNothing) {
+    Full a({.members = 4, .strip_bytes = 8 * 1024});
+    ASSERT_TRUE(a.f.stop());
+    a.f.options.checksums = false;
+    ASSERT_TRUE(a.f.reopen());
+    EXPECT_FALSE(a.f.array->status().checksums.on);
+    a.rewrite(0, 200);
+    ASSERT_TRUE(a.f.stop());
+    a.f.options.checksums = true;
+    ASSERT_TRUE(a.f.reopen());
+    EXPECT_TRUE(a.f.array->status().checksums.on);
+    a.expect_all_right("after a time without checksums");
+    EXPECT_EQ(a.f.array->status().checksums.found, 0U);
+    a.rewrite(0, 200);
+    a.rest();
+    a.flip(geometry_of(newest_superblock(*a.f.disks[0])).locate(Lba(0)).member, 0);
+    a.expect_all_right("what was written since is known again");
+    EXPECT_EQ(a.f.array->status().checksums.found, 1U);
+}
+
+TEST(Checksums, LevelsWithoutRedundancyKeepNone) {
+    for (const char* level : {"0", "linear"}) {
+        ArrayFixture f({.level = level, .members = 3});
+        ASSERT_TRUE(f.create());
+        EXPECT_FALSE(f.array->status().checksums.on);
+        EXPECT_FALSE(f.environment.events().has("checksums-off"));
+    }
+}
+
+}  // namespace
+}  // namespace gemel::raid
