@@ -3,10 +3,12 @@
 
 #include <algorithm>
 
+#include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
 #include "raid/redo_log.hpp"
+#include "raid/scrub.hpp"
 #include "raid/volume.hpp"
 #include "raid/volume_table.hpp"
 
@@ -58,6 +60,7 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
         shard->writable = !level.redundant;  // nothing to resync: an unclean stop makes no difference
         shards.push_back(std::move(shard));
     }
+    scrub = std::make_unique<Scrub>(*this);
 }
 
 ArrayBody::~ArrayBody() = default;
@@ -82,6 +85,7 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
         stopping_.store(true);
         stop_event_.set();
         watch.begin_stop();
+        co_await scrub->stop();
         co_await gate_.close();  // a member that failed meanwhile may have called for a spare
         if (redo_) {
             co_await redo_->stop();
@@ -99,7 +103,9 @@ void ArrayBody::begin_rebuild_anew() {
     RebuildRecord& rebuild = superblock_.rebuild;
     if (rebuild.active) {
         rebuild.cursor = 0;
-        std::erase_if(superblock_.unreadable, [&](const UnreadableRange& u) { return u.member == rebuild.place; });
+        const bool its = superblock_.members[rebuild.place].failed;  // else the list is that of the member in sync
+        std::erase_if(superblock_.unreadable,
+                      [&](const UnreadableRange& u) { return its && u.member == rebuild.place; });
     }
 }
 
@@ -125,16 +131,14 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     log_ = std::make_unique<RingLog>(*this, superblock_.area(AreaKind::kLog));
     CO_TRY_VOID(co_await log_->recover(superblock_.log_generation));
     CO_TRY(const Doubts doubts, find_doubts(assembly));
-    if (assembly.forced) {
+    if (assembly.forced && !active(TestSwitch::kForcedRebuildGoesOn)) {
         begin_rebuild_anew();
     }
     resume_places();
     apply_doubts(doubts);
+    resume_replace(assembly);
     CO_TRY(const std::uint64_t generation, co_await log_->begin_generation());
-    if (!doubts.redo.empty()) {
-        CO_TRY_VOID(co_await begin_replay(generation, assembly));
-    }
-    CO_TRY_VOID(co_await replay_redo(doubts.redo));
+    CO_TRY_VOID(co_await replay_redo(doubts.redo, generation, assembly));
     co_await open_journal(doubts);
     CO_TRY_VOID(co_await begin_incarnation(generation, assembly));
     if (assembly.forced) {
@@ -156,8 +160,12 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     if (!resyncing_.load()) {
         report_recovery();
     }
-    gate_.spawn(rebuilding(superblock_.rebuild.place) ? run_rebuild(superblock_.rebuild.place, /*resumed=*/true)
-                                                      : use_spares());
+    const std::uint32_t place = superblock_.rebuild.place;
+    const bool replaced = members[place].device->target() != nullptr;
+    gate_.spawn(rebuilding(place) ? run_rebuild(place, /*resumed=*/true)
+                : replaced        ? run_replace(place, /*resumed=*/true)
+                                  : use_spares());
+    scrub->resume();
     co_return Result<void>{};
 }
 
@@ -209,6 +217,7 @@ Task<Result<void>> ArrayBody::stop() {
         while (!std::ranges::all_of(volumes_, [](const auto& v) { return v->quiet(/*all=*/true); })) {
             co_await sleep_for(env.clock, kDrainPoll);
         }
+        co_await scrub->stop();
         co_await gate_.close();
         if (redo_) {
             co_await redo_->stop();
@@ -251,8 +260,9 @@ ArrayStatus ArrayBody::status() const {
         const std::scoped_lock lock(status_mutex_);
         out = status_;
         for (std::uint32_t m = 0; m < geometry.members; ++m) {
-            out.members.push_back(
-                {member_names_[m], members[m].state.load(), MemberWatch::unanswered(members[m].device->device())});
+            out.members.push_back({member_names_[m], members[m].state.load(),
+                                   MemberWatch::unanswered(members[m].device->device()),
+                                   members[m].device->target() != nullptr ? target_name_ : ""});
         }
         for (const MemberSpec& spare : spares_) {
             out.spares.push_back(spare.name);
@@ -262,6 +272,8 @@ ArrayStatus ArrayBody::status() const {
         out.unreadable_blocks += members[m].device->unreadable().total();
     }
     out.rebuild = rebuild_job.status();
+    out.scrub = scrub->job.status();
+    out.scrub_report = scrub->report();
     const bool lost = !level.tolerates(lost_set(), geometry.members);
     out.state = lost                  ? ArrayState::kFailed
                 : read_only()         ? ArrayState::kReadOnly
@@ -374,21 +386,6 @@ ArrayConfig with_names(ArrayConfig config) {
     return config;
 }
 
-/// A hot spare is blank: anything else is not written to without an operator.
-void keep_blank(const std::vector<MemberReading>& readings, std::vector<MemberSpec>& spares,
-                std::vector<Finding>& findings) {
-    std::vector<MemberSpec> blank;
-    for (std::size_t i = 0; i < spares.size(); ++i) {
-        if (readings[i].kind == MemberReading::Kind::kBlank) {
-            blank.push_back(spares[i]);
-        } else {
-            findings.push_back({Severity::kWarning, "spare-refused", "spare " + spares[i].name,
-                                "it is not blank, or cannot be read", "give the array another spare"});
-        }
-    }
-    spares = std::move(blank);
-}
-
 }  // namespace
 
 Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig given) {
@@ -409,11 +406,10 @@ Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig g
     std::vector<Finding> moved;
     if (readings && spares) {
         moved = place_spares(*readings, *spares, config);
-        keep_blank(*spares, config.spares, moved);
     }
     Result<Assembly> assembly = fail(Errc::kResources);
-    if (!readings) {
-        assembly = std::unexpected(std::move(readings).error());
+    if (!readings || !spares) {
+        assembly = std::unexpected(readings ? std::move(spares).error() : std::move(readings).error());
     } else if (config.create == ArrayConfig::Create::kIfBlank) {
         assembly = co_await format(env, config, *find_level(config.level), *std::move(readings));
     } else {
@@ -422,6 +418,7 @@ Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig g
     std::unique_ptr<Array> array;
     Result<void> started;
     if (assembly) {
+        take_spares(*assembly, *spares, config);
         std::ranges::move(moved, std::back_inserter(assembly->findings));
         auto body = std::make_unique<detail::ArrayBody>(env, config, assembly->winner, *watch);
         watch->set_judge(body.get());
@@ -454,11 +451,17 @@ ArrayStatus Array::status() const {
 Task<Result<void>> Array::rebuild(std::uint32_t place, MemberSpec device) {
     return body_->rebuild(place, std::move(device));
 }
+Task<Result<void>> Array::replace(std::uint32_t place, MemberSpec device) {
+    return body_->replace(place, std::move(device));
+}
 Task<Result<void>> Array::fail_member(std::uint32_t place) {
     return body_->fail_by_operator(place);
 }
+Task<Result<void>> Array::scrub(ScrubMode mode) {
+    return body_->scrub->start(mode);
+}
 Job* Array::job(JobKind kind) {
-    return kind == JobKind::kRebuild ? &body_->rebuild_job : nullptr;
+    return kind == JobKind::kScrub ? &body_->scrub->job : &body_->rebuild_job;
 }
 std::vector<VolumeInfo> Array::volumes() const {
     return body_->volume_infos();

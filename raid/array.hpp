@@ -20,6 +20,7 @@
 #include "gemel/volume_store.hpp"
 #include "raid/job.hpp"
 #include "raid/recovery_policy.hpp"
+#include "raid/scrub_report.hpp"
 
 namespace gemel::raid {
 
@@ -47,7 +48,7 @@ struct ReservedAreas {
     std::uint64_t migration_bytes = 0;
 };
 
-inline constexpr std::uint64_t kDefaultChecksumCache = 64 * kMiB;  ///< entries of 60 GiB on members
+inline constexpr std::uint64_t kDefaultChecksumCache = 64 * kMiB;  ///< entries of 59 GiB of members
 
 inline constexpr Duration kDefaultMemberTimeout = std::chrono::seconds(30);
 inline constexpr Duration kMinMemberTimeout = std::chrono::milliseconds(100);
@@ -84,6 +85,7 @@ struct MemberStatus {
     std::string name;
     MemberState state = MemberState::kInSync;
     std::uint32_t unanswered = 0;  ///< I/Os that were not waited for any longer and have not ended
+    std::string replaced_with;     ///< the device that is to have its place; empty: none
 };
 
 struct JournalStatus {
@@ -127,8 +129,10 @@ struct ArrayStatus {
     bool resyncing = false;
     SectorCount resync_done;  ///< of each member's data
     SectorCount resync_total;
-    std::optional<JobStatus> rebuild;
-    std::uint64_t unreadable_blocks = 0;  ///< of members, that a rebuild could not make up
+    std::optional<JobStatus> rebuild;  ///< or a replace
+    std::optional<JobStatus> scrub;
+    std::optional<ScrubReport> scrub_report;  ///< of the last one since the array was opened
+    std::uint64_t unreadable_blocks = 0;      ///< of members, that a rebuild could not make up
     std::uint64_t epoch = 0;
     JournalStatus journal;
     ChecksumStatus checksums;
@@ -170,10 +174,18 @@ class Array : public VolumeStore {
     /// something else), kBusy (a rebuild is running, the device is in use), kNoSpace (the device is too small),
     /// kUnsupported (its sectors are too large), kDeviceGone, kReadOnly, kClosed.
     Task<Result<void>> rebuild(std::uint32_t place, MemberSpec device);
+    /// Begins to give the place of a member in sync to `device`, or to the first spare when that is nullptr; the member
+    /// stays in sync until then. The device is blank, or had this place before; it outlives the array. Success: durably
+    /// begun; it goes on at the next start, and its end is an event. If the member fails meanwhile, it is rebuilt onto
+    /// the device. Errors: as rebuild(), kRefused also if the member is not in sync.
+    Task<Result<void>> replace(std::uint32_t place, MemberSpec device);
     /// Marks a member failed, durably, or ends the rebuild onto it. Errors: kInvalidArgument (no such place), kRefused
     /// (it is not in use, or the level cannot spare it), kReadOnly.
     Task<Result<void>> fail_member(std::uint32_t place);
-    /// Nothing if there is no such job.
+    /// Begins to compare every stripe with its redundancy. Success: it is durably begun; it goes on at the next start,
+    /// and its end is an event. Errors: kInvalidArgument (no redundancy), kReadOnly, kBusy (a scrub or a resync runs),
+    /// kRefused (so many members are missing that nothing could be compared), kClosed.
+    Task<Result<void>> scrub(ScrubMode mode);
     Job* job(JobKind kind);
 
     [[nodiscard]] std::vector<VolumeInfo> volumes() const override;

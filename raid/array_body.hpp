@@ -8,8 +8,7 @@
 //   B3  When the level can spare no further member the array turns read-only and nothing is marked failed.
 //   B4  The superblock says unclean, durably, before any write of a host reaches a member.
 //   B5  Started by force without one member of level 6 after an unclean stop, P and Q may disagree: until the resync
-//   has
-//       made Q right, P tells what lay on that member. That ends when anything else becomes untrusted.
+//       has made Q right, P tells what lay on that member. That ends when anything else becomes untrusted.
 //   B6  A device on its way into a place (kRebuilding) counts as lost wherever that is asked; its failure ends the
 //       rebuild. rebuild.cpp has the rules.
 // Threads: states of members and of the array are read anywhere; functions say where they run.
@@ -43,6 +42,7 @@ namespace gemel::raid::detail {
 
 class Checksums;
 class RedoLog;
+class Scrub;
 class Volume;
 
 struct Member {
@@ -77,6 +77,12 @@ class ArrayBody : public SilenceJudge {
     [[nodiscard]] bool rebuilding(std::uint32_t member) const {
         return members[member].state.load(std::memory_order_acquire) == MemberState::kRebuilding;
     }
+    /// RP1: it is in sync, and another device is on its way into its place.
+    [[nodiscard]] bool replacing(std::uint32_t member) const {
+        return in_sync(member) && members[member].device->target() != nullptr;
+    }
+    /// A rebuild or a replace writes there.
+    [[nodiscard]] bool builds(std::uint32_t member) const { return rebuilding(member) || replacing(member); }
     /// Flushes, superblocks and a mirror's writes go to it.
     [[nodiscard]] bool takes_writes(std::uint32_t member) const { return in_sync(member) || rebuilding(member); }
     /// RB2. What the stripe has on this member is there. REQUIRES: a parity level; on the stripe's shard.
@@ -149,6 +155,11 @@ class ArrayBody : public SilenceJudge {
     void trust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
     void distrust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
 
+    // --- Scrub (scrub.hpp) -----------------------------------------------------------------------------------------
+    std::unique_ptr<Scrub> scrub;
+    /// On the shard: blocks of the stripe at `column` could not be read, or contradict their redundancy.
+    void found_bad(Shard& shard, std::uint64_t column);
+
     // --- Rebuild (rebuild.cpp) -----------------------------------------------------------------------------------
     Task<Result<void>> rebuild(std::uint32_t place, MemberSpec spec);
     /// On the shard, under the lock: columns of the device that is rebuilt are what they must be, or listed.
@@ -157,8 +168,17 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> give_up_blocks(std::uint32_t member, Lba member_lba, std::uint64_t blocks);
     /// MD2. Any executor.
     Task<Result<void>> forget_unreadable(std::uint32_t member, std::uint64_t first, std::uint64_t count);
-    Job rebuild_job;
+    Job rebuild_job;  ///< of a replace, too: only one of them runs
     Task<Result<void>> fail_by_operator(std::uint32_t place);
+
+    // --- Replace (replace.cpp): any executor; end on the caller's ------------------------------------------------
+    Task<Result<void>> replace(std::uint32_t place, MemberSpec spec);
+    /// Writes to the device that a rebuild or a replace brings into the place. Its failure is recorded.
+    Task<Result<void>> build(std::uint32_t member, Lba member_lba, Slice from, WriteOptions options);
+    /// RP3. Success: what `target` missed is of no importance, durably.
+    Task<Result<void>> target_missed(std::uint32_t index, const BlockDevice& target, Error why);
+    /// RP4. The same of the device that was the member's when the I/O began.
+    Task<Result<void>> own_missed(std::uint32_t index, const BlockDevice& own, Error why);
 
     // --- Control (array_control.cpp): any executor; end on the caller's ------------------------------------------
     /// Member `index` has missed a write or a flush. Success: its failure is durable on the others, the array goes on
@@ -207,6 +227,7 @@ class ArrayBody : public SilenceJudge {
     /// Walks the untrusted columns of one shard. Runs on the shard until done or stopped.
     /// True when every stripe was seen.
     Task<bool> resync_shard(Shard& shard);
+    [[nodiscard]] bool resyncing() const { return resyncing_.load(std::memory_order_acquire); }
     /// Bytes read from members to make redundancy right.
     void count_recovery_read(std::uint64_t bytes) { recovery_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
     [[nodiscard]] std::uint64_t untrusted_columns() const { return untrusted_total_.load(std::memory_order_relaxed); }
@@ -237,7 +258,8 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> fail_locked(std::uint32_t index, Error why);
     /// Flushes all in-sync members; one that fails is failed. REQUIRES: `control` held, home executor.
     Task<Result<void>> flush_locked();
-    Task<Result<void>> write_slot(std::uint32_t member, Slice slice, Lba lba);
+    void settle_slots(const MemberFan& fan, std::uint32_t started, Superblock& next);
+    void renew_slot_buffer(std::uint32_t member);
     void set_failed(std::uint32_t index, Superblock& next);
     void mark_missing(Superblock& next) const;
     /// The level goes on without `index`, too.
@@ -263,9 +285,10 @@ class ArrayBody : public SilenceJudge {
     };
     bool gather_redo(std::vector<LogRecord>& out);                                            // redo_log.cpp
     Task<Result<void>> begin_replay(std::uint64_t log_generation, const Assembly& assembly);  // redo_log.cpp
-    Task<Result<void>> replay_redo(const std::vector<LogRecord>& records);                    // redo_log.cpp
-    Task<Result<void>> replay_record(ConstBytes bytes);                                       // redo_log.cpp
-    [[nodiscard]] bool all_devices_here() const;                                              // redo_log.cpp
+    Task<Result<void>> replay_redo(const std::vector<LogRecord>& records, std::uint64_t log_generation,
+                                   const Assembly& assembly);
+    Task<Result<void>> replay_record(ConstBytes bytes);  // redo_log.cpp
+    [[nodiscard]] bool all_devices_here() const;         // redo_log.cpp
     Result<Doubts> find_doubts(Assembly& assembly);
     std::optional<Doubts> journal_doubts();
     void apply_doubts(const Doubts& doubts);
@@ -284,21 +307,43 @@ class ArrayBody : public SilenceJudge {
     void begin_rebuild_anew();
     void await_columns(Shard& shard, std::uint64_t from);
     Task<Result<void>> rebuild_at_home(std::uint32_t place, MemberSpec spec);
-    Result<void> may_rebuild(std::uint32_t place) const;
+    Result<void> may_build(std::uint32_t place) const;
+    Task<Result<void>> wipe_slots(BlockDevice& device);
     Task<Result<void>> begin_rebuild(std::uint32_t place, MemberSpec spec);
+    static Result<void> check_answers(const MemberSpec& spec);
     Task<Result<void>> check_target(std::uint32_t place, MemberSpec spec);
-    Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec);
+    Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec, std::uint64_t slot);
     Task<void> use_spares();
     [[nodiscard]] std::optional<std::uint32_t> wants_spare() const;
     Task<void> run_rebuild(std::uint32_t place, bool resumed);
+    void begin_job(JobKind kind, std::uint32_t place);
+    Task<bool> walk_shards(std::uint32_t place);
     Task<bool> rebuild_shard(Shard& shard, std::uint32_t place);
     Task<bool> rebuild_batch(Shard& shard, std::uint32_t place, std::uint64_t& from);
     [[nodiscard]] bool rebuild_goes_on(std::uint32_t place) const;
     Task<std::uint64_t> built_below();
     Task<Result<void>> checkpoint_rebuild();
+    Task<Result<void>> lose_built(std::uint32_t place, Error why);
+    Task<Result<void>> lose_built_locked(std::uint32_t place, Error why);
     Task<Result<void>> finish_rebuild(std::uint32_t place);
     Task<Result<void>> admit_rebuilt(std::uint32_t place);
     void gather_unreadable(Superblock& next) const;
+    // replace.cpp
+    Task<Result<void>> begin_replace(std::uint32_t place, MemberSpec spec);
+    Task<Result<void>> enter_replace(std::uint32_t place, MemberSpec spec);
+    void attach_target(std::uint32_t place, const MemberSpec& spec, std::uint64_t slot);
+    Task<Result<void>> write_target_superblock(std::uint32_t place);
+    void resume_replace(const Assembly& assembly);
+    Task<Result<void>> replace_stripe(Shard& shard, StripeIndex index, std::uint32_t place);
+    Task<void> run_replace(std::uint32_t place, bool resumed);
+    Task<void> rebuild_instead(std::uint32_t place, MemberSpec spec);
+    Task<Result<void>> end_replace(std::uint32_t place, Error why);
+    Task<Result<void>> flush_target();
+    Task<Result<void>> finish_replace(std::uint32_t place);
+    Task<Result<void>> give_place(std::uint32_t place);
+    Task<Result<void>> give_place_now(std::uint32_t place, std::uint64_t redo_done);
+    [[nodiscard]] bool gives_place(std::uint32_t member, const Superblock& next) const;
+    [[nodiscard]] std::string target_name() const;
     Task<Result<void>> resize_at_home(std::string volume, SectorCount sectors);
     Task<Result<void>> write_piece(Lba lba, Slice from, WriteOptions options, bool repair);
     Task<Result<void>> write_pieces(Lba lba, Slice from, WriteOptions options, bool repair);
@@ -309,8 +354,9 @@ class ArrayBody : public SilenceJudge {
     Mutex resizes_;   ///< the volume table changes under it; taken before `control`
     Gate gate_;       ///< background work on home
     Event stop_event_;
-    bool watching_ = false;      ///< watch_idle() runs
-    std::vector<Buffer> slots_;  ///< one superblock per member, under `control`
+    bool watching_ = false;          ///< watch_idle() runs
+    std::vector<Buffer> slots_;      ///< one superblock per member, under `control`
+    std::uint64_t target_slot_ = 0;  ///< of the superblock on the target of a replace; under `control`
     std::atomic<bool> read_only_{false};
     std::atomic<bool> stopping_{false};
     std::atomic<std::uint32_t> untrusted_shards_{0};
@@ -344,8 +390,9 @@ class ArrayBody : public SilenceJudge {
     std::atomic<std::uint64_t> recovery_bytes_{0};
     std::atomic<std::uint64_t> recovery_ms_{0};
 
-    mutable std::mutex status_mutex_;  ///< guards the four below only; never held over an I/O
+    mutable std::mutex status_mutex_;  ///< guards what follows only; never held over an I/O
     std::array<std::string, kMaxMembers> member_names_;
+    std::string target_name_;         ///< of the last replace
     std::vector<MemberSpec> spares_;  ///< those not used yet; changed on home
     ArrayStatus status_;
     std::vector<VolumeInfo> volume_infos_;

@@ -2,6 +2,7 @@
 // Control of an open array: superblock changes, the rule for failing members, clean and unclean.
 #include <algorithm>
 
+#include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
@@ -13,19 +14,25 @@ namespace gemel::raid::detail {
 namespace {
 constexpr Duration kIdleBeforeClean = std::chrono::seconds(3);
 constexpr Duration kIdleCheck = std::chrono::seconds(1);
+
+/// SB1.
+std::uint64_t other_slot(std::uint64_t newest) {
+    return active(TestSwitch::kSlotInPlace) ? newest : 1 - newest;
+}
 }  // namespace
 
 void ArrayBody::set_failed(std::uint32_t index, Superblock& next) {
     unrecorded_.store(true, std::memory_order_release);  // before anybody can leave the member out
     members[index].state.store(MemberState::kFailed, std::memory_order_release);
     lost_set_.fetch_or(1U << index, std::memory_order_acq_rel);
-    if (next.rebuild.active && next.rebuild.place == index) {
+    const bool its_rebuild = next.rebuild.active && next.rebuild.place == index;
+    if (its_rebuild && next.members[index].failed) {
         next.rebuild = {};  // RB5: what is said of the place's own member stays
     } else {
+        next.rebuild.cursor = its_rebuild ? 0 : next.rebuild.cursor;  // RP4
         next.members[index].failed = true;
         next.members[index].last_incarnation = next.incarnation;
     }
-    gate_.spawn(use_spares());
     if (redo_) {
         redo_->turn_on();
     }
@@ -36,19 +43,54 @@ void ArrayBody::mark_missing(Superblock& next) const {
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         const MemberState state = members[m].state.load();
         // Also a place whose own member is not there but one that held it before.
-        if ((state == MemberState::kMissing || state == MemberState::kStale) && !next.members[m].failed) {
+        const bool missing = state == MemberState::kMissing || state == MemberState::kStale;
+        if (missing && !next.members[m].failed && !active(TestSwitch::kMissingUnmarked)) {
             next.members[m].failed = true;
             next.members[m].last_incarnation = next.previous_incarnation;
         }
     }
-    if (next.rebuild.active && !rebuilding(next.rebuild.place)) {
+    const std::uint32_t place = next.rebuild.place;
+    if (next.rebuild.active && !rebuilding(place) && members[place].device->target() == nullptr) {
         next.rebuild = {};  // RB5: its device was not there, and misses what is written now
     }
     next.redo_from = std::max(next.redo_from, replayed_below_);  // RD5: nobody comes back any more
 }
 
-Task<Result<void>> ArrayBody::write_slot(std::uint32_t member, Slice slice, Lba lba) {
-    return members[member].device->write(lba, slice, {.fua = true});
+/// A device that was given up still reads from the old one.
+void ArrayBody::renew_slot_buffer(std::uint32_t member) {
+    Result<Buffer> fresh = env.buffers.allocate(kSuperblockBytes);
+    slots_[member] = fresh ? *std::move(fresh) : std::move(slots_[member]);
+}
+
+/// What became of the superblocks; `next` then says which members failed.
+void ArrayBody::settle_slots(const MemberFan& fan, std::uint32_t started, Superblock& next) {
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if ((started >> m & 1U) == 0) {
+            continue;
+        }
+        const auto code = fan.failure(m);
+        const bool given = gives_place(m, next);
+        std::uint64_t& slot = given ? target_slot_ : members[m].slot;
+        slot = code ? slot : 1 - slot;
+        if (!code) {
+            continue;
+        }
+        if (*code == Errc::kTimedOut) {
+            renew_slot_buffer(m);
+        }
+        if (given) {  // RP6: the next one says so
+            next.members[m] = superblock_.members[m];
+            continue;
+        }
+        if (!can_spare(m)) {
+            turn_read_only("the superblock of member " + std::to_string(m) + " cannot be written (" +
+                           std::string(errc_name(*code)) + ") and the level can spare no further member");
+            return;
+        }
+        set_failed(m, next);
+        event(Severity::kError, "member-failed", member_subject(m),
+              "its superblock cannot be written: " + std::string(errc_name(*code)), "replace the member");
+    }
 }
 
 /// SB1: one change, in a loop while members fail under it.
@@ -62,47 +104,35 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
             if (!takes_writes(m)) {
                 continue;
             }
+            const bool given = gives_place(m, next);
+            const MemberDevice& there = *members[m].device;
+            BlockDevice& device = given ? *there.target() : *there.device();  // not both
             next.member_index = static_cast<std::uint16_t>(m);
-            next.target = next.rebuild.active && next.rebuild.place == m;
-            const Lba lba = superblock_slot(members[m].device->limits().sectors, 1 - members[m].slot);
+            next.target = next.rebuild.active && next.rebuild.place == m && next.members[m].failed;
+            const Lba lba =
+                superblock_slot(device.limits().sectors, other_slot(given ? target_slot_ : members[m].slot));
             const Slice slice = slots_[m].slice(kSuperblockBytes, lba);
             encode(next, slice.data().first<kSuperblockBytes>());
             slice.clear_infos();
             started |= 1U << m;
-            fan.start(m, write_slot(m, slice, lba));
+            fan.start(m, device.write(lba, slice, {.fua = true}));
         }
         co_await fan.all();
         next.member_index = 0;
         next.target = false;
-        for (std::uint32_t m = 0; m < geometry.members; ++m) {
-            if ((started >> m & 1U) != 0 && !fan.failure(m)) {
-                members[m].slot = 1 - members[m].slot;
-            }
-        }
+        settle_slots(fan, started, next);
         if (!fan.failed()) {
+            const auto failed = [](const Superblock& s) {
+                return std::ranges::count(s.members, true, &MemberRecord::failed);
+            };
+            if (!spares_.empty() && failed(next) > failed(superblock_)) {
+                gate_.spawn(use_spares());
+            }
             superblock_ = std::move(next);
             log_->drop_before(kLogClientRedo, superblock_.redo_from);
             unrecorded_.store(false, std::memory_order_release);
             publish_status();
             co_return Result<void>{};
-        }
-        for (std::uint32_t m = 0; m < geometry.members; ++m) {
-            const auto code = fan.failure(m);
-            if (!code || (started >> m & 1U) == 0) {
-                continue;
-            }
-            if (*code == Errc::kTimedOut) {  // the device still reads from there
-                Result<Buffer> fresh = env.buffers.allocate(kSuperblockBytes);
-                slots_[m] = fresh ? *std::move(fresh) : std::move(slots_[m]);
-            }
-            if (!can_spare(m)) {
-                turn_read_only("the superblock of member " + std::to_string(m) + " cannot be written (" +
-                               std::string(errc_name(*code)) + ") and the level can spare no further member");
-                break;
-            }
-            set_failed(m, next);
-            event(Severity::kError, "member-failed", member_subject(m),
-                  "its superblock cannot be written: " + std::string(errc_name(*code)), "replace the member");
         }
     }
     publish_status();
@@ -116,7 +146,7 @@ Task<Result<void>> ArrayBody::fail_locked(std::uint32_t index, Error why) {
     if (read_only()) {
         co_return fail(Errc::kReadOnly, "array " + name + " is read-only");
     }
-    if (!can_spare(index)) {
+    if (!can_spare(index) && !active(TestSwitch::kLastCopyFailed)) {
         turn_read_only("member " + std::to_string(index) + " (" + member_name(index) + ") failed: " + why.message +
                        "; the level can spare no further member");
         co_return fail(Errc::kReadOnly, "array " + name + " is read-only: member " + std::to_string(index) +
@@ -127,6 +157,11 @@ Task<Result<void>> ArrayBody::fail_locked(std::uint32_t index, Error why) {
     set_failed(index, next);
     event(Severity::kError, "member-failed", member_subject(index),
           std::string(errc_name(why.code)) + ": " + why.message, "replace the member");
+    if (active(TestSwitch::kFailureUnrecorded)) {
+        superblock_ = std::move(next);
+        unrecorded_.store(false);
+        co_return Result<void>{};
+    }
     co_return co_await commit(std::move(next));
 }
 
@@ -174,13 +209,20 @@ Task<Result<void>> ArrayBody::fail_by_operator(std::uint32_t place) {
 
 Task<Result<void>> ArrayBody::silent(const BlockDevice* device, Duration patience) {
     const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(patience).count();
-    const auto* member =
-        std::ranges::find_if(members, [&](const Member& m) { return m.device && m.device->device() == device; });
-    if (member == members.end()) {
-        co_return Result<void>{};
+    const Error why(Errc::kTimedOut, "an I/O has not ended within " + std::to_string(ms) + " ms");
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if (members[m].device->device() == device) {
+            co_return co_await own_missed(m, *device, why);
+        }
+        if (members[m].device->target() == device) {
+            Result<void> r = co_await target_missed(m, *device, why);
+            if (!r && members[m].device->device() == device) {  // it has become the member meanwhile
+                r = co_await own_missed(m, *device, why);
+            }
+            co_return r;
+        }
     }
-    co_return co_await fail_member(static_cast<std::uint32_t>(member - members.begin()),
-                                   Error(Errc::kTimedOut, "an I/O has not ended within " + std::to_string(ms) + " ms"));
+    co_return Result<void>{};
 }
 
 Task<Result<void>> ArrayBody::await_recorded() {
@@ -308,7 +350,7 @@ Task<Result<void>> ArrayBody::flush_locked() {
     MemberFan fan;
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         if (takes_writes(m)) {
-            fan.start(m, members[m].device->flush());
+            fan.start(m, members[m].device->device()->flush());
         }
     }
     co_await fan.all();
@@ -317,7 +359,7 @@ Task<Result<void>> ArrayBody::flush_locked() {
             CO_TRY_VOID(co_await fail_locked(m, Error(*code, "flush failed")));
         }
     }
-    co_return Result<void>{};
+    co_return co_await flush_target();
 }
 
 Task<Result<void>> ArrayBody::mark_clean() {
@@ -360,10 +402,12 @@ Task<Result<void>> ArrayBody::commit_quiet(bool clean) {
 /// Makes what visit_shards() saw durable, after a flush. REQUIRES: `control` held, home executor.
 Task<Result<void>> ArrayBody::commit_seen(Superblock seen, bool clean) {
     // What was copied is redundancy only when it is durable: a power cut may bring back what was there before.
-    CO_TRY_VOID(co_await flush_locked());
+    if (!active(TestSwitch::kCleanNoFlush)) {
+        CO_TRY_VOID(co_await flush_locked());
+    }
     Superblock next = superblock_;  // the flush may have failed a member
     next.clean = next.clean || clean;
-    next.resync_cursor = seen.resync_cursor;
+    next.resync_cursor = active(TestSwitch::kResyncCursorAhead) ? geometry.columns() : seen.resync_cursor;
     next.untrusted = std::move(seen.untrusted);
     next.redo_from = all_devices_here() ? std::max(next.redo_from, seen.redo_from) : next.redo_from;
     next.accepted = accepted_member() != 0 && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());

@@ -2,9 +2,12 @@
 // The data path of an array above its levels: from any executor to the shards and back.
 #include <algorithm>
 
+#include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
+#include "raid/member_writes.hpp"
 #include "raid/redo_log.hpp"
+#include "raid/scrub.hpp"
 #include "raid/stripe.hpp"
 
 namespace gemel::raid::detail {
@@ -25,7 +28,7 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
     Result<void> r;
     if (read_only()) {
         r = fail(Errc::kReadOnly, "array " + name + " is read-only");
-    } else if (!shard.writable) {
+    } else if (!shard.writable && !active(TestSwitch::kUncleanLate)) {
         r = co_await open_for_writes(shard);
     }
     const TouchedBlocks touched(geometry, lba, from.sectors());
@@ -55,6 +58,9 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
     if (r && unrecorded()) {
         r = co_await await_recorded();
     }
+    if (r && active(TestSwitch::kUncleanLate) && !shard.writable) {
+        r = co_await open_for_writes(shard);
+    }
     if (level.redundant) {
         shard.last_write = env.clock.now();
     }
@@ -73,17 +79,14 @@ Task<Result<void>> ArrayBody::write_pieces(Lba lba, Slice from, WriteOptions opt
 
 Task<Result<void>> ArrayBody::flush() {
     MemberFan fan;
+    const Devices sent = devices_of(*this);
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         if (takes_writes(m)) {
             fan.start(m, members[m].device->flush());
         }
     }
     co_await fan.all();
-    for (std::uint32_t m = 0; fan.failed() && m < geometry.members; ++m) {
-        if (const auto code = fan.failure(m)) {
-            CO_TRY_VOID(co_await fail_member(m, Error(*code, "flush failed")));
-        }
-    }
+    CO_TRY_VOID(co_await settle_missed(*this, fan, sent));
     co_return unrecorded() ? co_await await_recorded() : Result<void>{};
 }
 
@@ -138,6 +141,10 @@ Task<void> ArrayBody::note_read_error(std::uint32_t index, Errc code) {
         const Result<void> r = co_await fail_member(index, Error(code, "the device is gone"));
         static_cast<void>(r);  // the read goes on with what is left, also of a read-only array
     }
+}
+
+void ArrayBody::found_bad(Shard& shard, std::uint64_t column) {
+    scrub->hit(shard, column);
 }
 
 void ArrayBody::trust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column) {

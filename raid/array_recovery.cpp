@@ -60,6 +60,9 @@ Result<ArrayBody::Doubts> ArrayBody::find_doubts(Assembly& assembly) {
             return fail(Errc::kNeedsForce, assembly.hole + " (its journal cannot tell where)");
         }
         assembly.forced = assembly.forced || !assembly.hole.empty();
+    } else if (const auto old = log_->recovered(kLogClientJournal); old && !old->empty()) {
+        // Of a journal that counts no more: kept, they would hold the log's head, and each start fills a page.
+        log_->drop_before(kLogClientJournal, old->back().position + 1);
     }
     // By force parity that nothing can be compared with any more is right; legs that are left are made equal as always.
     const bool comparable = lost_set() != 0 && lost_members() < level.parities();

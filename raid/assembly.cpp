@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "gemel/test_switch.hpp"
 #include "raid/durable_log.hpp"
 #include "raid/member_fan.hpp"
 #include "raid/stripe.hpp"
@@ -160,7 +161,7 @@ Result<MemberState> judge(std::size_t place, const MemberReading& reading, const
         case Kind::kFound:
             break;
     }
-    if (reading.superblock.target && out.winner.rebuilds(place, reading.superblock.member_uuid())) {
+    if (reading.superblock.target && record.failed && out.winner.rebuilds(place, reading.superblock.member_uuid())) {
         return MemberState::kRebuilding;  // R8
     }
     if (record.uuid != reading.superblock.member_uuid()) {
@@ -168,7 +169,7 @@ Result<MemberState> judge(std::size_t place, const MemberReading& reading, const
                                 "the place was given to another member since", "replace the member"});
         return MemberState::kStale;
     }
-    if (!record.failed) {
+    if (!record.failed || active(TestSwitch::kStaleTakenBack)) {
         return MemberState::kInSync;
     }
     if (diverged(reading.superblock, out.winner) && !config.force) {
@@ -425,19 +426,64 @@ Task<MemberReading> read_member(MemberSpec spec, Buffer buffer) {
 
 }  // namespace
 
+namespace {
+
+/// Of the array that lies on the places: the newest superblock on any device.
+const Superblock* newest_of(const std::vector<MemberReading>& readings, const std::vector<MemberReading>& spares,
+                            const ArrayConfig& config) {
+    const Superblock* newest = nullptr;
+    for (const auto* list : {&readings, &spares}) {
+        for (const MemberReading& r : *list) {
+            const Superblock& held = r.superblock;
+            const bool ours = r.kind == Kind::kFound && held.array_name == config.name &&
+                              held.members.size() == readings.size() &&
+                              (newest == nullptr || held.array_uuid == newest->array_uuid);
+            if (ours && (newest == nullptr || held.epoch > newest->epoch)) {
+                newest = &held;
+            }
+        }
+    }
+    return newest;
+}
+
+/// `reading` is of the device that `newest` means for the place: its member in sync, or the one of its rebuild.
+bool meant_for(const MemberReading& reading, std::size_t place, const Superblock& newest) {
+    const Superblock& held = reading.superblock;
+    if (reading.kind != Kind::kFound || held.array_uuid != newest.array_uuid || held.member_index != place) {
+        return false;
+    }
+    return newest.members[place].failed ? held.target && newest.rebuilds(place, held.member_uuid())
+                                        : held.member_uuid() == newest.members[place].uuid;
+}
+
+/// R8.
+bool is_target(const MemberReading& reading, const Superblock& newest) {
+    const Superblock& held = reading.superblock;
+    return reading.kind == Kind::kFound && held.array_uuid == newest.array_uuid && held.target &&
+           newest.rebuilds(held.member_index, held.member_uuid()) && !newest.members[held.member_index].failed;
+}
+
+}  // namespace
+
 std::vector<Finding> place_spares(std::vector<MemberReading>& readings, std::vector<MemberReading>& spares,
                                   ArrayConfig& config) {
     std::vector<Finding> out;
+    const Superblock* found = newest_of(readings, spares, config);
+    if (found == nullptr) {
+        return out;
+    }
+    const Superblock newest = *found;
     for (std::size_t s = 0; s < spares.size(); ++s) {
         const Superblock& held = spares[s].superblock;
         const std::size_t place = held.member_index;
-        if (spares[s].kind != Kind::kFound || held.array_name != config.name || place >= readings.size()) {
+        if (spares[s].kind != Kind::kFound || held.array_name != config.name || place >= readings.size() ||
+            is_target(spares[s], newest)) {
             continue;
         }
         const MemberReading& there = readings[place];
         const bool newer = there.kind != Kind::kFound ||
                            (there.superblock.array_uuid == held.array_uuid && there.superblock.epoch < held.epoch);
-        if (!newer) {
+        if (meant_for(there, place, newest) || !(newer || meant_for(spares[s], place, newest))) {
             continue;
         }
         std::swap(readings[place], spares[s]);
@@ -448,6 +494,23 @@ std::vector<Finding> place_spares(std::vector<MemberReading>& readings, std::vec
                        "correct the config"});
     }
     return out;
+}
+
+void take_spares(Assembly& assembly, const std::vector<MemberReading>& spares, ArrayConfig& config) {
+    std::vector<MemberSpec> usable;
+    for (std::size_t i = 0; i < spares.size(); ++i) {
+        const MemberSpec& spec = config.spares[i];
+        const bool target = is_target(spares[i], assembly.winner);
+        if (target && assembly.states[spares[i].superblock.member_index] == MemberState::kInSync) {
+            assembly.target = {spec, spares[i].slot};
+        } else if (target || spares[i].kind == Kind::kBlank) {  // a target whose member is gone: its spare
+            usable.push_back(spec);
+        } else {
+            assembly.findings.push_back({Severity::kWarning, "spare-refused", "spare " + spec.name,
+                                         "it is not blank, or cannot be read", "give the array another spare"});
+        }
+    }
+    config.spares = std::move(usable);
 }
 
 Task<Result<std::vector<MemberReading>>> read_members(Environment& env, std::span<const MemberSpec> specs) {

@@ -15,9 +15,11 @@
 //       cannot be read may be the newest one: the member counts as missing. If the others may have missed what it
 //       says (epoch of its other slot above the winner's, or the same and the others few): kNeedsForce. A bad sector
 //       in a slot does no harm where they can have missed nothing, as the level could not have gone on without them.
-//   R7  A spare that holds a superblock of the array, newer than what lies on the device that the config names for its
-//       place, has that place: it was put there since.
-//   R8  The device of the winner's rebuild is used as that (kRebuilding), and counts as missing for R4 and R5.
+//   R7  The places that the config gives do not stand against the newest superblock: a spare that it names as the
+//       place's member in sync, or as the device of the place's rebuild, has that place; else a spare of the array that
+//       is newer than what lies on the device that the config names, unless it is the target of a replace.
+//   R8  The device of the winner's rebuild is used as that (kRebuilding), and counts as missing for R4 and R5. In a
+//       replace it is beside the place's member, among the spares; in the place it is not used.
 // Threads: any executor.
 #pragma once
 
@@ -53,7 +55,13 @@ struct Finding {
 };
 
 struct Assembly {
+    /// Of a replace, and where its superblock is.
+    struct Target {
+        MemberSpec spec;
+        std::uint64_t slot = 0;
+    };
     Superblock winner;
+    std::optional<Target> target;      ///< beside its member in sync
     std::vector<MemberState> states;   ///< by place
     std::vector<std::uint64_t> slots;  ///< where each member's newest superblock is
     bool unclean = false;              ///< the last stop was not clean
@@ -78,9 +86,12 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
 /// Reads both slots of every device. Errors: kResources. REQUIRES: `specs` outlive the task (and `config` below).
 Task<Result<std::vector<MemberReading>>> read_members(Environment& env, std::span<const MemberSpec> specs);
 
-/// R7. Changes places in `readings` and `config.members`.
+/// R7. Changes places in `readings`, `spares` and `config`.
 std::vector<Finding> place_spares(std::vector<MemberReading>& readings, std::vector<MemberReading>& spares,
                                   ArrayConfig& config);
+
+/// R8, and what else is of use of the spares: those that are blank. `spares`: of config.spares, which get fewer.
+void take_spares(Assembly& assembly, const std::vector<MemberReading>& spares, ArrayConfig& config);
 
 /// Refuses a device that holds anything. REQUIRES: `reading` is of it.
 Task<Result<void>> require_blank(Environment& env, MemberSpec spec, MemberReading reading);

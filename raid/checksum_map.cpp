@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/stripe.hpp"
 
@@ -11,6 +12,8 @@ namespace gemel::raid::detail {
 
 namespace {
 constexpr std::size_t kSavesAtOnce = 16;
+constexpr unsigned kPageBits = 44;  ///< of a tag, below the version
+constexpr std::uint64_t kPageMask = (std::uint64_t{1} << kPageBits) - 1;
 
 std::uint64_t spread(std::uint64_t page) {
     return page * 0x9e3779b97f4a7c15ULL >> 32U;
@@ -61,7 +64,11 @@ bool ChecksumMap::peek(std::uint64_t block, std::uint32_t slot, std::uint32_t me
                        std::span<std::uint32_t> out) const {
     const std::uint64_t page = layout_.page_of(block);
     for (const Way& way : set_of(page)) {
-        if (way.tag.load(std::memory_order_acquire) != page + 1) {
+        if (active(TestSwitch::kMapBlind)) {
+            return false;
+        }
+        const std::uint64_t tag = way.tag.load(std::memory_order_acquire);
+        if ((tag & kPageMask) != page + 1) {
             continue;
         }
         const bool fits = serves(way, member);
@@ -71,7 +78,7 @@ bool ChecksumMap::peek(std::uint64_t block, std::uint32_t slot, std::uint32_t me
             entry += layout_.slots;
         }
         std::atomic_thread_fence(std::memory_order_acquire);
-        return fits && way.tag.load(std::memory_order_relaxed) == page + 1;
+        return fits && way.tag.load(std::memory_order_relaxed) == tag;
     }
     return false;
 }
@@ -83,14 +90,20 @@ void ChecksumMap::publish(Way& way, const ChecksumEntries& entries, std::uint32_
         (*way.entries)[i].store(entries[i], std::memory_order_relaxed);
     }
     way.sources.store(sources, std::memory_order_relaxed);
-    way.tag.store(way.page + 1, std::memory_order_release);
+    way.tag.store(++way.version << kPageBits | (way.page + 1), std::memory_order_release);
 }
 
 // ---- loading
 
 bool ChecksumMap::loaded(std::uint64_t page) const {
     const Way* way = find(page);
-    return way != nullptr && !way->loading && serves(*way, kAllCopies);
+    return way != nullptr && !way->loading && serves(*way, kAllCopies) && !crowded(*way);
+}
+
+/// CM6. It may not become dirty now.
+bool ChecksumMap::crowded(const Way& way) const {
+    const auto full = [&way](const Way& w) { return &w == &way || w.dirty || w.writing; };  // a write may fail
+    return !way.dirty && std::ranges::all_of(set_of(way.page), full);
 }
 
 Task<Result<void>> ChecksumMap::load_for(std::uint64_t page, std::uint32_t member) {
@@ -115,18 +128,27 @@ Task<Result<void>> ChecksumMap::bring(std::uint64_t page, std::uint32_t member) 
             }
         } else if (serves(*way, member)) {
             way->recent = true;
-            co_return Result<void>{};
+            if (member != kAllCopies || !crowded(*way)) {
+                co_return Result<void>{};
+            }
+            const auto unsaved = [](const Way& w) { return w.dirty && !w.writing; };
+            const std::span<Way> set = set_of(page);
+            if (const auto other = std::ranges::find_if(set, unsaved); other != set.end()) {
+                CO_TRY_VOID(co_await save_for_room(*other));
+            } else {
+                co_await changed_.wait();
+            }
+            continue;
         }
         way->loading = true;
         const Result<void> r = co_await fill(*way, member);
         way->loading = false;
-        way->recent = true;
         if (!r && way->tag.load(std::memory_order_relaxed) == 0) {
             way->taken = false;
             cached_.fetch_sub(1, std::memory_order_relaxed);
         }
         wake();
-        co_return r;
+        CO_TRY_VOID(r);
     }
 }
 
@@ -168,9 +190,9 @@ Task<Result<ChecksumMap::Way*>> ChecksumMap::claim(std::uint64_t page) {
 }
 
 Task<Result<void>> ChecksumMap::save_for_room(Way& way) {
-    std::uint32_t missed = 0;
-    CO_TRY_VOID(co_await save(way, missed));
-    co_return co_await array_.fail_members(missed, "a page of the checksum map could not be written");
+    const Result<void> r = co_await save(way);
+    CO_TRY_VOID(co_await array_.fail_members(take_missed(), "a page of the checksum map could not be written"));
+    co_return r;
 }
 
 std::uint32_t ChecksumMap::holders_in_sync(std::uint64_t page) const {
@@ -184,45 +206,53 @@ std::uint32_t ChecksumMap::holders_in_sync(std::uint64_t page) const {
 
 /// Brings the page into its way. A page that one copy does not know is asked for at all of them.
 Task<Result<void>> ChecksumMap::fill(Way& way, std::uint32_t member) {
-    const std::uint32_t all = holders_in_sync(way.page);
     Found found;
     std::uint32_t sources = kAllCopies;
-    if (const std::uint32_t others = member == kAllCopies ? 0 : all & ~(1U << member); others != 0) {
+    const bool one = member != kAllCopies && way.tag.load(std::memory_order_relaxed) == 0;
+    if (const std::uint32_t others = one ? holders_in_sync(way.page) & ~(1U << member) : 0; others != 0) {
         sources = 1U << std::countr_zero(std::rotr(others, static_cast<int>(way.page % layout_.members)));
         sources = std::rotl(sources, static_cast<int>(way.page % layout_.members));
         CO_TRY_VOID(co_await ask(way.page, sources, found));
     }
-    if (found.pages == 0) {
+    if (!found.whole()) {
         sources = kAllCopies;
-        found = {};
-        CO_TRY_VOID(co_await ask(way.page, all, found));
+        for (std::uint32_t asked = ~0U; asked != holders_in_sync(way.page);) {  // one lost or admitted meanwhile counts
+            asked = holders_in_sync(way.page);
+            found = {};
+            CO_TRY_VOID(co_await ask(way.page, asked, found));
+        }
     }
-    if (found.pages == 0 && found.unread) {
+    if (!found.whole() && found.unread) {
         co_return fail(Errc::kIo, "array " + array_.name + ": no copy of page " + std::to_string(way.page) +
                                       " of the checksum map can be read now");
     }
-    if (found.pages == 0 && found.damaged) {
+    if (!found.whole() && found.damaged) {
         array_.note_lost_page(way.page);
     }
     publish(way, found.entries, sources);
-    if (sources == kAllCopies && found.pages > 0 && found.odd && !array_.read_only()) {
+    if (sources == kAllCopies && found.odd && !found.empty() && !array_.read_only() && !crowded(way)) {
         make_dirty(way);
     }
     co_return Result<void>{};
 }
 
-void ChecksumMap::judge(const Result<ChecksumStamp>& stamp, const ChecksumEntries& entries, Found& found) const {
-    if (!stamp) {
-        found.damaged = found.damaged || stamp.error().code != Errc::kNotFound;
-        found.odd = true;
-        return;
+void ChecksumMap::take(std::uint64_t page, std::span<const std::byte, kChecksumPageBytes> copy, Found& found) const {
+    for (std::size_t unit = 0; unit < kChecksumUnits; ++unit) {
+        ChecksumEntries entries;
+        const Result<ChecksumStamp> stamp = decode_checksum_unit(origin_, page, unit, copy, entries);
+        if (!stamp) {
+            found.damaged = found.damaged || stamp.error().code != Errc::kNotFound;
+            found.odd = true;
+            continue;
+        }
+        const bool first = found.copies[unit]++ == 0;
+        found.odd = found.odd || (!first && *stamp != found.stamps[unit]);
+        if (first || *stamp > found.stamps[unit]) {
+            found.stamps[unit] = *stamp;
+            const auto part = std::span(entries).subspan(unit * kChecksumUnitEntries, kChecksumUnitEntries);
+            std::ranges::copy(part, found.entries.begin() + static_cast<std::ptrdiff_t>(unit * kChecksumUnitEntries));
+        }
     }
-    found.odd = found.odd || (found.pages > 0 && *stamp != found.stamp);
-    if (found.pages == 0 || *stamp > found.stamp) {
-        found.stamp = *stamp;
-        found.entries = entries;
-    }
-    ++found.pages;
 }
 
 /// Reads the copies on `members`.
@@ -246,7 +276,6 @@ Task<Result<void>> ChecksumMap::ask(std::uint64_t page, std::uint32_t members, F
         fan.start(c, read_twice(*array_.members[place.member].device, lba_of(place), slices[c]));
     }
     co_await fan.all();
-    ChecksumEntries entries{};
     for (std::uint32_t c = 0; c < layout_.copies; ++c) {
         if (!buffers[c]) {
             continue;
@@ -261,8 +290,7 @@ Task<Result<void>> ChecksumMap::ask(std::uint64_t page, std::uint32_t members, F
             }
             continue;
         }
-        judge(decode_checksum_page(origin_, page, slices[c].data().first<kChecksumPageBytes>(), entries), entries,
-              found);
+        take(page, slices[c].data().first<kChecksumPageBytes>(), found);
     }
     co_return Result<void>{};
 }
@@ -271,6 +299,9 @@ Task<Result<void>> ChecksumMap::ask(std::uint64_t page, std::uint32_t members, F
 
 std::uint32_t ChecksumMap::get(std::uint64_t block, std::uint32_t slot) const {
     const Way& way = at(layout_.page_of(block));
+    if (active(TestSwitch::kMapBlind)) {
+        return kChecksumUnknown;
+    }
     return (*way.entries)[layout_.entry(block, slot)].load(std::memory_order_relaxed);
 }
 
@@ -291,15 +322,15 @@ void ChecksumMap::touch(std::uint64_t page) {
 }
 
 void ChecksumMap::make_dirty(Way& way) {
-    if (!way.dirty) {
-        way.dirty = true;
+    way.dirty = true;
+    if (!std::exchange(way.queued, true)) {
         dirty_.push_back(&way);
     }
 }
 
 // ---- writing
 
-Task<Result<void>> ChecksumMap::write_copies(const Way& way, std::uint32_t& missed) {
+Task<Result<void>> ChecksumMap::write_copies(const Way& way) {
     CO_TRY(const Buffer buffer, co_await array_.allocate(kChecksumPageBytes));
     ChecksumEntries entries;
     for (std::size_t i = 0; i < kChecksumEntries; ++i) {
@@ -307,13 +338,13 @@ Task<Result<void>> ChecksumMap::write_copies(const Way& way, std::uint32_t& miss
     }
     ++stamp_.number;
     encode_checksum_page(origin_, way.page, stamp_, entries, buffer.memory().first<kChecksumPageBytes>());
+    const Slice slice = buffer.slice(kChecksumPageBytes, area_);
+    slice.clear_infos();
     MemberFan fan;
     std::uint32_t started = 0;
     for (std::uint32_t c = 0; c < layout_.copies; ++c) {
         const ChecksumLayout::Place place = layout_.place(way.page, c);
         if (array_.takes_writes(place.member)) {
-            const Slice slice = buffer.slice(kChecksumPageBytes, lba_of(place));
-            slice.clear_infos();
             started |= 1U << place.member;
             fan.start(place.member, array_.members[place.member].device->write(lba_of(place), slice, {}));
         }
@@ -323,7 +354,7 @@ Task<Result<void>> ChecksumMap::write_copies(const Way& way, std::uint32_t& miss
     for (std::uint32_t m = 0; m < layout_.members; ++m) {
         failed |= fan.failure(m) ? 1U << m : 0;
     }
-    missed |= failed;
+    missed_ |= failed;
     if (failed == started) {
         co_return fail(Errc::kIo, "array " + array_.name + ": no copy of page " + std::to_string(way.page) +
                                       " of the checksum map could be written");
@@ -332,14 +363,14 @@ Task<Result<void>> ChecksumMap::write_copies(const Way& way, std::uint32_t& miss
 }
 
 /// CM4. REQUIRES: dirty, not being written.
-Task<Result<void>> ChecksumMap::save(Way& way, std::uint32_t& missed) {
+Task<Result<void>> ChecksumMap::save(Way& way) {
     if (array_.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array_.name + " is read-only: its checksum map stays as it is");
     }
     way.writing = true;
     way.dirty = false;
     in_flight_.push_back(&way);
-    Result<void> r = co_await write_copies(way, missed);
+    Result<void> r = co_await write_copies(way);
     way.writing = false;
     std::erase(in_flight_, &way);
     if (!r) {
@@ -349,9 +380,12 @@ Task<Result<void>> ChecksumMap::save(Way& way, std::uint32_t& missed) {
     co_return r;
 }
 
-Task<Result<void>> ChecksumMap::write_back(std::uint32_t& missed) {
-    std::vector<Way*> ways = std::move(dirty_);
-    dirty_.clear();
+Task<Result<void>> ChecksumMap::write_back() {
+    const auto turn = co_await write_backs_.lock();
+    std::vector<Way*> ways = std::exchange(dirty_, {});
+    for (Way* way : ways) {
+        way->queued = false;
+    }
     ways.insert(ways.end(), in_flight_.begin(), in_flight_.end());
     std::optional<Error> error;
     for (std::size_t i = 0; i < ways.size();) {
@@ -362,9 +396,9 @@ Task<Result<void>> ChecksumMap::write_back(std::uint32_t& missed) {
                 co_await changed_.wait();
             }
             if (ways[i]->dirty && !error) {
-                fan.start(started++, save(*ways[i], missed));
+                fan.start(started++, save(*ways[i]));
             } else if (ways[i]->dirty) {
-                dirty_.push_back(ways[i]);
+                make_dirty(*ways[i]);
             }
         }
         co_await fan.all();

@@ -15,12 +15,16 @@
 //       time, so that an older one never lands on a newer one.
 //   CM5 Readers on other executors see a page only between two equal, non-zero tags; whoever finds it changed, or not
 //       there, asks the shard.
+//   CM6 One page of every set of ways at least is not dirty, so that what an array that turned read-only holds can be
+//       compared: it can write no page to make room.
 // Threads: peek() on any; everything else on the shard.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "gemel/sync.hpp"
@@ -53,9 +57,11 @@ class ChecksumMap {
     /// The page is to be written again although nothing in it changes. REQUIRES: as set().
     void touch(std::uint64_t page);
 
-    /// What is changed now is on all copies, not flushed, when it returns. `missed`: the members that missed a page, as
-    /// bits, which the caller fails. Errors: kResources, kReadOnly, kIo: no copy of a page could be written.
-    Task<Result<void>> write_back(std::uint32_t& missed);
+    /// What is changed now is on all copies, not flushed, when it returns. Errors: kResources, kReadOnly, kIo: no copy
+    /// of a page could be written. In any case the caller fails those that take_missed() then gives.
+    Task<Result<void>> write_back();
+    /// The members that missed a page since the last call, as bits.
+    std::uint32_t take_missed() { return std::exchange(missed_, 0); }
 
     [[nodiscard]] std::size_t cached() const { return cached_.load(std::memory_order_relaxed); }
 
@@ -63,7 +69,7 @@ class ChecksumMap {
     static constexpr std::size_t kWays = 4;
     static constexpr std::uint32_t kAllCopies = ~0U;
     struct Way {
-        std::atomic<std::uint64_t> tag{0};      ///< page + 1 while readers may use it (CM5)
+        std::atomic<std::uint64_t> tag{0};      ///< version and page + 1 while readers may use it (CM5)
         std::atomic<std::uint32_t> sources{0};  ///< members whose copies were asked, or kAllCopies
         std::unique_ptr<std::array<std::atomic<std::uint32_t>, kChecksumEntries>> entries;
         // The shard's.
@@ -71,34 +77,40 @@ class ChecksumMap {
         bool taken = false;  ///< `page` is there, or is being loaded
         bool loading = false;
         bool dirty = false;
+        bool queued = false;  ///< in `dirty_`
         bool writing = false;
         bool recent = false;
+        std::uint64_t version = 0;  ///< of what readers may use
     };
-    /// What copies of a page say together.
+    /// What copies of a page say together, sector by sector (CP4).
     struct Found {
-        ChecksumStamp stamp;      ///< of `entries`
-        std::uint32_t pages = 0;  ///< valid ones
-        bool odd = false;         ///< copies differ, or are missing where others are there
-        bool unread = false;      ///< some could not be read now
+        std::array<ChecksumStamp, kChecksumUnits> stamps{};
+        std::array<std::uint32_t, kChecksumUnits> copies{};  ///< valid ones
+        bool odd = false;                                    ///< copies differ, or are missing where others are there
+        bool unread = false;                                 ///< some could not be read now
         bool damaged = false;
         ChecksumEntries entries{};
+
+        [[nodiscard]] bool whole() const { return std::ranges::find(copies, 0U) == copies.end(); }
+        [[nodiscard]] bool empty() const { return std::ranges::count(copies, 0U) == std::ssize(copies); }
     };
 
     [[nodiscard]] std::span<Way> set_of(std::uint64_t page) const;
     [[nodiscard]] Way* find(std::uint64_t page) const;
     [[nodiscard]] Way& at(std::uint64_t page) const;
     [[nodiscard]] static bool serves(const Way& way, std::uint32_t member);
+    [[nodiscard]] bool crowded(const Way& way) const;
     Task<Result<void>> bring(std::uint64_t page, std::uint32_t member);
     Task<Result<Way*>> claim(std::uint64_t page);
     Task<Result<void>> save_for_room(Way& way);
     Task<Result<void>> fill(Way& way, std::uint32_t member);
     Task<Result<void>> ask(std::uint64_t page, std::uint32_t members, Found& found);
-    void judge(const Result<ChecksumStamp>& stamp, const ChecksumEntries& entries, Found& found) const;
+    void take(std::uint64_t page, std::span<const std::byte, kChecksumPageBytes> copy, Found& found) const;
     [[nodiscard]] std::uint32_t holders_in_sync(std::uint64_t page) const;
     void publish(Way& way, const ChecksumEntries& entries, std::uint32_t sources);
     void make_dirty(Way& way);
-    Task<Result<void>> save(Way& way, std::uint32_t& missed);
-    Task<Result<void>> write_copies(const Way& way, std::uint32_t& missed);
+    Task<Result<void>> save(Way& way);
+    Task<Result<void>> write_copies(const Way& way);
     [[nodiscard]] Lba lba_of(const ChecksumLayout::Place& place) const {
         return area_ + place.index * kSectorsPerBlock;
     }
@@ -117,7 +129,9 @@ class ChecksumMap {
     ChecksumStamp stamp_;          ///< the last one used
     std::vector<Way*> dirty_;      ///< each that became so; some are not any more
     std::vector<Way*> in_flight_;  ///< being written
-    Event changed_;                ///< set and reset at once: a load or a write has ended
+    std::uint32_t missed_ = 0;
+    Mutex write_backs_;  ///< one at a time: it takes the list
+    Event changed_;      ///< set and reset at once: a load or a write has ended
 };
 
 }  // namespace gemel::raid::detail

@@ -11,7 +11,8 @@
 //       other leg).
 //   CP3 A page of another array, epoch or number says nothing, like one that was never written. The epoch is the
 //       superblock's; a new one voids the whole map.
-//   CP4 Of several copies the one with the highest stamp counts; stamps are never used twice for a page.
+//   CP4 Each sector of a page stands for itself: of several copies of it the one with the highest stamp counts. A crash
+//       that tears all copies of a page so leaves every entry old or new. Stamps are never used twice for a page.
 // Threads: any.
 #pragma once
 
@@ -28,20 +29,28 @@
 namespace gemel::raid {
 
 inline constexpr std::size_t kChecksumPageBytes = kBlockBytes;
-inline constexpr std::size_t kChecksumHeaderBytes = 64;
-inline constexpr std::size_t kChecksumEntries = (kChecksumPageBytes - kChecksumHeaderBytes) / 4;
-inline constexpr std::uint32_t kChecksumVersion = 1;
+inline constexpr std::size_t kChecksumUnitBytes = kSectorBytes;
+inline constexpr std::size_t kChecksumUnits = kChecksumPageBytes / kChecksumUnitBytes;
+inline constexpr std::size_t kChecksumUnitHeaderBytes = 40;
+inline constexpr std::size_t kChecksumUnitEntries = (kChecksumUnitBytes - kChecksumUnitHeaderBytes) / 4;
+inline constexpr std::size_t kChecksumEntries = kChecksumUnits * kChecksumUnitEntries;
+inline constexpr std::uint16_t kChecksumVersion = 1;  ///< of the area
 
 /// Entries with a meaning of their own; no data has them.
 inline constexpr std::uint32_t kChecksumUnknown = 0;  ///< nothing is known of the block: it counts as it lies
 inline constexpr std::uint32_t kChecksumBad = 1;      ///< what lies there is known to be wrong
 
-/// The entry of a block whose data has this CRC32C. The block's address is in it, so that the right data at a wrong
+/// The checksum of a block's data: a CRC of 64 bits (Jones), folded. Not CRC32C, which hosts put into their own blocks
+/// and sectors: where it ends what it is about, the CRC32C of all is the same for any content, so that an older version
+/// of the block would match.
+std::uint32_t block_sum(ConstBytes data);
+
+/// The entry of a block whose data has this checksum. The block's address is in it, so that the right data at a wrong
 /// place does not match. `slot`: the member, or 0 for mirrors.
-constexpr std::uint32_t checksum_entry(std::uint32_t crc, std::uint64_t column_block, std::uint32_t slot) {
+constexpr std::uint32_t checksum_entry(std::uint32_t sum, std::uint64_t column_block, std::uint32_t slot) {
     std::uint64_t mixed = (column_block + 1) * 0x9e3779b97f4a7c15ULL + slot * 0xc2b2ae3d27d4eb4fULL;
     mixed = (mixed ^ mixed >> 29U) * 0xbf58476d1ce4e5b9ULL;
-    const std::uint32_t entry = crc ^ static_cast<std::uint32_t>(mixed >> 32U);
+    const std::uint32_t entry = sum ^ static_cast<std::uint32_t>(mixed >> 32U);
     return entry <= kChecksumBad ? entry + 2 : entry;
 }
 
@@ -132,9 +141,9 @@ using ChecksumEntries = std::array<std::uint32_t, kChecksumEntries>;
 void encode_checksum_page(const ChecksumOrigin& origin, std::uint64_t page, ChecksumStamp stamp,
                           const ChecksumEntries& entries, std::span<std::byte, kChecksumPageBytes> to);
 
-/// Gives the stamp and fills `entries`. Errors: kNotFound (CP3), kUnsupported: a newer version; kCorrupt: damaged, or
-/// written to the wrong place.
-Result<ChecksumStamp> decode_checksum_page(const ChecksumOrigin& origin, std::uint64_t page,
+/// Gives the stamp of one sector of a page and fills its part of `entries`. REQUIRES: unit < kChecksumUnits.
+/// Errors: kNotFound (CP3); kCorrupt: damaged, or written to the wrong place; `entries` is unchanged then.
+Result<ChecksumStamp> decode_checksum_unit(const ChecksumOrigin& origin, std::uint64_t page, std::size_t unit,
                                            std::span<const std::byte, kChecksumPageBytes> from,
                                            ChecksumEntries& entries);
 

@@ -12,7 +12,7 @@ namespace {
 constexpr std::string_view kPageMissed = "a page of the checksum map could not be written";
 
 std::uint32_t entry_of(ConstBytes data, std::uint64_t column_block, std::uint32_t slot) {
-    return checksum_entry(crc32c(data), column_block, slot);
+    return checksum_entry(block_sum(data), column_block, slot);
 }
 
 }  // namespace
@@ -132,10 +132,9 @@ Task<Result<void>> Checksums::verify(std::uint32_t member, Lba member_lba, Slice
 /// Block `index` of `from` is on its way to the member, or would be if it were there.
 void Checksums::enter(std::uint32_t member, std::uint64_t block, Slice from, std::size_t index) {
     const MutableBytes data = from.block_data(index);
-    const BlockInfo& info = from.blocks()[index];
     std::uint32_t entry = kChecksumUnknown;
     if (data.size() == kBlockBytes) {
-        entry = checksum_entry(info.has_crc ? info.crc : crc32c(data), block, slot(member));
+        entry = entry_of(data, block, slot(member));
     } else if (trusted(shard(block), block)) {
         entry = kChecksumBad;  // CS6
     }
@@ -195,7 +194,8 @@ Task<Result<void>> Checksums::write_back() {
     std::optional<Error> error;
     for (const auto& owner : array_.shards) {
         co_await resume_on(*owner->executor);
-        Result<void> r = co_await maps_[owner->index]->write_back(missed);
+        Result<void> r = co_await maps_[owner->index]->write_back();
+        missed |= maps_[owner->index]->take_missed();
         if (!r && !error) {
             error.emplace(std::move(r).error());
         }
@@ -218,7 +218,6 @@ Task<Result<void>> Checksums::copy_shard_to(Shard& owner, std::uint32_t place) {
     ChecksumMap& pages = *maps_[owner.index];
     const std::size_t shards = array_.shards.size();
     std::uint64_t touched = 0;
-    std::uint32_t missed = 0;
     for (std::uint64_t page = 0; page < layout_.pages(); ++page) {
         if (page / layout_.pages_per_group % shards != owner.index || !lies_on(page, place)) {
             continue;
@@ -229,8 +228,9 @@ Task<Result<void>> Checksums::copy_shard_to(Shard& owner, std::uint32_t place) {
         CO_TRY_VOID(co_await pages.load(page));
         pages.touch(page);
         if (++touched % kAtOnce == 0) {
-            CO_TRY_VOID(co_await pages.write_back(missed));
-            CO_TRY_VOID(co_await array_.fail_members(missed, kPageMissed));
+            const Result<void> r = co_await pages.write_back();
+            CO_TRY_VOID(co_await array_.fail_members(pages.take_missed(), kPageMissed));
+            CO_TRY_VOID(r);
         }
     }
     co_return Result<void>{};

@@ -6,7 +6,8 @@
 // Invariants (of J1 to J12 those that are about the journal; the log's own are RL1 to RL6):
 //   J1  A write changes members only while every stripe of it is held and listed durably (DS1, DS3). Whatever else
 //       writes members keeps what is there (a block rewritten from redundancy that is trusted) or makes untrusted
-//       columns right, which stay named until J2 lets them go; so it needs no record of its own.
+//       columns right, which stay named until J2 lets them go, or makes a mismatch agree (scrub.hpp, SC5); so it needs
+//       no record of its own.
 //   J2  A checkpoint may omit a stripe only if no write used it when its shard was asked, and columns only if they were
 //       trusted then, and a flush of all members in sync, issued after that, succeeded. A member that missed that flush
 //       is durably failed before the record goes. Without anything to omit there is no flush.

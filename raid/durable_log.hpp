@@ -50,8 +50,8 @@ class RingLog : public DurableLog {
     Task<Result<void>> recover(std::uint64_t generation);
     /// Writes the first page of a new generation to all in-sync members; returns its number. REQUIRES: after recover().
     Task<Result<std::uint64_t>> begin_generation();
-    /// Writes all that is needed to a member that is not in sync, and from then on all batches to it, too (RL7), until
-    /// stop_copying(). REQUIRES: home; the member takes writes.
+    /// Writes all that is needed to the device that is built in a member's place, and from then on, if that member is
+    /// not in sync, all batches to it, too (RL7), until stop_copying(). REQUIRES: home; the device takes writes.
     Task<Result<void>> copy_to(std::uint32_t member);
     void stop_copying() { copying_to_.reset(); }
     /// Ends what waits with kClosed and waits for what is in flight.

@@ -2,7 +2,6 @@
 #include "raid/job.hpp"
 
 #include <algorithm>
-#include <array>
 
 namespace gemel::raid {
 
@@ -15,7 +14,7 @@ double seconds(Duration d) {
 }  // namespace
 
 std::string_view job_kind_name(JobKind kind) {
-    constexpr std::array<std::string_view, 2> names{"rebuild", "scrub"};
+    constexpr std::array<std::string_view, kJobKinds.size()> names{"rebuild", "scrub", "replace"};
     return names[static_cast<std::size_t>(kind)];
 }
 
@@ -29,6 +28,7 @@ void Job::begin(std::uint32_t member, std::uint64_t total, std::uint64_t done, d
     sample_ = done;
     rate_ = 0;
     paused_.store(false);
+    waiting_.store(false);
     cancelled_.store(false);
     running_.store(true);
 }
@@ -67,7 +67,8 @@ std::optional<JobStatus> Job::status() const {
     out.limit = limit_.load();
     out.done_bytes = bytes(done_);
     out.total_bytes = bytes(total_);
-    out.rate = out.paused ? 0 : rate_;
+    out.waiting = waiting_.load();
+    out.rate = out.paused || out.waiting ? 0 : rate_;
     if (out.rate > 0) {
         out.seconds_left = (out.total_bytes - out.done_bytes) / out.rate;
     }

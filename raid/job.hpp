@@ -3,6 +3,7 @@
 // Threads: any.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <mutex>
@@ -15,13 +16,15 @@
 
 namespace gemel::raid {
 
-enum class JobKind : std::uint8_t { kRebuild, kScrub };
+enum class JobKind : std::uint8_t { kRebuild, kScrub, kReplace };
+inline constexpr std::array kJobKinds{JobKind::kRebuild, JobKind::kScrub, JobKind::kReplace};
 [[nodiscard]] std::string_view job_kind_name(JobKind kind);
 
 struct JobStatus {
     JobKind kind = JobKind::kRebuild;
-    std::uint32_t member = 0;  ///< of a rebuild: which place
+    std::uint32_t member = 0;  ///< of a rebuild or a replace: which place
     bool paused = false;
+    bool waiting = false;  ///< for other work of the array, or for its members
     std::uint64_t done_bytes = 0;
     std::uint64_t total_bytes = 0;
     std::uint64_t rate = 0;   ///< bytes per second, of late
@@ -35,10 +38,16 @@ class Job {
 
     /// A new run, which is neither paused nor cancelled. The limit stays. `total`: units, each of `unit_bytes` bytes.
     void begin(std::uint32_t member, std::uint64_t total, std::uint64_t done, double unit_bytes);
+    /// Of the runs to come.
+    void set_kind(JobKind kind) {
+        const std::scoped_lock lock(mutex_);
+        kind_ = kind;
+    }
     void end() { running_.store(false); }
     [[nodiscard]] bool running() const { return running_.load(); }
 
     void pause(bool on) { paused_.store(on); }
+    void set_waiting(bool on) { waiting_.store(on); }
     void cancel() { cancelled_.store(true); }
     void set_limit(std::uint64_t bytes_per_second) { limit_.store(bytes_per_second); }
     [[nodiscard]] bool paused() const { return paused_.load(); }
@@ -54,13 +63,14 @@ class Job {
     }
 
     Clock& clock_;
-    JobKind kind_;
     std::atomic<bool> running_{false};
     std::atomic<bool> paused_{false};
+    std::atomic<bool> waiting_{false};
     std::atomic<bool> cancelled_{false};
     std::atomic<std::uint64_t> limit_{0};
 
     mutable std::mutex mutex_;  ///< guards what follows; never held over an I/O
+    JobKind kind_;
     std::uint32_t member_ = 0;
     std::uint64_t done_ = 0;
     std::uint64_t total_ = 0;

@@ -34,19 +34,20 @@ bool no_pair(std::uint32_t lost, std::uint32_t /*members*/) {
 
 constinit const std::array<LevelRow, 7> kLevelTable{
     LevelRow{7, "single", "single", 1, 1, 1, Layout::kLinear, false, none, any<none>, levels::plain_read,
-             levels::plain_write, nullptr, nullptr},
+             levels::plain_write, nullptr, nullptr, nullptr},
     LevelRow{6, "linear", "linear", 1, kMaxMembers, 1, Layout::kLinear, false, none, any<none>, levels::plain_read,
-             levels::plain_write, nullptr, nullptr},
+             levels::plain_write, nullptr, nullptr, nullptr},
     LevelRow{1, "0", "raid0", 1, kMaxMembers, 1, Layout::kStriped, false, none, any<none>, levels::plain_read,
-             levels::plain_write, nullptr, nullptr},
+             levels::plain_write, nullptr, nullptr, nullptr},
     LevelRow{2, "1", "raid1", 2, kMaxMembers, 1, Layout::kMirrored, true, all_but_one, any<all_but_one>,
-             levels::mirrored_read, levels::mirrored_write, levels::mirrored_sync, levels::mirrored_rebuild},
+             levels::mirrored_read, levels::mirrored_write, levels::mirrored_sync, levels::mirrored_rebuild,
+             levels::mirrored_scrub},
     LevelRow{3, "5", "raid5", 3, kMaxMembers, 1, Layout::kParity, true, one, any<one>, levels::parity_read,
-             levels::parity_write, levels::parity_sync, levels::parity_rebuild},
+             levels::parity_write, levels::parity_sync, levels::parity_rebuild, levels::parity_scrub},
     LevelRow{4, "6", "raid6", 4, kMaxMembers, 1, Layout::kDoubleParity, true, two, any<two>, levels::parity_read,
-             levels::parity_write, levels::parity_sync, levels::parity_rebuild},
+             levels::parity_write, levels::parity_sync, levels::parity_rebuild, levels::parity_scrub},
     LevelRow{5, "10", "raid10", 4, kMaxMembers, 2, Layout::kStripedMirrors, true, one, no_pair, levels::mirrored_read,
-             levels::mirrored_write, levels::mirrored_sync, levels::mirrored_rebuild},
+             levels::mirrored_write, levels::mirrored_sync, levels::mirrored_rebuild, levels::mirrored_scrub},
 };
 
 const LevelRow* find_level(std::uint16_t id) {

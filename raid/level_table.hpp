@@ -9,6 +9,7 @@
 
 #include "gemel/block_device.hpp"
 #include "raid/geometry.hpp"
+#include "raid/scrub_report.hpp"
 
 namespace gemel::raid {
 
@@ -41,6 +42,10 @@ struct LevelRow {
     Task<Result<void>> (*sync_stripe)(detail::ArrayBody&, detail::Shard&, StripeIndex index);
     /// Puts what `member`, which is being rebuilt, must hold of these columns onto it (RB3). As sync_stripe.
     Task<Result<void>> (*rebuild_stripe)(detail::ArrayBody&, detail::Shard&, StripeIndex index, std::uint32_t member);
+    /// Compares these columns with their redundancy, and by the mode makes them right (SC1 to SC5). As sync_stripe; the
+    /// findings count only when it succeeds. Errors: it cannot be read for now.
+    Task<Result<void>> (*scrub_stripe)(detail::ArrayBody&, detail::Shard&, StripeIndex index, ScrubMode mode,
+                                       StripeFindings& out);
 
     [[nodiscard]] constexpr std::uint32_t parities() const { return parities_of(layout); }
     [[nodiscard]] constexpr bool fits(std::size_t members) const {

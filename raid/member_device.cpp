@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "raid/member_device.hpp"
 
+#include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 
@@ -15,6 +16,9 @@ Task<Result<void>> gone(std::string name) {
 /// The list may grow by one piece when a write cuts a range in two.
 constexpr std::size_t kMaxPieces = kMaxUnreadable / 2;
 
+constexpr int kEntryTries = 20;
+constexpr Duration kEntryRetry = std::chrono::milliseconds(100);
+
 }  // namespace
 
 void MemberDevice::put(BlockDevice* device) {
@@ -24,6 +28,12 @@ void MemberDevice::put(BlockDevice* device) {
         any_.store(false);
     }
     device_.store(device, std::memory_order_release);
+    target_.store(nullptr, std::memory_order_release);
+}
+
+void MemberDevice::exchange() {
+    device_.store(target(), std::memory_order_release);
+    target_.store(nullptr, std::memory_order_release);
 }
 
 bool MemberDevice::add_unreadable(std::uint64_t first, std::uint64_t count) {
@@ -88,7 +98,22 @@ Task<Result<void>> MemberDevice::read_unverified(Lba lba, Slice to, ReadOptions 
         to.mark_all(BlockStatus::kUnreadable);
         return gone(name());
     }
-    return listed(lba, to.sectors()) ? read_around(*d, lba, to, options) : d->read(lba, to, options);
+    return target() != nullptr ? read_beside_target(*d, lba, to, options) : read_from(*d, lba, to, options);
+}
+
+Task<Result<void>> MemberDevice::read_from(BlockDevice& device, Lba lba, Slice to, ReadOptions options) {
+    return listed(lba, to.sectors()) ? read_around(device, lba, to, options) : device.read(lba, to, options);
+}
+
+/// What fails on a device that is no member any more says nothing of the one that is.
+Task<Result<void>> MemberDevice::read_beside_target(BlockDevice& device, Lba lba, Slice to, ReadOptions options) {
+    Result<void> r = co_await read_from(device, lba, to, options);
+    BlockDevice* now = device_.load(std::memory_order_acquire);
+    if (!r && r.error().code != Errc::kTimedOut && now != &device && array_.in_sync(index_)) {
+        to.clear_infos();
+        r = co_await read_from(*now, lba, to, options);
+    }
+    co_return r;
 }
 
 /// What is listed when the read begins: a block that leaves the list meanwhile may have been read before it was
@@ -121,38 +146,94 @@ Task<Result<void>> MemberDevice::write(Lba lba, Slice from, WriteOptions options
 }
 
 Task<Result<void>> MemberDevice::write_entered(Lba lba, Slice from, WriteOptions options) {
-    CO_TRY_VOID(co_await array_.checksums()->note(index_, lba, from));
+    // A page that cannot be had now is no fault of this device, which an error would fail.
+    Result<void> entered = co_await array_.checksums()->note(index_, lba, from);
+    for (int i = 0; i < kEntryTries && !entered && !array_.read_only() && !array_.stopping(); ++i) {
+        co_await sleep_for(array_.env.clock, kEntryRetry);
+        entered = co_await array_.checksums()->note(index_, lba, from);
+    }
+    CO_TRY_VOID(entered);
     co_return co_await write_device(lba, from, options);
 }
 
 Task<Result<void>> MemberDevice::write_device(Lba lba, Slice from, WriteOptions options) {
-    BlockDevice* d = device();
-    if (d == nullptr) {
+    if (!present()) {
         return gone(name());
     }
-    return listed(lba, from.sectors()) ? write_and_clear(*d, lba, from, options) : d->write(lba, from, options);
+    return listed(lba, from.sectors()) ? write_and_clear(lba, from, options) : write_through(lba, from, options);
+}
+
+Task<Result<void>> MemberDevice::write_through(Lba lba, Slice from, WriteOptions options) {
+    BlockDevice* t = target();
+    BlockDevice* d = device();
+    const bool alone = t == nullptr || t == d || active(TestSwitch::kReplaceWritesOwnOnly);
+    return alone ? d->write(lba, from, options)
+                 : both(*d, *t, d->write(lba, from, options), t->write(lba, from, options));
+}
+
+/// MD6.
+Task<Result<void>> MemberDevice::both(BlockDevice& device, BlockDevice& target, Task<Result<void>> own,
+                                      Task<Result<void>> other) {
+    MemberFan fan;
+    fan.start(0, std::move(own));
+    fan.start(1, std::move(other));
+    co_await fan.all();
+    if (const auto code = fan.failure(1)) {
+        CO_TRY_VOID(co_await array_.target_missed(index_, target, Error(*code, fan.first_error().message)));
+    }
+    if (const auto code = fan.failure(0)) {
+        CO_TRY_VOID(co_await array_.own_missed(index_, device, Error(*code, fan.first_error().message)));
+    }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> MemberDevice::write_target(Lba lba, Slice from, WriteOptions options) {
+    BlockDevice* t = target();
+    if (t == nullptr) {
+        co_return fail(Errc::kAborted, name() + " is not replaced any more");
+    }
+    if (listed(lba, from.sectors())) {
+        co_return co_await write_and_clear(lba, from, options);
+    }
+    const Result<void> r = co_await t->write(lba, from, options);
+    if (!r) {
+        CO_TRY_VOID(co_await array_.target_missed(index_, *t, r.error()));
+        co_return fail(Errc::kAborted, name() + " is not replaced any more");
+    }
+    co_return r;
 }
 
 /// MD2. A block that is written in part stays listed.
-Task<Result<void>> MemberDevice::write_and_clear(BlockDevice& device, Lba lba, Slice from, WriteOptions options) {
-    CO_TRY_VOID(co_await device.write(lba, from, options));
+Task<Result<void>> MemberDevice::write_and_clear(Lba lba, Slice from, WriteOptions options) {
+    CO_TRY_VOID(co_await write_through(lba, from, options));
     const std::uint64_t first = round_up(lba.value, kSectorsPerBlock) / kSectorsPerBlock;
     const std::uint64_t end = (lba.value + from.sectors().value) / kSectorsPerBlock;
     if (first >= end) {
         co_return Result<void>{};
     }
-    CO_TRY_VOID(co_await device.flush());
+    if (!active(TestSwitch::kUnreadableEarly)) {
+        CO_TRY_VOID(co_await flush());
+    }
     co_return co_await array_.forget_unreadable(index_, first, end - first);
 }
 
 Task<Result<void>> MemberDevice::flush() {
+    BlockDevice* t = target();
     BlockDevice* d = device();
-    return d == nullptr ? gone(name()) : d->flush();
+    if (d == nullptr) {
+        return gone(name());
+    }
+    return t == nullptr || t == d ? d->flush() : both(*d, *t, d->flush(), t->flush());
 }
 
 Task<Result<void>> MemberDevice::discard(Lba lba, SectorCount count) {
+    BlockDevice* t = target();
     BlockDevice* d = device();
-    return d == nullptr ? gone(name()) : d->discard(lba, count);
+    if (d == nullptr) {
+        return gone(name());
+    }
+    return t == nullptr || t == d ? d->discard(lba, count)
+                                  : both(*d, *t, d->discard(lba, count), t->discard(lba, count));
 }
 
 std::string MemberDevice::name() const {

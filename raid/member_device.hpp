@@ -9,11 +9,16 @@
 //       acknowledged write.
 //   MD3 A block enters the list under its stripe's lock, while the member is not in sync: no unlocked read of it is
 //       under way. It is durable with the first rebuild cursor that is beyond it.
-//   MD4 The device of a place is exchanged only while nothing is sent there: the member is not in sync. What is in
-//       flight stays with the device that it was sent to, which outlives the array.
+//   MD4 The device of a place is exchanged only while nothing is sent there: the member is not in sync; or by
+//       exchange(), for one that holds the same. What is in flight stays with the device that it was sent to, which
+//       outlives the array.
 //   MD5 With checksums, data that is read is compared with the map, and what is written is entered there first (CS1,
 //       CS3); so writes of data come from the shard.
-// Threads: I/O on any executor; put() and the list's changes on home, add_unreadable() on a shard.
+//   MD6 While there is a target every write and flush goes to it, too, and ends when both have ended; reads never go
+//       there. A write or flush that one of the two missed succeeds only when the superblock that says so is durable.
+//       Whoever misses what came before the exchange is no member any more, which harms nobody.
+// Threads: I/O on any executor; put(), set_target(), exchange() and the list's changes on home, add_unreadable() on a
+// shard.
 #pragma once
 
 #include <atomic>
@@ -34,8 +39,16 @@ class MemberDevice : public BlockDevice {
     /// nullptr when there is none: then all I/O fails with kDeviceGone.
     [[nodiscard]] BlockDevice* device() const { return device_.load(std::memory_order_acquire); }
     [[nodiscard]] bool present() const { return device() != nullptr; }
-    /// MD4. The list is empty afterwards.
+    /// MD4. The list is empty afterwards, and there is no target.
     void put(BlockDevice* device);
+    /// The device that is to replace the one that is there (MD6); nullptr: none any more.
+    void set_target(BlockDevice* target) { target_.store(target, std::memory_order_release); }
+    [[nodiscard]] BlockDevice* target() const { return target_.load(std::memory_order_acquire); }
+    /// The target is the device of the place. REQUIRES: it holds what the other one holds.
+    void exchange();
+    /// Writes what the place holds to the target alone; to both if blocks leave the list by it. Error: it is no target
+    /// any more.
+    Task<Result<void>> write_target(Lba lba, Slice from, WriteOptions options);
 
     /// Blocks of 4 KiB. False when the list is full.
     bool add_unreadable(std::uint64_t first, std::uint64_t count);
@@ -57,12 +70,18 @@ class MemberDevice : public BlockDevice {
     Task<Result<void>> write_entered(Lba lba, Slice from, WriteOptions options);
     Task<Result<void>> write_device(Lba lba, Slice from, WriteOptions options);
     [[nodiscard]] bool listed(Lba lba, SectorCount sectors) const;
+    Task<Result<void>> read_from(BlockDevice& device, Lba lba, Slice to, ReadOptions options);
     Task<Result<void>> read_around(BlockDevice& device, Lba lba, Slice to, ReadOptions options);
-    Task<Result<void>> write_and_clear(BlockDevice& device, Lba lba, Slice from, WriteOptions options);
+    Task<Result<void>> read_beside_target(BlockDevice& device, Lba lba, Slice to, ReadOptions options);
+    Task<Result<void>> write_and_clear(Lba lba, Slice from, WriteOptions options);
+    Task<Result<void>> write_through(Lba lba, Slice from, WriteOptions options);
+    Task<Result<void>> both(BlockDevice& device, BlockDevice& target, Task<Result<void>> own, Task<Result<void>> other);
 
     ArrayBody& array_;
     std::uint32_t index_;
     std::atomic<BlockDevice*> device_{nullptr};
+    /// A writer loads it before `device_`, exchange() stores it after: nobody sees neither of old device and target.
+    std::atomic<BlockDevice*> target_{nullptr};
     std::atomic<bool> any_{false};  ///< the list is not empty
     mutable std::mutex mutex_;      ///< guards the list; never held over an I/O
     IntervalSet unreadable_;        ///< in blocks

@@ -23,6 +23,7 @@
 #include <algorithm>
 #include <array>
 
+#include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
@@ -37,8 +38,9 @@ constexpr Duration kRetryAfter = std::chrono::milliseconds(250);
 constexpr std::uint32_t kRetries = 20;
 constexpr std::uint64_t kBatchBytes = kMiB;  ///< of each member
 constexpr std::uint64_t kCheckpoints = 64;   ///< of a whole rebuild
+}  // namespace
 
-Task<Result<void>> wipe_slots(Environment& env, BlockDevice& device) {
+Task<Result<void>> ArrayBody::wipe_slots(BlockDevice& device) {
     CO_TRY(const Buffer buffer, env.buffers.allocate(2 * kSuperblockBytes));
     const Lba lba = superblock_slot(device.limits().sectors, 0);
     const Slice slice = buffer.slice(2 * kSuperblockBytes, lba);
@@ -47,15 +49,13 @@ Task<Result<void>> wipe_slots(Environment& env, BlockDevice& device) {
     co_return co_await device.write(lba, slice, {.fua = true});
 }
 
-}  // namespace
-
 bool ArrayBody::holds(std::uint32_t member, StripeIndex stripe) const {
     if (!rebuilding(member)) {
         return in_sync(member);
     }
     const Shard& shard = shard_of_stripe(stripe);
     const std::uint64_t column = shard.local(stripe.value * geometry.strip_sectors);
-    return !shard.unbuilt.intersects(column, column + geometry.strip_sectors);
+    return active(TestSwitch::kUnbuiltRead) || !shard.unbuilt.intersects(column, column + geometry.strip_sectors);
 }
 
 /// From here on no column of the shard at or beyond `from` is on the device.
@@ -75,6 +75,9 @@ void ArrayBody::await_columns(Shard& shard, std::uint64_t from) {
 /// Before I/O starts: what the superblock says of the places.
 void ArrayBody::resume_places() {
     for (const UnreadableRange& u : superblock_.unreadable) {
+        if (active(TestSwitch::kUnreadableForgotten)) {
+            break;
+        }
         static_cast<void>(members[u.member].device->add_unreadable(u.first, u.count));  // it had room for them
     }
     for (const auto& shard : shards) {
@@ -88,10 +91,11 @@ void ArrayBody::built(Shard& shard, std::uint64_t first_column, std::uint64_t en
 }
 
 Task<Result<void>> ArrayBody::give_up_blocks(std::uint32_t member, Lba member_lba, std::uint64_t blocks) {
-    if (members[member].device->add_unreadable(member_lba.value / kSectorsPerBlock, blocks)) {
+    if (active(TestSwitch::kRebuildGuesses) ||
+        members[member].device->add_unreadable(member_lba.value / kSectorsPerBlock, blocks)) {
         co_return Result<void>{};
     }
-    co_return co_await fail_member(
+    co_return co_await lose_built(
         member, Error(Errc::kNoSpace, "more of its blocks cannot be made up than there is room to list"));
 }
 
@@ -135,10 +139,10 @@ Task<Result<void>> ArrayBody::rebuild(std::uint32_t place, MemberSpec spec) {
     co_return r;
 }
 
-Result<void> ArrayBody::may_rebuild(std::uint32_t place) const {
+Result<void> ArrayBody::may_build(std::uint32_t place) const {
     if (!level.redundant) {
         return fail(Errc::kInvalidArgument, "array " + name + " of level " + std::string(level.name) +
-                                                " has no redundancy to rebuild a member from");
+                                                " has no redundancy: its members cannot be rebuilt or replaced");
     }
     if (place >= geometry.members) {
         return fail(Errc::kInvalidArgument, "array " + name + " has members 0 to " +
@@ -149,10 +153,7 @@ Result<void> ArrayBody::may_rebuild(std::uint32_t place) const {
         return fail(Errc::kReadOnly, "array " + name + " is read-only");
     }
     if (rebuild_job.running()) {
-        return fail(Errc::kBusy, "array " + name + " is rebuilding a member; wait for it, or cancel it");
-    }
-    if (in_sync(place)) {
-        return fail(Errc::kRefused, member_subject(place) + " is in sync; mark it failed first");
+        return fail(Errc::kBusy, "array " + name + " is rebuilding or replacing a member; wait for it, or cancel it");
     }
     return {};
 }
@@ -170,7 +171,10 @@ Task<Result<void>> ArrayBody::rebuild_at_home(std::uint32_t place, MemberSpec sp
 
 /// REQUIRES: `rebuilds` held.
 Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec) {
-    CO_TRY_VOID(may_rebuild(place));
+    CO_TRY_VOID(may_build(place));
+    if (in_sync(place)) {
+        co_return fail(Errc::kRefused, member_subject(place) + " is in sync; replace it, or mark it failed first");
+    }
     if (spec.device == nullptr) {
         spec = {members[place].device->device(), member_name(place)};
     }
@@ -181,20 +185,25 @@ Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec
         spec.name = spec.device->name();
     }
     CO_TRY_VOID(co_await check_target(place, spec));
-    CO_TRY_VOID(co_await wipe_slots(env, *spec.device));
-    CO_TRY_VOID(co_await enter_target(place, std::move(spec)));
+    CO_TRY_VOID(co_await wipe_slots(*spec.device));
+    CO_TRY_VOID(co_await enter_target(place, std::move(spec), 1));
     if (!gate_.spawn(run_rebuild(place, /*resumed=*/false))) {
         co_return fail(Errc::kClosed, "array " + name + " is stopping");
     }
     co_return Result<void>{};
 }
 
+Result<void> ArrayBody::check_answers(const MemberSpec& spec) {
+    if (MemberWatch::given_up(spec.device)) {
+        return fail(Errc::kBusy,
+                    spec.name + " did not answer; take another device, or start the daemon again when it answers");
+    }
+    return {};
+}
+
 /// The device fits, and nothing on it is needed.
 Task<Result<void>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec) {
-    if (MemberWatch::given_up(spec.device)) {
-        co_return fail(Errc::kBusy,
-                       spec.name + " did not answer; take another device, or start the daemon again when it answers");
-    }
+    CO_TRY_VOID(check_answers(spec));
     const DeviceLimits limits = spec.device->limits();
     const AreaRecord& last = superblock_.areas.back();
     const std::uint64_t needed = last.lba.value + last.sectors.value + superblock_.area_shift(place);
@@ -204,7 +213,7 @@ Task<Result<void>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec)
                                            std::to_string((needed + 2 * kSuperblockSectors) * kSectorBytes));
     }
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        if (m == place) {
+        if (m == place && !in_sync(place)) {
             continue;
         }
         if (members[m].device->device() == spec.device) {
@@ -239,7 +248,8 @@ Task<Result<void>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec)
     co_return co_await require_blank(env, spec, found);
 }
 
-Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec) {
+/// `slot`: of the newest superblock on the device.
+Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec, std::uint64_t slot) {
     for (const auto& shard : shards) {
         co_await resume_on(*shard->executor);
         await_columns(*shard, 0);
@@ -250,6 +260,8 @@ Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec)
         co_return fail(Errc::kRefused, member_subject(place) + " cannot be rebuilt now");
     }
     Superblock next = superblock_;
+    const bool known = next.rebuild.active && members[place].device->target() == spec.device;  // RP4
+    const Uuid uuid = known ? next.rebuild.uuid : env.random.uuid();
     next.rebuild = {};
     mark_missing(next);
     if (!next.members[place].failed) {
@@ -257,13 +269,13 @@ Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec)
         next.members[place].last_incarnation = next.incarnation;
     }
     members[place].device->put(spec.device);
-    members[place].slot = 1;
+    members[place].slot = slot;
     {
         const std::scoped_lock lock(status_mutex_);
         member_names_[place] = spec.name;
     }
-    next.rebuild = {true, static_cast<std::uint16_t>(place), 0, env.random.uuid()};
-    members[place].tag.store(device_tag(next.rebuild.uuid), std::memory_order_release);
+    next.rebuild = {true, static_cast<std::uint16_t>(place), 0, uuid};
+    members[place].tag.store(device_tag(uuid), std::memory_order_release);
     gather_unreadable(next);
     members[place].state.store(MemberState::kRebuilding, std::memory_order_release);
     const Result<void> r = co_await commit(std::move(next));
@@ -319,7 +331,7 @@ Task<void> ArrayBody::use_spares() {
 // ---- the walk
 
 bool ArrayBody::rebuild_goes_on(std::uint32_t place) const {
-    return !stopping() && !read_only() && rebuilding(place) && !rebuild_job.cancelled();
+    return !stopping() && !read_only() && builds(place) && !rebuild_job.cancelled();
 }
 
 /// The next stripes of the shard from `from`, local, on. False if one could not be done now.
@@ -342,7 +354,9 @@ Task<bool> ArrayBody::rebuild_batch(Shard& shard, std::uint32_t place, std::uint
             built(shard, global, global + strip);
             continue;
         }
-        fan.start(started++, level.rebuild_stripe(*this, shard, StripeIndex(global / strip), place));
+        const StripeIndex stripe(global / strip);
+        fan.start(started++, rebuilding(place) ? level.rebuild_stripe(*this, shard, stripe, place)
+                                               : replace_stripe(shard, stripe, place));
     }
     co_await fan.all();
     co_return !fan.failed();
@@ -385,21 +399,31 @@ Task<bool> ArrayBody::rebuild_shard(Shard& shard, std::uint32_t place) {
     co_return complete;
 }
 
-Task<void> ArrayBody::run_rebuild(std::uint32_t place, bool resumed) {
-    const std::uint64_t columns = geometry.columns();
-    const std::uint64_t cursor = superblock_.rebuild.cursor;
-    const double bytes = static_cast<double>(bytes_of(superblock_.members[place].sectors));
-    rebuild_job.begin(place, columns, cursor, bytes / static_cast<double>(columns));
-    event(Severity::kInfo, "rebuild-started", member_subject(place),
-          resumed ? "the rebuild of an earlier start goes on at " + std::to_string(cursor * 100 / columns) + " %"
-                  : "it gets what belongs to its place");
+/// The columns that are not on the device, of all shards. True when all are.
+Task<bool> ArrayBody::walk_shards(std::uint32_t place) {
     std::vector<Task<bool>> walks;
     for (const auto& shard : shards) {
         walks.push_back(rebuild_shard(*shard, place));
     }
     const std::vector<bool> walked = co_await when_all(std::move(walks));
+    co_return std::ranges::all_of(walked, [](bool complete) { return complete; });
+}
+
+void ArrayBody::begin_job(JobKind kind, std::uint32_t place) {
+    const std::uint64_t columns = geometry.columns();
+    const double bytes = static_cast<double>(bytes_of(superblock_.members[place].sectors));
+    rebuild_job.set_kind(kind);
+    rebuild_job.begin(place, columns, superblock_.rebuild.cursor, bytes / static_cast<double>(columns));
+}
+
+Task<void> ArrayBody::run_rebuild(std::uint32_t place, bool resumed) {
+    begin_job(JobKind::kRebuild, place);
+    const std::uint64_t percent = superblock_.rebuild.cursor * 100 / geometry.columns();
+    event(Severity::kInfo, "rebuild-started", member_subject(place),
+          resumed ? "the rebuild of an earlier start goes on at " + std::to_string(percent) + " %"
+                  : "it gets what belongs to its place");
     Result<void> r = fail(Errc::kIo, "its stripes cannot be read, not even after some time");
-    if (std::ranges::all_of(walked, [](bool complete) { return complete; })) {
+    if (co_await walk_shards(place)) {
         r = co_await finish_rebuild(place);
     } else if (rebuild_job.cancelled()) {
         r = fail(Errc::kAborted, "the rebuild was cancelled");
@@ -438,30 +462,57 @@ Task<std::uint64_t> ArrayBody::built_below() {
 Task<Result<void>> ArrayBody::checkpoint_rebuild() {
     const auto guard = co_await control_.lock();
     const std::uint32_t place = superblock_.rebuild.place;
-    if (!superblock_.rebuild.active || read_only() || !rebuilding(place)) {
+    if (!superblock_.rebuild.active || read_only() || !builds(place)) {
         co_return Result<void>{};
     }
     const std::uint64_t cursor = co_await built_below();
-    if (const Result<void> flushed = co_await members[place].device->flush(); !flushed) {
-        co_return co_await fail_locked(place, Error(flushed.error().code, "flush failed"));
+    const MemberDevice& there = *members[place].device;
+    BlockDevice& device = replacing(place) ? *there.target() : *there.device();
+    Result<void> flushed;
+    const bool early =
+        active(TestSwitch::kRebuildCursorEarly) || (active(TestSwitch::kReplaceNoFlush) && replacing(place));
+    if (!early) {
+        flushed = co_await device.flush();
+    }
+    if (!flushed) {
+        co_return co_await lose_built_locked(place, Error(flushed.error().code, "flush failed"));
     }
     Superblock next = superblock_;
     next.rebuild.cursor = cursor;
     gather_unreadable(next);
     if (next.unreadable.size() > kMaxUnreadable) {
-        co_return co_await fail_locked(
+        co_return co_await lose_built_locked(
             place, Error(Errc::kNoSpace, "more blocks cannot be made up than there is room to list"));
     }
     co_return next == superblock_ ? Result<void>{} : co_await commit(std::move(next));
 }
 
+/// The device that is built in the place is of no use any more. REQUIRES: `control` held.
+Task<Result<void>> ArrayBody::lose_built_locked(std::uint32_t place, Error why) {
+    return replacing(place) ? end_replace(place, std::move(why)) : fail_locked(place, std::move(why));
+}
+
+Task<Result<void>> ArrayBody::lose_built(std::uint32_t place, Error why) {
+    Executor& caller = Executor::current();
+    co_await resume_on(home);
+    Result<void> r;
+    {
+        const auto guard = co_await control_.lock();
+        r = co_await lose_built_locked(place, std::move(why));
+    }
+    co_await resume_on(caller);
+    co_return r;
+}
+
 /// RB6.
 Task<Result<void>> ArrayBody::finish_rebuild(std::uint32_t place) {
-    CO_TRY_VOID(co_await checkpoint_rebuild());
     if (checksums_) {
         CO_TRY_VOID(co_await checksums_->copy_to(place));
     }
-    CO_TRY_VOID(co_await log_->copy_to(place));
+    CO_TRY_VOID(co_await checkpoint_rebuild());  // and flushes all that
+    if (!active(TestSwitch::kRebuildNoLog)) {
+        CO_TRY_VOID(co_await log_->copy_to(place));
+    }
     const Result<void> r = co_await admit_rebuilt(place);
     log_->stop_copying();
     co_return r;

@@ -37,79 +37,17 @@ MemberWrites cut(const MemberWrites& writes, std::uint64_t first, std::uint64_t 
 RedoRecord record_of(StripeIndex stripe, const MemberWrites& writes) {
     RedoRecord record{stripe, {}};
     for (const MemberWrite& w : writes) {
-        if (!w.absent) {
+        if (!w.absent && !w.from.empty()) {
             record.parts.push_back({w.member, w.tag, w.lba, w.from.data()});
         }
     }
     return record;
 }
 
-struct Columns {
-    std::uint64_t first = ~std::uint64_t{0};
-    std::uint64_t end = 0;
-    std::uint32_t members = 0;  ///< as bits
-};
-
-Columns columns_of(const MemberWrites& writes) {
-    Columns out;
-    for (const MemberWrite& w : writes) {
-        out.first = std::min(out.first, w.lba.value);
-        out.end = std::max(out.end, w.lba.value + w.sectors.value);
-        out.members |= w.absent ? 0 : 1U << w.member;
-    }
-    return out;
-}
-
-/// CS3. Also what a member that was lost since the record was made would get.
-Task<Result<void>> enter_absent(ArrayBody& array, StripeIndex stripe, const MemberWrites& writes) {
-    Checksums* sums = array.checksums();
-    for (const MemberWrite& w : writes) {
-        if (sums == nullptr || (!w.absent && array.holds(w.member, stripe))) {
-            continue;
-        }
-        if (w.from.empty()) {
-            CO_TRY_VOID(co_await sums->forget(w.member, w.lba, w.sectors));
-        } else {
-            CO_TRY_VOID(co_await sums->note(w.member, w.lba, w.from));
-        }
-    }
-    co_return Result<void>{};
-}
-
 }  // namespace
 
-Task<Result<void>> write_members(ArrayBody& array, Shard& shard, StripeIndex stripe, const MemberWrites& writes,
-                                 WriteOptions options) {
-    const Columns columns = columns_of(writes);
-    CO_TRY_VOID(co_await enter_absent(array, stripe, writes));
-    for (std::size_t next = 0; next < writes.size();) {
-        MemberFan fan;
-        for (std::uint32_t used = 0; next < writes.size() && (used >> writes[next].member & 1U) == 0; ++next) {
-            const MemberWrite& w = writes[next];
-            used |= 1U << w.member;
-            if (!w.absent && array.holds(w.member, stripe)) {
-                fan.start(w.member, array.members[w.member].device->write(w.lba, w.from, options));
-            }
-        }
-        co_await fan.all();
-        CO_TRY_VOID(co_await settle_writes(array, shard, fan, columns.first, columns.end));
-    }
-    co_return Result<void>{};
-}
-
-// The tag first: the device of a place is exchanged before it can have a stripe, which takes the stripe's lock.
-void add_write(const ArrayBody& array, StripeIndex stripe, std::uint32_t member, Lba lba, Slice from,
-               SectorCount sectors, MemberWrites& out) {
-    const std::uint64_t tag = array.members[member].tag.load(std::memory_order_acquire);
-    if (!array.holds(member, stripe)) {
-        out.push_back({member, 0, lba, sectors, from, /*absent=*/true});
-    } else if (!from.empty()) {
-        out.push_back({member, tag, lba, sectors, from, /*absent=*/false});
-    }
-}
-
 Task<bool> enter_redo(const ArrayBody& array) {
-    co_return array.redo() != nullptr&& co_await array.redo()->enter();
+    co_return array.redo() != nullptr && !array.redo()->off() && co_await array.redo()->enter();
 }
 
 RedoLog::RedoLog(ArrayBody& array, RingLog& log, bool always)
@@ -140,7 +78,7 @@ Task<bool> RedoLog::enter() {
     while (true) {
         logging_.fetch_add(1);
         const State state = state_.load();
-        if (state == State::kOn || state == State::kLeaving) {
+        if ((state == State::kOn || state == State::kLeaving) && !paused_.load()) {
             co_return true;
         }
         logging_.fetch_sub(1);
@@ -182,7 +120,7 @@ Task<Result<void>> RedoLog::write_for_good(Shard& shard, StripeIndex stripe, con
 /// An error of the log or of the map comes before its piece changes a member: that one is as it was.
 Task<Result<void>> RedoLog::write_pieces(Shard& shard, StripeIndex stripe, const MemberWrites& writes,
                                          WriteOptions options) {
-    const Columns all = columns_of(writes);
+    const WrittenColumns all = columns_of(writes);
     CO_TRY_VOID(co_await array_.prepare_map(all.first, std::max(all.first, all.end)));
     const auto members = static_cast<std::size_t>(std::popcount(all.members));
     const std::size_t room = redo_bytes_in(log_.max_record_bytes(), writes.size());
@@ -326,6 +264,13 @@ Task<void> RedoLog::leave(std::uint64_t turn) {
     }
 }
 
+Task<void> RedoLog::pause() {
+    paused_.store(true);
+    while (logging_.load() != 0 && !array_.stopping()) {
+        co_await sleep_for(array_.env.clock, kPoll);
+    }
+}
+
 Task<void> RedoLog::stop() {
     co_await gate_.close();
 }
@@ -341,6 +286,7 @@ void RedoLog::fill(JournalStatus& status) const {
 /// Records that are not void. False when there are some that cannot be understood.
 bool ArrayBody::gather_redo(std::vector<LogRecord>& out) {
     out = log_->take_recovered(kLogClientRedo);
+    log_->drop_before(kLogClientRedo, superblock_.redo_from);
     std::erase_if(out, [&](const LogRecord& r) { return r.position < superblock_.redo_from; });
     if (active(TestSwitch::kRedoSkipNewest) && !out.empty()) {
         out.pop_back();
@@ -391,7 +337,7 @@ Task<Result<void>> ArrayBody::replay_record(ConstBytes bytes) {
     }
     Shard& shard = shard_of_stripe(record.stripe);
     co_await resume_on(*shard.executor);
-    const Columns columns = columns_of(writes);
+    const WrittenColumns columns = columns_of(writes);
     Result<void> r = co_await prepare_map(columns.first, std::max(columns.first, columns.end));
     for (std::uint32_t m = 0; m < geometry.members && !writes.empty(); ++m) {
         if (!holds(m, record.stripe)) {
@@ -406,7 +352,11 @@ Task<Result<void>> ArrayBody::replay_record(ConstBytes bytes) {
 }
 
 /// RD2. REQUIRES: they decode; the newest is on as many members as any other (RL6).
-Task<Result<void>> ArrayBody::replay_redo(const std::vector<LogRecord>& records) {
+Task<Result<void>> ArrayBody::replay_redo(const std::vector<LogRecord>& records, std::uint64_t log_generation,
+                                          const Assembly& assembly) {
+    if (!records.empty()) {
+        CO_TRY_VOID(co_await begin_replay(log_generation, assembly));
+    }
     for (const LogRecord& r : records) {
         CO_TRY_VOID(co_await replay_record(r.bytes));
     }
@@ -432,16 +382,17 @@ bool ArrayBody::all_devices_here() const {
             return false;
         }
     }
-    return !superblock_.rebuild.active || rebuilding(superblock_.rebuild.place);
+    return !superblock_.rebuild.active || builds(superblock_.rebuild.place);
 }
 
 /// Records below `position`, whose writes have ended, are void once this succeeds.
 Task<Result<void>> ArrayBody::void_redo(std::uint64_t position) {
     CO_TRY_VOID(co_await flush_with_map());
     co_return co_await update_superblock([this, position](Superblock& next) -> Result<void> {
-        if (all_devices_here()) {
-            next.redo_from = std::max(next.redo_from, position);
+        if (!all_devices_here()) {
+            return fail(Errc::kRefused, "a device that the redo log is for is not here");
         }
+        next.redo_from = std::max(next.redo_from, position);
         return {};
     });
 }

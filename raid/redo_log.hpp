@@ -8,8 +8,9 @@
 // Invariants:
 //   RD1 While it is on, a write that changes data or parity of columns (a host's, or the resync's) changes them on no
 //       member before a record is durable that holds what all members will hold of them. Other writes to members leave
-//       what is there (a block made anew from redundancy that is trusted), or go to a device that no record speaks of
-//       (RR2).
+//       what is there (a block made anew from redundancy that is trusted), make a mismatch agree, which older records
+//       may at worst bring back (SC5), or go to a device that no record speaks of (RR2): that of a rebuild below its
+//       stripe, or of a replace.
 //   RD2 At a start the records are done again in their order, on the devices that they are for, before anything is
 //       read; that is durable before they are void. In order: what an older record brings back a newer one, or the
 //       newest, makes right. So it does no harm that dropped records may come back: the log loses them from its old end
@@ -20,7 +21,8 @@
 //   RD4 A record is dropped, or void, only when its writes have ended, and the checksum map and then a flush of all
 //       members, both begun later, are durable. Those are the journal's, and one whenever the log is half full.
 //   RD5 Records are void only when every device that may be used again has been given them: not while a member is
-//       missing that is not failed (it comes back as it was), nor while the rebuild's device is not there.
+//       missing that is not failed (it comes back as it was), nor while the rebuild's device is not there. A member
+//       that is replaced gets them with its target (MD6).
 //   RD6 A write that begins while it is on is not listed in the journal. All others are, and hold their place there
 //       until they end, so whatever they leave half written is named.
 //   RD7 A record is as long as the log takes at a time, at most; longer writes are cut by columns, each of which is
@@ -29,6 +31,8 @@
 //       Entries of the checksum map change after the record is durable, for missing members too; doing it again enters
 //       what is written, and forgets the entries of missing members.
 //   RD8 Columns whose parity a write leaves wrong are named in the journal, durably, before its record.
+//   RD9 A place is given to another device, which holds what the member holds (RP6), while nothing is logged, by a
+//       superblock that makes every record void: those for the old device would not be done again on the new one.
 // Threads: begin, end, enter, write, flush_*: any shard; turn_on, turn_off, done_below, stop: home; the rest any.
 #pragma once
 
@@ -40,6 +44,7 @@
 #include "gemel/block_device.hpp"
 #include "gemel/sync.hpp"
 #include "raid/array.hpp"
+#include "raid/member_writes.hpp"
 
 namespace gemel::raid {
 class RingLog;
@@ -47,32 +52,8 @@ class RingLog;
 
 namespace gemel::raid::detail {
 
-class ArrayBody;
-struct Shard;
-
-/// What one member is to hold of a stripe.
-struct MemberWrite {
-    std::uint32_t member = 0;
-    std::uint64_t tag = 0;  ///< of its device
-    Lba lba;                ///< on the member
-    SectorCount sectors;
-    Slice from;           ///< may be empty if `absent`: it is not known what
-    bool absent = false;  ///< the member is missing: only the checksum map hears of it
-};
-using MemberWrites = std::vector<MemberWrite>;
-
-/// Adds what `member` is to hold: `from`, or if that is empty nothing, but that the map knows nothing of `sectors` any
-/// more where the member is missing. REQUIRES: the stripe's lock is held.
-void add_write(const ArrayBody& array, StripeIndex stripe, std::uint32_t member, Lba lba, Slice from,
-               SectorCount sectors, MemberWrites& out);
-
 /// RedoLog::enter(), where there is one.
 Task<bool> enter_redo(const ArrayBody& array);
-
-/// Writes them, several parts of one member one after another. Members that fail are failed; on error the columns are
-/// untrusted from now on. REQUIRES: the stripe's lock is held.
-Task<Result<void>> write_members(ArrayBody& array, Shard& shard, StripeIndex stripe, const MemberWrites& writes,
-                                 WriteOptions options);
 
 class RedoLog {
   public:
@@ -104,6 +85,9 @@ class RedoLog {
     /// No member is lost any more: it is off when nothing depends on it (RD3).
     void turn_off();
     [[nodiscard]] bool on() const { return state_.load() == State::kOn; }
+    /// RD9. Nothing is logged until resume(): no write that is logged is under way, and those that come wait.
+    Task<void> pause();
+    void resume() { paused_.store(false); }
     /// Every record below this position has its writes in place; a flush from now on makes them durable.
     [[nodiscard]] std::uint64_t done_below() const;
     Task<void> stop();
@@ -138,6 +122,7 @@ class RedoLog {
     RingLog& log_;
     const bool always_;
     std::atomic<State> state_;
+    std::atomic<bool> paused_{false};
     std::atomic<std::uint64_t> covered_{0};  ///< writes under way that the journal does not list
     std::atomic<std::uint64_t> logging_{0};  ///< between enter() and the end of write()
     std::atomic<std::uint64_t> flushes_{0};  ///< begun

@@ -5,6 +5,7 @@
 #include <bit>
 #include <ranges>
 
+#include "gemel/test_switch.hpp"
 #include "raid/checksums.hpp"
 #include "raid/parity.hpp"
 
@@ -27,11 +28,22 @@ StripeImage::StripeImage(ArrayBody& array, StripeIndex stripe, std::uint64_t beg
     }
 }
 
-WholeBlocks::WholeBlocks(Lba lba, Slice from)
-    : lba_(lba),
-      from_(from),
-      first_(round_down(lba.value, kSectorsPerBlock)),
-      end_(round_up(lba.value + from.sectors().value, kSectorsPerBlock)) {}
+/// `head`, `tail`: the blocks in which the write begins and ends, if they are known.
+Task<Result<void>> WholeBlocks::join(ArrayBody& array, const Buffer* head, const Buffer* tail) {
+    const std::size_t bytes = (end_.value - first_.value) * kSectorBytes;
+    CO_TRY(buffer_, co_await array.allocate(bytes));
+    slice_ = buffer_.slice(bytes, first_);
+    slice_.clear_infos();
+    if (head != nullptr) {
+        std::ranges::copy(head->memory().first(kBlockBytes), slice_.data().begin());
+    }
+    if (tail != nullptr) {
+        std::ranges::copy(tail->memory().first(kBlockBytes), slice_.data().last(kBlockBytes).begin());
+    }
+    std::ranges::copy(from_.data(), slice_.data().subspan((lba_.value - first_.value) * kSectorBytes).begin());
+    slice_.seal();
+    co_return Result<void>{};
+}
 
 namespace {
 template <class Read>
@@ -108,7 +120,7 @@ Task<Result<void>> StripeImage::compare() {
 void StripeImage::compare_block(ChecksumMap& map, std::size_t b) {
     const auto contradicts = [&](std::uint32_t m, ConstBytes data) {
         const std::uint32_t entry = map.get(column_block(b), m);
-        return entry != kChecksumUnknown && entry != checksum_entry(crc32c(data), column_block(b), m);
+        return entry != kChecksumUnknown && entry != checksum_entry(block_sum(data), column_block(b), m);
     };
     std::uint32_t wrong = 0;
     for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
@@ -120,10 +132,10 @@ void StripeImage::compare_block(ChecksumMap& map, std::size_t b) {
             continue;
         }
         if (map_wrong) {
-            map.set(column_block(b), m, checksum_entry(crc32c(slices_[m].block_data(b)), column_block(b), m));
+            map.set(column_block(b), m, checksum_entry(block_sum(slices_[m].block_data(b)), column_block(b), m));
         } else {
             slices_[m].mark(b, BlockStatus::kUnreadable);
-            mismatch_[b] = true;
+            mismatch_[b] |= 1U << m;
         }
     }
     if (map_wrong) {
@@ -159,7 +171,7 @@ bool StripeImage::agrees(std::size_t b) const {
 }
 
 Task<Result<void>> StripeImage::enter(std::size_t first, std::size_t end) {
-    Checksums* sums = array_.checksums();
+    Checksums* sums = active(TestSwitch::kMapTrustedLate) ? nullptr : array_.checksums();
     for (std::size_t b = first; sums != nullptr && b < end; ++b) {
         for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
             const Lba lba(column(b));
@@ -274,36 +286,22 @@ Task<void> StripeImage::repair(std::uint32_t member, std::size_t first_block, st
     if (!co_await array_.prepare_map(column(first_block), column(first_block + count))) {
         co_return;  // the next read repairs it
     }
-    if (Checksums* sums = array_.checksums(); sums != nullptr && mismatch_[first_block]) {
-        sums->count_found(1);
+    const bool mismatched = (mismatch_[first_block] >> member & 1U) != 0;
+    if (Checksums* sums = array_.checksums(); sums != nullptr && mismatched) {
+        sums->count_found(count);
     }
     const Result<void> r = co_await array_.members[member].device->write(lba, part, {});
     if (r) {
+        array_.found_bad(array_.shard_of(Lba(stripe_.value * array_.geometry.row_sectors())), lba.value);
         array_.event(Severity::kWarning, "block-repaired", array_.member_subject(member),
-                     "a block at sector " + std::to_string(lba.value) +
-                         (mismatch_[first_block] ? " did not match its checksum" : " could not be read") +
-                         " and was written anew from the other members");
+                     std::string(count == 1 ? "a block" : std::to_string(count) + " blocks") + " at sector " +
+                         std::to_string(lba.value) +
+                         (mismatched ? " did not match the checksum" : " could not be read") + " and " +
+                         (count == 1 ? "was" : "were") + " written anew from the other members");
     } else {
         const Result<void> failed = co_await array_.fail_member(member, r.error());
         static_cast<void>(failed);  // the data is known either way; the array has said what became of it
     }
-}
-
-Task<Result<void>> settle_writes(ArrayBody& array, Shard& shard, const MemberFan& fan, std::uint64_t first_column,
-                                 std::uint64_t end_column) {
-    if (!fan.failed()) {
-        co_return Result<void>{};
-    }
-    for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
-        if (const auto code = fan.failure(m)) {
-            Result<void> r = co_await array.fail_member(m, Error(*code, fan.first_error().message));
-            if (!r) {
-                array.distrust(shard, first_column, end_column);
-                co_return r;
-            }
-        }
-    }
-    co_return Result<void>{};
 }
 
 namespace {
@@ -317,7 +315,8 @@ Task<Result<void>> fill_from(ArrayBody& array, Shard& shard, StripeImage& image,
         const std::uint64_t column = image.column(b) + (b == 0 ? skip / kSectorBytes : 0);
         const std::uint32_t unknown = image.unknown(b);
         const bool whole = shard.trusted(image.column(b), image.column(b) + kSectorsPerBlock);
-        const bool usable = whole || shard.trusted(column, column + part.size() / kSectorBytes);
+        const bool usable =
+            whole || shard.trusted(column, column + part.size() / kSectorBytes) || active(TestSwitch::kUntrustedParity);
         const bool enough = image.can_make_up(unknown, b);
         const std::uint32_t accepted = usable ? 0 : image.accepted(b);
         if (!image.known(member, b) && (!enough || !usable) && accepted == 0) {

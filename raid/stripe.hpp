@@ -42,6 +42,8 @@ class StripeImage {
     }
     /// The members whose block is unreadable, as bits.
     [[nodiscard]] std::uint32_t unknown(std::size_t block) const;
+    /// Those of them, as bits, whose block contradicted the checksum map.
+    [[nodiscard]] std::uint32_t mismatched(std::size_t block) const { return mismatch_[block]; }
     /// The members in `unknown` can be made up from all others, which is right where the column is trusted.
     [[nodiscard]] bool can_make_up(std::uint32_t unknown, std::size_t block) const {
         return static_cast<std::uint32_t>(std::popcount(unknown)) <= array_.geometry.parities() && !doubtful_[block];
@@ -57,7 +59,8 @@ class StripeImage {
     void make_up(std::uint32_t unknown, std::size_t block);
     /// Parity from data over `bytes` bytes of the image from `at` on.
     void make_parity(std::size_t at, std::size_t bytes);
-    /// Writes blocks of a member that were derived back to it; fails the member if that fails.
+    /// Writes blocks of a member that were derived back to it, all unknown for the same reason; fails the member if
+    /// that fails.
     Task<void> repair(std::uint32_t member, std::size_t first_block, std::size_t count);
     /// A member in sync failed to read for another reason than bad blocks: it may know them another time.
     [[nodiscard]] bool failed_otherwise() const { return failed_otherwise_; }
@@ -85,7 +88,8 @@ class StripeImage {
     std::uint32_t parity_set_ = 0;
     bool failed_otherwise_ = false;
     std::bitset<kMiB / kBlockBytes> doubtful_;  ///< what would be made up contradicts the map
-    std::bitset<kMiB / kBlockBytes> mismatch_;  ///< a member's block contradicted it
+    /// Members, as bits, whose block contradicted it.
+    std::array<std::uint32_t, kMiB / kBlockBytes> mismatch_{};
     std::array<Buffer, kMaxMembers> buffers_;
     std::array<Slice, kMaxMembers> slices_;
 };
@@ -112,50 +116,54 @@ Task<Result<void>> write_locked(ArrayBody& array, Shard& shard, Lba lba, StripeD
 /// Writes inside one group, distrusting all parity that is there.
 Task<Result<void>> parity_repair(ArrayBody& array, Shard& shard, Lba lba, Slice from);
 
-/// After writes of a stripe: fails the members that missed theirs. On error the columns are untrusted from now on.
-Task<Result<void>> settle_writes(ArrayBody& array, Shard& shard, const MemberFan& fan, std::uint64_t first_column,
-                                 std::uint64_t end_column);
-
 /// A read that is tried once more when it failed for another reason than bad blocks or a dead device. Of a member it is
 /// not compared with the checksum map.
 Task<Result<void>> read_twice(BlockDevice& device, Lba lba, Slice to);
 Task<Result<void>> read_twice(MemberDevice& device, Lba lba, Slice to);
 
-/// A host's write with the rest of the blocks in which it begins and ends: whole blocks, for checksums.
+/// A host's write with the rest of the blocks in which it begins and ends: whole blocks, for checksums. Where the rest
+/// of a block cannot be known, that end stays as it is.
 class WholeBlocks {
   public:
-    /// REQUIRES: `from` begins or ends inside a block, in one strip each.
-    WholeBlocks(Lba lba, Slice from);
+    WholeBlocks(Lba lba, Slice from) : lba_(lba), from_(from), first_(lba), end_(lba + from.sectors().value) {}
     [[nodiscard]] Lba lba() const { return first_; }
     [[nodiscard]] const Slice& slice() const { return slice_; }
-    /// read(lba, slice) gives a block as it is. Errors: its own, kResources.
+    /// read(lba, slice) gives a block as it is. Errors: its own but kMediumError, kResources.
     template <class Read>
     Task<Result<void>> fill(ArrayBody& array, Read read) {
-        Result<void> r = co_await try_fill(array, read);
-        while (!r && r.error().code == Errc::kTimedOut) {
-            r = co_await try_fill(array, read);  // into other memory, without the member that was silent
+        const Lba first(round_down(first_.value, kSectorsPerBlock));
+        const Lba last(round_down(end_.value - 1, kSectorsPerBlock));
+        CO_TRY(Buffer head, co_await array.allocate(kBlockBytes));
+        CO_TRY(Buffer tail, co_await array.allocate(kBlockBytes));
+        bool head_known = false;
+        bool tail_known = false;
+        if (first != first_) {
+            CO_TRY(head_known, co_await read_end(array, read, first, head));
         }
-        if (r) {
-            std::ranges::copy(from_.data(), slice_.data().subspan((lba_.value - first_.value) * kSectorBytes).begin());
+        if (last + kSectorsPerBlock != end_ && (last != first || first == first_)) {
+            CO_TRY(tail_known, co_await read_end(array, read, last, tail));
         }
-        co_return r;
+        const bool one = first == last && (head_known || tail_known);
+        first_ = head_known || one ? first : first_;
+        end_ = tail_known || one ? last + kSectorsPerBlock : end_;
+        co_return co_await join(array, head_known ? &head : one ? &tail : nullptr, tail_known ? &tail : nullptr);
     }
 
   private:
+    /// False if the block is not known.
     template <class Read>
-    Task<Result<void>> try_fill(ArrayBody& array, Read read) {
-        CO_TRY(buffer_, co_await array.allocate((end_.value - first_.value) * kSectorBytes));
-        slice_ = buffer_.slice((end_.value - first_.value) * kSectorBytes, first_);
-        slice_.clear_infos();
-        const std::size_t last = slice_.blocks().size() - 1;
-        if (lba_ != first_) {
-            CO_TRY_VOID(co_await read(first_, slice_.sub(0, kBlockBytes)));
+    static Task<Result<bool>> read_end(ArrayBody& array, Read& read, Lba lba, Buffer& to) {
+        Result<void> r = co_await read(lba, to.slice(kBlockBytes, lba));
+        while (!r && r.error().code == Errc::kTimedOut) {  // into other memory, without the member that was silent
+            CO_TRY(to, co_await array.allocate(kBlockBytes));
+            r = co_await read(lba, to.slice(kBlockBytes, lba));
         }
-        if (lba_ + from_.sectors().value != end_ && (last > 0 || lba_ == first_)) {
-            CO_TRY_VOID(co_await read(first_ + last * kSectorsPerBlock, slice_.sub(last * kBlockBytes, kBlockBytes)));
+        if (!r && r.error().code != Errc::kMediumError) {
+            co_return std::unexpected(std::move(r).error());
         }
-        co_return Result<void>{};
+        co_return r.has_value();
     }
+    Task<Result<void>> join(ArrayBody& array, const Buffer* head, const Buffer* tail);
 
     Lba lba_;
     Slice from_;

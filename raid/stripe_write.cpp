@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <bit>
 
+#include "gemel/test_switch.hpp"
 #include "raid/checksums.hpp"
+#include "raid/member_writes.hpp"
 #include "raid/parity.hpp"
 #include "raid/redo_log.hpp"
 #include "raid/stripe.hpp"
@@ -24,7 +26,6 @@ class StripeWriter {
           data_(data),
           options_(options) {}
 
-    [[nodiscard]] std::uint64_t stripe() const { return stripe_.value; }
     /// REQUIRES: the stripe's lock is held.
     Task<Result<void>> run();
     /// The whole way: everything is read, over the hull or, `widen`, over the stripe.
@@ -70,9 +71,9 @@ class StripeWriter {
     [[nodiscard]] const std::byte* new_at(std::uint32_t strip, std::uint64_t column) const;
     /// Columns [begin, end) of the stripe are those of `parity`, or what is written.
     Task<Result<void>> submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
-    Task<Result<void>> write_listed(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
+    Task<Result<void>> write_listed(const MemberWrites& writes, std::uint64_t begin, std::uint64_t end);
     [[nodiscard]] MemberWrites member_writes(ParitySlices parity, std::uint64_t begin, std::uint64_t end) const;
-    Task<Result<void>> enter_absent(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
+    void add_kept_parity(const StripeImage& image, MemberWrites& out) const;
     [[nodiscard]] bool covered(std::uint32_t strip, std::uint64_t begin) const;
     [[nodiscard]] Way way_of(StripeImage& image, std::size_t block);
     void overlay(StripeImage& image);
@@ -83,8 +84,7 @@ class StripeWriter {
     Task<void> make_up_lost(StripeImage& image);
     void make_image_parity(StripeImage& image);
     Task<Result<void>> write_image(StripeImage& image);
-    Task<Result<void>> write_kept_blocks(StripeImage& image);
-    Task<Result<void>> log_with_abandoned(StripeImage& image);
+    [[nodiscard]] bool makes_parity(std::size_t block, std::uint32_t which) const;
     Task<Result<void>> trust_written(StripeImage& image);
 
     ArrayBody& array_;
@@ -260,57 +260,23 @@ MemberWrites StripeWriter::member_writes(ParitySlices parity, std::uint64_t begi
     return out;
 }
 
-/// CS3. What the members that are missing would get; for the others the map is at hand.
-Task<Result<void>> StripeWriter::enter_absent(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
-    Checksums* sums = array_.checksums();
-    for (std::uint32_t s = w_.first; sums != nullptr && s <= w_.last; ++s) {
-        if (!array_.holds(member(s), stripe_)) {
-            CO_TRY_VOID(co_await sums->note(member(s), base_ + w_.begin_of(s), part_of(s)));
-        }
-    }
-    for (std::uint32_t i = 0; sums != nullptr && i < g_.parities(); ++i) {
-        if (array_.holds(parity_member(i), stripe_)) {
-            continue;
-        }
-        if (parity[i].empty()) {
-            CO_TRY_VOID(co_await sums->forget(parity_member(i), base_ + begin, SectorCount(end - begin)));
-        } else {
-            CO_TRY_VOID(co_await sums->note(parity_member(i), base_ + begin, parity[i]));
-        }
-    }
-    co_return co_await array_.prepare_map(column(begin), column(end));
-}
-
-/// Writes the host's data, and parity, to every member that is in sync.
+/// Writes the host's data, and parity, to every member that holds the stripe.
 Task<Result<void>> StripeWriter::submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
-    const bool logged = array_.redo() != nullptr && !array_.redo()->off() && co_await array_.redo()->enter();
+    const bool logged = co_await enter_redo(array_);
+    MemberWrites writes = member_writes(parity, begin, end);
     if (logged) {
-        co_return co_await array_.redo()->write(shard_, stripe_, member_writes(parity, begin, end), options_);
+        co_return co_await array_.redo()->write(shard_, stripe_, std::move(writes), options_);
     }
-    co_return co_await write_listed(parity, begin, end);
+    co_return co_await write_listed(writes, begin, end);
 }
 
 /// J1.
-Task<Result<void>> StripeWriter::write_listed(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
+Task<Result<void>> StripeWriter::write_listed(const MemberWrites& writes, std::uint64_t begin, std::uint64_t end) {
     if (!array_.listed(shard_, stripe_, stripe_)) {
         CO_TRY_VOID(co_await array_.await_listed(shard_, stripe_, stripe_));
     }
-    CO_TRY_VOID(co_await enter_absent(parity, begin, end));
-    MemberFan fan;
-    for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
-        const std::uint32_t m = member(s);
-        if (array_.holds(m, stripe_)) {
-            fan.start(m, array_.members[m].device->write(base_ + w_.begin_of(s), part_of(s), options_));
-        }
-    }
-    for (std::uint32_t i = 0; i < g_.parities(); ++i) {
-        const std::uint32_t m = parity_member(i);
-        if (!parity[i].empty() && array_.holds(m, stripe_)) {
-            fan.start(m, array_.members[m].device->write(base_ + begin, parity[i], options_));
-        }
-    }
-    co_await fan.all();
-    co_return co_await settle_writes(array_, shard_, fan, column(begin), column(end));
+    CO_TRY_VOID(co_await array_.prepare_map(column(begin), column(end)));
+    co_return co_await write_members(array_, shard_, stripe_, writes, options_);
 }
 
 Task<Result<void>> StripeWriter::run() {
@@ -388,6 +354,11 @@ void StripeWriter::overlay(StripeImage& image) {
         const Slice part = part_of(s);
         const std::size_t at = (w_.begin_of(s) - image.begin()) * kSectorBytes;
         std::ranges::copy(part.data(), image.of(member(s)).data().subspan(at).begin());
+        for (std::size_t b = 0; b < image.blocks(); ++b) {
+            if (covered(s, image.column(b) - base_.value)) {
+                image.of(member(s)).blocks()[b] = BlockInfo{};
+            }
+        }
     }
 }
 
@@ -492,7 +463,11 @@ Task<Result<void>> StripeWriter::whole(bool widen) {
 Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
     const auto ways = std::span(ways_).first(image.blocks());
     const std::uint64_t end = image.begin() + image.blocks() * kSectorsPerBlock;
-    if (std::ranges::count(ways, Way::kAbandoned) == 0) {
+    bool all = true;
+    for (std::size_t b = 0; b < ways.size(); ++b) {
+        all = all && makes_parity(b, 0) && (g_.parities() == 1 || makes_parity(b, 1));
+    }
+    if (all) {
         ParitySlices parity;
         for (std::uint32_t i = 0; i < g_.parities(); ++i) {
             parity[i] = image.of(parity_member(i));
@@ -505,45 +480,36 @@ Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
             array_.distrust(shard_, image.column(b), image.column(b) + kSectorsPerBlock);
         }
     }
-    if (co_await enter_redo(array_)) {
-        CO_TRY_VOID(co_await log_with_abandoned(image));
+    const bool logged = co_await enter_redo(array_);
+    MemberWrites writes = member_writes({}, w_.hull_begin(), w_.hull_end());
+    add_kept_parity(image, writes);
+    if (logged) {
+        CO_TRY_VOID(co_await array_.redo()->write_after_checkpoint(shard_, stripe_, std::move(writes), options_));
     } else {
-        CO_TRY_VOID(co_await write_listed({}, w_.hull_begin(), w_.hull_end()));
-        CO_TRY_VOID(co_await write_kept_blocks(image));
+        CO_TRY_VOID(co_await write_listed(writes, w_.hull_begin(), w_.hull_end()));
     }
     co_return co_await trust_written(image);
 }
 
-/// RD8, then the data and the parity of the blocks that were not abandoned.
-Task<Result<void>> StripeWriter::log_with_abandoned(StripeImage& image) {
-    MemberWrites writes = member_writes({}, w_.hull_begin(), w_.hull_end());
-    for (std::size_t b = 0; b < image.blocks(); ++b) {
-        for (std::uint32_t i = 0; i < g_.parities() && ways_[b] != Way::kAbandoned; ++i) {
-            const Slice block = image.of(parity_member(i)).sub(b * kBlockBytes, kBlockBytes);
-            add_write(array_, stripe_, parity_member(i), Lba(image.column(b)), block, block.sectors(), writes);
-        }
-    }
-    co_return co_await array_.redo()->write_after_checkpoint(shard_, stripe_, std::move(writes), options_);
+/// What was made of the parity strip is right, or as it was, in this block. A device that is rebuilt may hold a strip
+/// of which a block could not be made up: a difference makes nothing of that.
+bool StripeWriter::makes_parity(std::size_t block, std::uint32_t which) const {
+    const bool kept = ways_[block] == Way::kDelta || ways_[block] == Way::kCarried;
+    const std::uint32_t m = parity_member(which);
+    return ways_[block] != Way::kAbandoned && !(kept && (unknown_[block] >> m & 1U) != 0 && array_.holds(m, stripe_));
 }
 
-/// The parity of the blocks that were not abandoned.
-Task<Result<void>> StripeWriter::write_kept_blocks(StripeImage& image) {
+/// The parity of the blocks where it was made.
+void StripeWriter::add_kept_parity(const StripeImage& image, MemberWrites& out) const {
     for (std::size_t b = 0; b < image.blocks(); ++b) {
-        if (ways_[b] == Way::kAbandoned) {
-            continue;
-        }
-        MemberFan fan;
         for (std::uint32_t i = 0; i < g_.parities(); ++i) {
             const std::uint32_t m = parity_member(i);
-            if (array_.holds(m, stripe_)) {
+            if (makes_parity(b, i)) {
                 const Slice block = image.of(m).sub(b * kBlockBytes, kBlockBytes);
-                fan.start(m, array_.members[m].device->write(Lba(image.column(b)), block, options_));
+                add_write(array_, stripe_, m, Lba(image.column(b)), block, block.sectors(), out);
             }
         }
-        co_await fan.all();
-        CO_TRY_VOID(co_await settle_writes(array_, shard_, fan, image.column(b), image.column(b) + kSectorsPerBlock));
     }
-    co_return Result<void>{};
 }
 
 /// Columns whose sums are now known to be right. Of a carried block that is what was overwritten of the lost strip.
@@ -552,7 +518,8 @@ Task<Result<void>> StripeWriter::trust_written(StripeImage& image) {
         if (shard_.trusted(image.column(b), image.column(b) + kSectorsPerBlock)) {
             continue;
         }
-        if (ways_[b] == Way::kSum || ways_[b] == Way::kAccepted) {
+        const bool carried = active(TestSwitch::kCarriedTrusted) && ways_[b] == Way::kDelta;
+        if (ways_[b] == Way::kSum || ways_[b] == Way::kAccepted || carried) {
             CO_TRY_VOID(co_await image.enter(b, b + 1));
             array_.trust(shard_, image.column(b), image.column(b) + kSectorsPerBlock);
         }
@@ -573,20 +540,12 @@ Task<Result<void>> write_locked(ArrayBody& array, Shard& shard, Lba lba, StripeD
 }
 
 namespace {
-/// A write that begins or ends inside a block, with the rest of it. Where that is not known, and its column not
-/// trusted, it goes as it is.
+/// A write that begins or ends inside a block, with the rest of it.
 Task<Result<void>> write_part(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
     WholeBlocks whole(lba, from);
-    Result<void> r =
-        co_await whole.fill(array, [&](Lba block, Slice to) { return read_locked(array, shard, block, to); });
-    if (r) {
-        const Slice all = whole.slice();
-        co_return co_await write_locked(array, shard, whole.lba(), {all.sectors(), all, {}}, options);
-    }
-    if (r.error().code == Errc::kMediumError) {
-        co_return co_await write_locked(array, shard, lba, {from.sectors(), from, {}}, options);
-    }
-    co_return r;
+    CO_TRY_VOID(co_await whole.fill(array, [&](Lba block, Slice to) { return read_locked(array, shard, block, to); }));
+    const Slice all = whole.slice();
+    co_return co_await write_locked(array, shard, whole.lba(), {all.sectors(), all, {}}, options);
 }
 }  // namespace
 
@@ -601,7 +560,10 @@ Task<Result<void>> write_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice f
         co_return std::move(held.result);
     }
     const StripePlug::AtWork at_work(shard.plug, stripe);
-    const auto guard = co_await shard.lock.acquire(stripe.value, stripe.value);
+    IntervalLock::Guard guard;
+    if (!active(TestSwitch::kNoStripeLock)) {
+        guard = co_await shard.lock.acquire(stripe.value, stripe.value);
+    }
     if (array.checksums() == nullptr || (from.head() == 0 && from.size() % kBlockBytes == 0)) {
         co_return co_await write_locked(array, shard, lba, {from.sectors(), from, {}}, options);
     }
@@ -609,14 +571,25 @@ Task<Result<void>> write_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice f
 }
 
 namespace {
-Task<Result<void>> repair_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice from) {
-    StripeWriter writer(array, shard, lba, {from.sectors(), from, {}}, {});
-    const auto guard = co_await shard.lock.acquire(writer.stripe(), writer.stripe());
+/// REQUIRES: the stripe's lock is held.
+Task<Result<void>> repair_locked(ArrayBody& array, Shard& shard, Lba lba, Slice from) {
     if (array.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array.name + " is read-only");
     }
+    StripeWriter writer(array, shard, lba, {from.sectors(), from, {}}, {});
     writer.set_repair();
     co_return co_await writer.whole(/*widen=*/false);
+}
+
+Task<Result<void>> repair_stripe(ArrayBody& array, Shard& shard, Lba lba, Slice from) {
+    const std::uint64_t stripe = array.geometry.stripe_of(lba).value;
+    const auto guard = co_await shard.lock.acquire(stripe, stripe);
+    if (array.checksums() == nullptr || (from.head() == 0 && from.size() % kBlockBytes == 0)) {
+        co_return co_await repair_locked(array, shard, lba, from);
+    }
+    WholeBlocks whole(lba, from);
+    CO_TRY_VOID(co_await whole.fill(array, [&](Lba block, Slice to) { return read_locked(array, shard, block, to); }));
+    co_return co_await repair_locked(array, shard, whole.lba(), whole.slice());
 }
 }  // namespace
 

@@ -16,8 +16,9 @@ namespace {
 
 constexpr std::uint64_t kMagic = 0x315242534c454d47ULL;  // "GMELSBR1"
 constexpr std::size_t kHeaderBytes = 256;
-constexpr std::size_t kPolicyAt = 216;
-constexpr std::size_t kMapEpochAt = 224;
+constexpr std::size_t kScrubAt = 232;
+constexpr std::size_t kScrubBytes = 18;
+constexpr std::size_t kRedoFromAt = 16256;
 constexpr std::size_t kMemberBytes = 40;
 constexpr unsigned kMemberFlagBits = 16;  ///< below the size in blocks
 constexpr std::size_t kAreaBytes = 32;
@@ -31,8 +32,10 @@ constexpr std::size_t kRangeBytes = 16;
 constexpr std::size_t kUnreadableAt = 16384;
 constexpr std::size_t kUsedBytes = kUnreadableAt + kMaxUnreadable * kRangeBytes;
 constexpr std::size_t kCrcAt = kSuperblockBytes - 4;
+static_assert(kScrubAt + kScrubBytes <= kHeaderBytes);
 static_assert(kMembersAt == 256 && kAreasAt == 1536 && kVolumesAt == 1792 && kUntrustedAt == 15616);
-static_assert(kUntrustedAt + kMaxUntrusted * kRangeBytes <= kUnreadableAt && kUsedBytes <= kCrcAt);
+static_assert(kUntrustedAt + kMaxUntrusted * kRangeBytes <= kRedoFromAt && kRedoFromAt + 8 <= kUnreadableAt &&
+              kUsedBytes <= kCrcAt);
 static_assert(kVolumeBytes == kVolumeNameBytes + 16 + 2 + 2 + 12 + 8 + kMaxExtents * kExtentBytes);
 
 constexpr std::uint64_t kMaxSectors = 1ULL << 50U;  ///< keeps every sum of addresses far from overflow
@@ -66,9 +69,25 @@ void put_header(LeWriter& w, const Superblock& sb) {
     w.put(sb.rebuild.cursor);
     w.put(ConstBytes(sb.rebuild.uuid.bytes));
     w.put(static_cast<std::uint16_t>(sb.policy));
-    w.text({}, kMapEpochAt - kPolicyAt - 2);
+    w.put(std::uint16_t{0});
+    w.put(std::uint32_t{0});
     w.put(sb.map_epoch);
-    w.put(sb.redo_from);
+}
+
+void put_scrub(LeWriter w, const ScrubRecord& scrub) {
+    w.put(scrub.cursor);
+    w.put(scrub.mismatched);
+    w.put(static_cast<std::uint16_t>((scrub.active ? 1U : 0U) | (scrub.repair ? 2U : 0U)));
+}
+
+ScrubRecord get_scrub(LeReader r) {
+    ScrubRecord scrub;
+    scrub.cursor = r.get<std::uint64_t>();
+    scrub.mismatched = r.get<std::uint64_t>();
+    const auto flags = r.get<std::uint16_t>();
+    scrub.active = (flags & 1U) != 0;
+    scrub.repair = (flags & 2U) != 0;
+    return scrub;
 }
 
 Uuid get_uuid(LeReader& r) {
@@ -115,9 +134,8 @@ Counts get_header(LeReader& r, Superblock& sb) {
     sb.rebuild.cursor = r.get<std::uint64_t>();
     sb.rebuild.uuid = get_uuid(r);
     sb.policy = static_cast<RecoveryPolicy>(r.get<std::uint16_t>());
-    r.take(kMapEpochAt - kPolicyAt - 2);
+    r.take(6);
     sb.map_epoch = r.get<std::uint64_t>();
-    sb.redo_from = r.get<std::uint64_t>();
     return n;
 }
 
@@ -203,7 +221,7 @@ std::optional<std::string> why_rebuild_invalid(const Superblock& sb, const Geome
     if (!r.active && (sb.target || !(r == RebuildRecord{}))) {
         return "details of a rebuild that is none";
     }
-    if (r.active && (r.place >= sb.members.size() || r.cursor > g.columns() || !sb.members[r.place].failed)) {
+    if (r.active && (r.place >= sb.members.size() || r.cursor > g.columns())) {
         return "rebuild of a place that is none, or beyond the end";
     }
     if (sb.target && r.place != sb.member_index) {
@@ -220,6 +238,16 @@ std::optional<std::string> why_rebuild_invalid(const Superblock& sb, const Geome
             return "unreadable blocks out of order";
         }
         before = &u;
+    }
+    return std::nullopt;
+}
+
+std::optional<std::string> why_scrub_invalid(const Superblock& sb, const LevelRow& level, const Geometry& g) {
+    if (!sb.scrub.active && !(sb.scrub == ScrubRecord{})) {
+        return "details of a scrub that is none";
+    }
+    if (sb.scrub.active && (!level.redundant || sb.scrub.cursor > g.columns())) {
+        return "scrub of a level without redundancy, or beyond the end";
     }
     return std::nullopt;
 }
@@ -330,6 +358,9 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (auto why = why_rebuild_invalid(sb, g)) {
         return why;
     }
+    if (auto why = why_scrub_invalid(sb, *level, g)) {
+        return why;
+    }
     if (auto why = why_areas_invalid(sb)) {
         return why;
     }
@@ -347,6 +378,8 @@ void encode(const Superblock& sb, std::span<std::byte, kSuperblockBytes> to) {
     std::ranges::fill(to, std::byte{0});
     LeWriter header(to.first(kHeaderBytes));
     put_header(header, sb);
+    put_scrub(LeWriter(to.subspan(kScrubAt, kScrubBytes)), sb.scrub);
+    LeWriter(to.subspan(kRedoFromAt, sizeof(sb.redo_from))).put(sb.redo_from);
     for (std::size_t i = 0; i < sb.members.size(); ++i) {
         LeWriter w(to.subspan(kMembersAt + i * kMemberBytes, kMemberBytes));
         w.put(ConstBytes(sb.members[i].uuid.bytes));
@@ -433,6 +466,8 @@ Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes
     Superblock sb;
     LeReader header(from.first(kHeaderBytes));
     const Counts n = get_header(header, sb);
+    sb.scrub = get_scrub(LeReader(from.subspan(kScrubAt, kScrubBytes)));
+    sb.redo_from = load_le<std::uint64_t>(from.data() + kRedoFromAt);
     if (n.members > kMaxMembers || n.areas > kMaxAreas || n.volumes > kMaxVolumes || n.untrusted > kMaxUntrusted ||
         n.unreadable > kMaxUnreadable) {
         return fail(Errc::kCorrupt, "superblock counts more of something than it has room for");

@@ -90,13 +90,22 @@ struct UnreadableRange {
     friend bool operator==(const UnreadableRange&, const UnreadableRange&) = default;
 };
 
-/// A device is on its way into a place whose member is failed until then.
+/// A device is on its way into a place: until then its member is failed, or, in a replace, in sync.
 struct RebuildRecord {
     bool active = false;
     std::uint16_t place = 0;
     std::uint64_t cursor = 0;  ///< columns below it are on the device, durably
     Uuid uuid;                 ///< of the device; the place's when the rebuild has ended
     friend bool operator==(const RebuildRecord&, const RebuildRecord&) = default;
+};
+
+/// A scrub that has not ended.
+struct ScrubRecord {
+    bool active = false;
+    bool repair = false;
+    std::uint64_t cursor = 0;      ///< columns below it were looked at
+    std::uint64_t mismatched = 0;  ///< blocks that it has found so far
+    friend bool operator==(const ScrubRecord&, const ScrubRecord&) = default;
 };
 
 struct Superblock {
@@ -118,6 +127,7 @@ struct Superblock {
     RebuildRecord rebuild;
     std::vector<UnreadableRange> unreadable;          ///< ascending by member and block, merged
     RecoveryPolicy policy = RecoveryPolicy::kResync;  ///< of the assembly that wrote this
+    ScrubRecord scrub;
     std::uint64_t log_generation = 0;
     std::uint64_t redo_from = 0;  ///< redo records below this position of the log are void
     std::uint64_t map_epoch = 0;  ///< which pages of the checksum map count (CP3); 0: none was ever kept

@@ -31,10 +31,39 @@ enum class TestSwitch : std::uint8_t {
     kMapTrustedLate,          ///< a resync trusts columns without setting their checksums
     kJournalShortBox,         ///< an entry names only the first column of what is written
 
-    kRedoWriteFirst,  ///< members written before their redo record is durable
-    kRedoSkipNewest,  ///< a start does not do the newest redo record again
-    kRedoNoFlush,     ///< redo records dropped without a flush of the members
-    kRedoStaysValid,  ///< writes that are not logged while redo records are not void
+    kRedoWriteFirst,         ///< members written before their redo record is durable
+    kRedoSkipNewest,         ///< a start does not do the newest redo record again
+    kRedoNoFlush,            ///< redo records dropped without a flush of the members
+    kRedoKeptByReplace,      ///< a place is given to another device while records for the old one are valid
+    kRedoStaysValid,         ///< writes that are not logged while redo records are not void
+    kScrubUntrusted,         ///< a scrub judges, and makes up blocks from, redundancy that may be wrong
+    kScrubUnlocked,          ///< a scrub reads and writes a stripe without its lock
+    kScrubNotResumed,        ///< a scrub that a restart cut short does not go on
+    kReplaceWritesOwnOnly,   ///< writes of a place that is replaced do not go to the target
+    kReplaceNoFlush,         ///< the place is given to the target without a flush
+    kReplaceBelievesCursor,  ///< a start does not copy again where a crash may have left the two devices different
+    kFailureUnrecorded,      ///< acknowledged although a failed member is not durably noted as such
+    kLastCopyFailed,         ///< a member is failed that the level cannot spare
+    kUncleanLate,            ///< the superblock says unclean only after the first write
+    kCleanNoFlush,           ///< the superblock says clean without a flush of the members
+    kSlotInPlace,            ///< a superblock overwrites the newest one
+    kMissingUnmarked,        ///< members missing at a start are not marked failed when something is written
+    kStaleTakenBack,         ///< a member that the superblock calls failed is used again
+    kResyncCursorAhead,      ///< a clean stop says that an unfinished resync has seen everything
+    kNoStripeLock,           ///< a part of a stripe is written without the stripe's lock
+    kUntrustedParity,        ///< parity of untrusted columns makes up what is read
+    kCarriedTrusted,         ///< parity that was carried along counts as right
+    kUnequalLegs,            ///< a read takes any leg where legs may differ
+    kTornPage,               ///< recovery of the log takes a page that does not match its checksum
+    kNewestBatchFew,         ///< a batch that a crash left on few members is not completed
+    kRebuildMissesWrites,    ///< writes do not go to the leg that is rebuilt
+    kUnbuiltRead,            ///< a stripe that is not on the device yet is read from it
+    kRebuildGuesses,         ///< what a rebuild cannot make up is not listed as unreadable
+    kRebuildCursorEarly,     ///< the rebuild's cursor is durable before what it says is on the device
+    kRebuildNoLog,           ///< a rebuilt member is in sync without the durable log
+    kForcedRebuildGoesOn,    ///< a forced start trusts what a rebuild had done before it
+    kUnreadableForgotten,    ///< a start forgets which blocks are unreadable
+    kUnreadableEarly,        ///< a block leaves the list before what was written is durable
 };
 
 struct TestSwitchRow {
@@ -64,7 +93,36 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kRedoWriteFirst, "redo-write-first", "raid"},
     TestSwitchRow{TestSwitch::kRedoSkipNewest, "redo-skip-newest", "raid"},
     TestSwitchRow{TestSwitch::kRedoNoFlush, "redo-no-flush", "raid"},
+    TestSwitchRow{TestSwitch::kRedoKeptByReplace, "redo-kept-by-replace", "raid"},
     TestSwitchRow{TestSwitch::kRedoStaysValid, "redo-stays-valid", "raid"},
+    TestSwitchRow{TestSwitch::kScrubUntrusted, "scrub-untrusted", "raid"},
+    TestSwitchRow{TestSwitch::kScrubUnlocked, "scrub-unlocked", "raid"},
+    TestSwitchRow{TestSwitch::kScrubNotResumed, "scrub-not-resumed", "raid"},
+    TestSwitchRow{TestSwitch::kReplaceWritesOwnOnly, "replace-writes-own-only", "raid"},
+    TestSwitchRow{TestSwitch::kReplaceNoFlush, "replace-no-flush", "raid"},
+    TestSwitchRow{TestSwitch::kReplaceBelievesCursor, "replace-believes-cursor", "raid"},
+    TestSwitchRow{TestSwitch::kFailureUnrecorded, "failure-unrecorded", "raid"},
+    TestSwitchRow{TestSwitch::kLastCopyFailed, "last-copy-failed", "raid"},
+    TestSwitchRow{TestSwitch::kUncleanLate, "unclean-late", "raid"},
+    TestSwitchRow{TestSwitch::kCleanNoFlush, "clean-no-flush", "raid"},
+    TestSwitchRow{TestSwitch::kSlotInPlace, "slot-in-place", "raid"},
+    TestSwitchRow{TestSwitch::kMissingUnmarked, "missing-unmarked", "raid"},
+    TestSwitchRow{TestSwitch::kStaleTakenBack, "stale-taken-back", "raid"},
+    TestSwitchRow{TestSwitch::kResyncCursorAhead, "resync-cursor-ahead", "raid"},
+    TestSwitchRow{TestSwitch::kNoStripeLock, "no-stripe-lock", "raid"},
+    TestSwitchRow{TestSwitch::kUntrustedParity, "untrusted-parity", "raid"},
+    TestSwitchRow{TestSwitch::kCarriedTrusted, "carried-trusted", "raid"},
+    TestSwitchRow{TestSwitch::kUnequalLegs, "unequal-legs", "raid"},
+    TestSwitchRow{TestSwitch::kTornPage, "torn-page", "raid"},
+    TestSwitchRow{TestSwitch::kNewestBatchFew, "newest-batch-few", "raid"},
+    TestSwitchRow{TestSwitch::kRebuildMissesWrites, "rebuild-misses-writes", "raid"},
+    TestSwitchRow{TestSwitch::kUnbuiltRead, "unbuilt-read", "raid"},
+    TestSwitchRow{TestSwitch::kRebuildGuesses, "rebuild-guesses", "raid"},
+    TestSwitchRow{TestSwitch::kRebuildCursorEarly, "rebuild-cursor-early", "raid"},
+    TestSwitchRow{TestSwitch::kRebuildNoLog, "rebuild-no-log", "raid"},
+    TestSwitchRow{TestSwitch::kForcedRebuildGoesOn, "forced-rebuild-goes-on", "raid"},
+    TestSwitchRow{TestSwitch::kUnreadableForgotten, "unreadable-forgotten", "raid"},
+    TestSwitchRow{TestSwitch::kUnreadableEarly, "unreadable-early", "raid"},
 };
 
 #ifdef GEMEL_TEST_SWITCHES

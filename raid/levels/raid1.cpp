@@ -7,9 +7,11 @@
 #include <algorithm>
 #include <bit>
 
+#include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/levels/levels.hpp"
+#include "raid/member_writes.hpp"
 #include "raid/stripe.hpp"
 
 namespace gemel::raid::levels {
@@ -21,6 +23,10 @@ using detail::Shard;
 namespace {
 
 constexpr std::uint64_t kLegRun = kMiB / kSectorBytes;  ///< sectors read from one leg before the next takes its turn
+
+bool legs_equal(const ArrayBody& array) {
+    return array.all_trusted() || active(TestSwitch::kUnequalLegs);
+}
 
 /// The leg that serves `lba`; the lowest while legs may differ. Nothing if no leg is in sync.
 std::optional<std::uint32_t> choose_leg(const ArrayBody& array, Lba lba) {
@@ -35,28 +41,29 @@ std::optional<std::uint32_t> choose_leg(const ArrayBody& array, Lba lba) {
     if (n == 0) {
         return std::nullopt;
     }
-    return legs[array.all_trusted() && !array.read_only() ? lba.value / kLegRun % n : 0];
+    return legs[legs_equal(array) && !array.read_only() ? lba.value / kLegRun % n : 0];
+}
+
+/// Columns of mirrors are sectors of the array.
+Task<Result<void>> prepare_map(ArrayBody& array, Lba lba, SectorCount sectors) {
+    return array.prepare_map(lba.value, lba.value + sectors.value);
 }
 
 /// Writes `from`, in one run, to those of its legs that are in `among` and take writes (RB1).
 Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32_t among, WriteOptions options) {
     const std::uint32_t legs = array.geometry.legs(lba) & among;
     const Lba member_lba = array.geometry.locate(lba).member_lba;
-    const std::uint64_t column = array.geometry.layout == Layout::kMirrored ? member_lba.value : lba.value;
-    CO_TRY_VOID(co_await array.prepare_map(column, column + from.sectors().value));
+    CO_TRY_VOID(co_await prepare_map(array, lba, from.sectors()));
     MemberFan fan;
+    const detail::Devices sent = detail::devices_of(array);
     for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
-        if ((legs >> m & 1U) != 0 && array.takes_writes(m)) {
+        const bool missed = active(TestSwitch::kRebuildMissesWrites) && !options.background && array.rebuilding(m);
+        if ((legs >> m & 1U) != 0 && array.takes_writes(m) && !missed) {
             fan.start(m, array.members[m].device->write(member_lba, from, options));
         }
     }
     co_await fan.all();
-    for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
-        if (const auto code = fan.failure(m)) {
-            CO_TRY_VOID(co_await array.fail_member(m, Error(*code, fan.first_error().message)));
-        }
-    }
-    co_return Result<void>{};
+    co_return co_await detail::settle_missed(array, fan, sent);
 }
 
 std::size_t unreadable_blocks(Slice slice) {
@@ -68,7 +75,7 @@ std::size_t unreadable_blocks(Slice slice) {
 Task<Result<void>> settle_map(ArrayBody& array, Lba lba, Slice to) {
     const std::uint32_t legs = array.geometry.legs(lba);
     const Lba member_lba = array.geometry.locate(lba).member_lba;
-    CO_TRY(const Buffer buffer, co_await array.allocate(2 * kBlockBytes));
+    CO_TRY(Buffer buffer, co_await array.allocate(2 * kBlockBytes));
     for (std::size_t b = 0; b < to.blocks().size(); ++b) {
         if (to.blocks()[b].status != BlockStatus::kUnreadable) {
             continue;
@@ -84,8 +91,12 @@ Task<Result<void>> settle_map(ArrayBody& array, Lba lba, Slice to) {
             }
             const Slice& part = same == 0 ? one : other;
             part.clear_infos();
-            differ = !co_await detail::read_twice(*array.members[m].device, at, part) ||
-                     (same != 0 && !std::ranges::equal(one.data(), other.data()));
+            const Result<void> r = co_await detail::read_twice(*array.members[m].device, at, part);
+            if (!r) {
+                co_await array.note_read_error(m, r.error().code);
+                CO_TRY(buffer, co_await array.allocate(2 * kBlockBytes));  // the device may still write to the old one
+            }
+            differ = !r || (same != 0 && !std::ranges::equal(one.data(), other.data()));
             same |= 1U << m;
         }
         if (differ || std::popcount(same) < 2) {
@@ -127,6 +138,7 @@ Task<Result<void>> read_leg(ArrayBody& array, std::uint32_t m, Lba member_lba, B
 /// Reads a run from its legs, from leg `first` on, until every block is known; tells which legs had bad ones. REQUIRES:
 /// the lock; with checksums, whole blocks.
 Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& bad_legs, std::uint32_t first = 0) {
+    CO_TRY_VOID(co_await prepare_map(array, lba, to.sectors()));  // what all copies say: one of them may be old
     CO_TRY(Buffer buffer, co_await array.allocate(to.size()));
     Slice part = buffer.slice(to.size(), lba);
     to.mark_all(BlockStatus::kUnreadable);
@@ -226,6 +238,7 @@ Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to, std::uint
                 const Result<void> w = co_await write_legs(array, lba + at / kSectorBytes, block, bad, {});
                 static_cast<void>(w);  // the value is known; a leg that failed is recorded
             }
+            array.found_bad(shard, lba.value);
             array.event(Severity::kWarning, "block-repaired", "array " + array.name,
                         "blocks at sector " + std::to_string(lba.value) +
                             " could not be read from one leg, or did not match their checksums, and were written anew "
@@ -255,7 +268,7 @@ Task<Result<void>> read_carefully_by_group(ArrayBody& array, Lba lba, Slice to, 
 
 Task<Result<void>> read_run(ArrayBody& array, Lba lba, Slice to, ReadOptions options) {
     const auto leg = choose_leg(array, lba);
-    if (leg && (array.all_trusted() || array.read_only())) {
+    if (leg && (legs_equal(array) || array.read_only())) {
         const Lba member_lba = array.geometry.locate(lba).member_lba;
         const Result<void> r = co_await array.members[*leg].device->read(member_lba, to, options);
         if (r || r.error().code == Errc::kTimedOut) {
@@ -316,12 +329,8 @@ Task<Result<void>> write_locked(ArrayBody& array, Shard& shard, Lba lba, Slice f
 Task<Result<void>> write_part(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
     detail::WholeBlocks whole(lba, from);
     std::uint32_t bad = 0;
-    Result<void> r = co_await whole.fill(array, [&](Lba block, Slice to) { return read_any(array, block, to, bad); });
-    if (!r && r.error().code != Errc::kMediumError) {
-        co_return r;
-    }
-    co_return co_await (r ? write_locked(array, shard, whole.lba(), whole.slice(), options)
-                          : write_locked(array, shard, lba, from, options));
+    CO_TRY_VOID(co_await whole.fill(array, [&](Lba block, Slice to) { return read_any(array, block, to, bad); }));
+    co_return co_await write_locked(array, shard, whole.lba(), whole.slice(), options);
 }
 }  // namespace
 
@@ -355,7 +364,7 @@ Task<Result<void>> mirrored_rebuild(ArrayBody& array, Shard& shard, StripeIndex 
         co_return r;
     }
     const auto known = [&all](std::size_t b) { return all.blocks()[b].status != BlockStatus::kUnreadable; };
-    for (std::size_t b = 0; b < all.blocks().size() && array.rebuilding(member);) {
+    for (std::size_t b = 0; b < all.blocks().size() && array.builds(member);) {
         std::size_t n = b + 1;
         while (n < all.blocks().size() && known(n) == known(b)) {
             ++n;
@@ -363,7 +372,9 @@ Task<Result<void>> mirrored_rebuild(ArrayBody& array, Shard& shard, StripeIndex 
         const Lba lba = first + b * kSectorsPerBlock;
         if (known(b)) {
             const Slice run = all.sub(b * kBlockBytes, (n - b) * kBlockBytes);
-            CO_TRY_VOID(co_await write_legs(array, lba, run, 1U << member, {.background = true}));
+            const Lba member_lba = array.geometry.locate(lba).member_lba;
+            CO_TRY_VOID(co_await array.prepare_map(lba.value, lba.value + run.sectors().value));
+            CO_TRY_VOID(co_await array.build(member, member_lba, run, {.background = true}));
         } else {
             CO_TRY_VOID(co_await array.give_up_blocks(member, array.geometry.locate(lba).member_lba, n - b));
             array.unreadable({lba, SectorCount((n - b) * kSectorsPerBlock)});

@@ -219,8 +219,10 @@ Task<Result<void>> parity_rebuild(ArrayBody& array, Shard& shard, StripeIndex st
     const auto guard = co_await shard.lock.acquire(stripe.value, stripe.value);
     detail::StripeImage image(array, stripe, 0, array.geometry.strip_sectors);
     CO_TRY_VOID(co_await image.load());
-    const auto makes = [&](std::size_t b) { return (to_make_up(shard, image, b) >> member & 1U) != 0; };
-    for (std::size_t b = 0; b < image.blocks() && array.rebuilding(member);) {
+    const auto makes = [&](std::size_t b) {
+        return image.known(member, b) || (to_make_up(shard, image, b) >> member & 1U) != 0;
+    };
+    for (std::size_t b = 0; b < image.blocks() && array.builds(member);) {
         const bool made = makes(b);
         std::size_t n = b + 1;
         while (n < image.blocks() && makes(n) == made) {
@@ -235,15 +237,13 @@ Task<Result<void>> parity_rebuild(ArrayBody& array, Shard& shard, StripeIndex st
             continue;
         }
         for (std::size_t i = b; i < n; ++i) {
-            image.make_up(to_make_up(shard, image, i), i);
+            if (!image.known(member, i)) {
+                image.make_up(to_make_up(shard, image, i), i);
+            }
         }
         const Slice run = image.of(member).sub(b * kBlockBytes, (n - b) * kBlockBytes);
         CO_TRY_VOID(co_await array.prepare_map(image.column(b), image.column(n)));
-        const Result<void> r =
-            co_await array.members[member].device->write(Lba(image.column(b)), run, {.background = true});
-        if (!r) {
-            co_return co_await array.fail_member(member, r.error());
-        }
+        CO_TRY_VOID(co_await array.build(member, Lba(image.column(b)), run, {.background = true}));
         b = n;
     }
     array.built(shard, image.column(0), image.column(0) + array.geometry.strip_sectors);

@@ -33,10 +33,13 @@ class Management {
     virtual Task<Result<void>> array_fail(std::string array, std::uint64_t member) = 0;
     /// `with`: a device of the array's configuration by its path; empty: the one that is in the place.
     virtual Task<Result<void>> array_rebuild(std::string array, std::uint64_t member, std::string with) = 0;
+    virtual Task<Result<void>> array_scrub(std::string array, bool repair) = 0;
+    virtual Task<Result<void>> array_replace(std::string array, std::uint64_t member, std::string with) = 0;
     virtual Task<Result<boost::json::value>> job_list() = 0;
     enum class JobOrder : std::uint8_t { kPause, kResume, kCancel, kLimit };
-    /// `limit`: of kLimit, bytes per second; 0: none.
-    virtual Task<Result<void>> job_order(std::string array, JobOrder order, std::uint64_t limit) = 0;
+    /// `kind`: of the job; empty: of the only one that runs, or kLimit: of all. `limit`: bytes per second; 0: none.
+    /// Errors: kNotFound (no such array or job), kInvalidArgument (no such kind, or it must be told).
+    virtual Task<Result<void>> job_order(std::string array, std::string kind, JobOrder order, std::uint64_t limit) = 0;
     virtual Task<Result<void>> promote(std::string volume, bool force) = 0;
 };
 

@@ -55,8 +55,21 @@ constexpr std::array kRebuild{
     ParamSpec{"member", ParamKind::kNumber, Need::kRequired, "number of its place, from 0"},
     ParamSpec{"with", ParamKind::kText, Need::kOptional, "path of a spare; default the device in the place"},
 };
+constexpr std::array kScrub{
+    kArray,
+    ParamSpec{"repair", ParamKind::kFlag, Need::kOptional, "make right what contradicts its redundancy"},
+};
+constexpr ParamSpec kKind{"kind", ParamKind::kText, Need::kOptional,
+                          "rebuild, replace or scrub; default the one that runs"};
+constexpr std::array kJob{kArray, kKind};
+constexpr std::array kReplace{
+    kArray,
+    ParamSpec{"member", ParamKind::kNumber, Need::kRequired, "number of its place, from 0"},
+    ParamSpec{"with", ParamKind::kText, Need::kOptional, "path of a spare; default the first one"},
+};
 constexpr std::array kLimit{
     kArray,
+    ParamSpec{"kind", ParamKind::kText, Need::kOptional, "rebuild, replace or scrub; default all"},
     ParamSpec{"bytes_per_second", ParamKind::kNumber, Need::kRequired, "0: no limit"},
 };
 constexpr std::array kEvents{
@@ -97,7 +110,7 @@ constexpr std::array kMethods{
               [](Management& m, Params p) -> Answer { return done(m.promote(p.text("volume"), p.flag("force"))); },
               "make this node the primary of the volume"},
     MethodRow{"array.list", kNoParams, [](Management& m, Params) -> Answer { return m.array_list({}); },
-              "arrays with members, spares, resync and rebuild"},
+              "arrays with members, spares, resync, rebuild and scrub"},
     MethodRow{"array.show", kOneArray, [](Management& m, Params p) -> Answer { return m.array_list(p.text("array")); },
               "one array, in a list"},
     MethodRow{"array.fail", kMember,
@@ -108,26 +121,35 @@ constexpr std::array kMethods{
                   return done(m.array_rebuild(p.text("array"), p.number("member"), p.text("with")));
               },
               "rebuild what belongs to a place that is not in sync"},
+    MethodRow{"array.scrub", kScrub,
+              [](Management& m, Params p) -> Answer { return done(m.array_scrub(p.text("array"), p.flag("repair"))); },
+              "compare every stripe with its redundancy"},
+    MethodRow{"array.replace", kReplace,
+              [](Management& m, Params p) -> Answer {
+                  return done(m.array_replace(p.text("array"), p.number("member"), p.text("with")));
+              },
+              "give the place of a member that works to a spare, which gets what it holds first"},
     MethodRow{"job.list", kNoParams, [](Management& m, Params) -> Answer { return m.job_list(); },
               "running jobs with progress, rate and time left"},
-    MethodRow{"job.pause", kOneArray,
+    MethodRow{"job.pause", kJob,
               [](Management& m, Params p) -> Answer {
-                  return done(m.job_order(p.text("array"), Management::JobOrder::kPause, 0));
+                  return done(m.job_order(p.text("array"), p.text("kind"), Management::JobOrder::kPause, 0));
               },
               "pause the array's job, until it is resumed or the daemon starts again"},
-    MethodRow{"job.resume", kOneArray,
+    MethodRow{"job.resume", kJob,
               [](Management& m, Params p) -> Answer {
-                  return done(m.job_order(p.text("array"), Management::JobOrder::kResume, 0));
+                  return done(m.job_order(p.text("array"), p.text("kind"), Management::JobOrder::kResume, 0));
               },
               "go on with the array's job"},
-    MethodRow{"job.cancel", kOneArray,
+    MethodRow{"job.cancel", kJob,
               [](Management& m, Params p) -> Answer {
-                  return done(m.job_order(p.text("array"), Management::JobOrder::kCancel, 0));
+                  return done(m.job_order(p.text("array"), p.text("kind"), Management::JobOrder::kCancel, 0));
               },
-              "end the array's job; what it has done so far is lost"},
+              "end the array's job; it does not go on, what a rebuild has done so far is lost"},
     MethodRow{"job.limit", kLimit,
               [](Management& m, Params p) -> Answer {
-                  return done(m.job_order(p.text("array"), Management::JobOrder::kLimit, p.number("bytes_per_second")));
+                  return done(m.job_order(p.text("array"), p.text("kind"), Management::JobOrder::kLimit,
+                                          p.number("bytes_per_second")));
               },
               "bound the rate of the array's jobs"},
     MethodRow{"events", kEvents, nullptr, "events kept, oldest first, and with follow all later ones"},

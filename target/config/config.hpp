@@ -65,6 +65,8 @@ struct Array {
     std::string level;  ///< name of a LevelRule
     std::uint32_t strip_bytes = 64U << 10;
     Journal journal = Journal::kJournal;
+    bool checksums = true;
+    std::uint64_t checksum_cache_bytes = 64U << 20;
     bool create = false;
     Duration member_timeout = std::chrono::seconds(30);
     std::vector<Member> members;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
+#include <vector>
 
 #include "target/daemon/daemon.hpp"
 #include "target/daemon/status_json.hpp"
@@ -48,26 +49,46 @@ Task<Result<void>> Daemon::array_fail(std::string array, std::uint64_t member) {
     co_return r;
 }
 
-Task<Result<void>> Daemon::array_rebuild(std::string array, std::uint64_t member, std::string with) {
-    CO_TRY(StartedArray * started, check_array(array));
-    raid::MemberSpec device;
-    if (!with.empty()) {
-        const auto found = std::ranges::find_if(started->named, [&](const raid::MemberSpec& m) {
-            return m.name == with || m.name == state_.resolve(with);
-        });
-        if (found == started->named.end()) {
-            co_return fail(
-                Errc::kNotFound,
-                fmt::format("array '{}' has no member or spare '{}'; add it to 'spares' in the configuration "
-                            "and start the daemon again",
-                            array, with));
-        }
-        device = *found;
+/// The device that the configuration names `with`; none for "".
+Result<raid::MemberSpec> Daemon::named_device(const StartedArray& started, const std::string& with) const {
+    if (with.empty()) {
+        return raid::MemberSpec{};
     }
+    const auto found = std::ranges::find_if(
+        started.named, [&](const raid::MemberSpec& m) { return m.name == with || m.name == state_.resolve(with); });
+    if (found == started.named.end()) {
+        return fail(Errc::kNotFound,
+                    fmt::format("array '{}' has no member or spare '{}'; add it to 'spares' in the configuration "
+                                "and start the daemon again",
+                                started.array->status().name, with));
+    }
+    return *found;
+}
+
+Task<Result<void>> Daemon::array_rebuild(std::string array, std::uint64_t member, std::string with) {
+    return give_place(std::move(array), member, std::move(with), &raid::Array::rebuild);
+}
+
+Task<Result<void>> Daemon::array_replace(std::string array, std::uint64_t member, std::string with) {
+    return give_place(std::move(array), member, std::move(with), &raid::Array::replace);
+}
+
+Task<Result<void>> Daemon::give_place(std::string array, std::uint64_t member, std::string with, GivePlace give) {
+    CO_TRY(StartedArray * started, check_array(array));
+    CO_TRY(raid::MemberSpec device, named_device(*started, with));
     Executor& home = Executor::current();
     co_await resume_on(runtime_.processors().io(0));
-    Result<void> r = co_await started->array->rebuild(
+    Result<void> r = co_await (started->array.get()->*give)(
         static_cast<std::uint32_t>(std::min<std::uint64_t>(member, raid::kMostPlaces)), std::move(device));
+    co_await resume_on(home);
+    co_return r;
+}
+
+Task<Result<void>> Daemon::array_scrub(std::string array, bool repair) {
+    CO_TRY(StartedArray * started, check_array(array));
+    Executor& home = Executor::current();
+    co_await resume_on(runtime_.processors().io(0));
+    Result<void> r = co_await started->array->scrub(repair ? raid::ScrubMode::kRepair : raid::ScrubMode::kCheck);
     co_await resume_on(home);
     co_return r;
 }
@@ -76,29 +97,64 @@ Task<Result<json::value>> Daemon::job_list() {
     json::array out;
     for (const StartedArray& started : arrays_) {
         const raid::ArrayStatus status = started.array->status();
-        if (status.rebuild) {
-            json::object job = job_json(*status.rebuild);
-            job["array"] = status.name;
-            out.push_back(std::move(job));
+        for (const auto& running : {status.rebuild, status.scrub}) {
+            if (running) {
+                json::object job = job_json(*running);
+                job["array"] = status.name;
+                out.push_back(std::move(job));
+            }
         }
     }
     co_return json::value(std::move(out));
 }
 
-Task<Result<void>> Daemon::job_order(std::string array, JobOrder order, std::uint64_t limit) {
+namespace {
+
+/// The jobs of that kind, or all when it is empty.
+Result<std::vector<raid::Job*>> jobs_of(raid::Array& array, const std::string& kind) {
+    std::vector<raid::Job*> out;
+    std::string all;
+    for (const raid::JobKind k : raid::kJobKinds) {
+        all += (all.empty() ? "" : ", ") + std::string(raid::job_kind_name(k));
+        raid::Job* job = array.job(k);
+        const bool asked = kind.empty() || kind == raid::job_kind_name(k);
+        if (asked && std::ranges::find(out, job) == out.end()) {  // a replace and a rebuild are one
+            out.push_back(job);
+        }
+    }
+    if (out.empty()) {
+        return fail(Errc::kInvalidArgument, fmt::format("'{}' is no kind of job: expected one of {}", kind, all));
+    }
+    return out;
+}
+
+}  // namespace
+
+Task<Result<void>> Daemon::job_order(std::string array, std::string kind, JobOrder order, std::uint64_t limit) {
     CO_TRY(StartedArray * started, check_array(array));
-    raid::Job& job = *started->array->job(raid::JobKind::kRebuild);
+    CO_TRY(std::vector<raid::Job*> jobs, jobs_of(*started->array, kind));
     if (order == JobOrder::kLimit) {
-        job.set_limit(limit);  // also for those to come
+        for (raid::Job* job : jobs) {
+            job->set_limit(limit);  // also for those to come
+        }
         co_return Result<void>{};
     }
-    if (!job.running()) {
-        co_return fail(Errc::kNotFound, fmt::format("array '{}' has no job", array));
+    std::erase_if(jobs, [&kind](const raid::Job* job) {
+        const std::optional<raid::JobStatus> status = job->status();
+        return !status || (!kind.empty() && raid::job_kind_name(status->kind) != kind);
+    });
+    if (jobs.empty()) {
+        co_return fail(Errc::kNotFound, kind.empty() ? fmt::format("array '{}' has no job", array)
+                                                     : fmt::format("array '{}' has no {} running", array, kind));
+    }
+    if (jobs.size() > 1) {
+        co_return fail(Errc::kInvalidArgument,
+                       fmt::format("array '{}' has more than one job; say of which kind", array));
     }
     if (order == JobOrder::kCancel) {
-        job.cancel();
+        jobs.front()->cancel();
     } else {
-        job.pause(order == JobOrder::kPause);
+        jobs.front()->pause(order == JobOrder::kPause);
     }
     co_return Result<void>{};
 }

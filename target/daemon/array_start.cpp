@@ -134,6 +134,8 @@ Task<Result<std::unique_ptr<raid::Array>>> open_array(const ArrayStart& start, c
     config.level = start.array.level;
     config.strip_bytes = start.array.strip_bytes;
     config.policy = policy_of(start.array.journal);
+    config.checksums = start.array.checksums;
+    config.checksum_cache_bytes = start.array.checksum_cache_bytes;
     config.members = members.specs;
     config.spares = members.spares;
     config.volumes = start.volumes;

@@ -80,8 +80,10 @@ class Daemon final : public admin::Management {
     Task<Result<boost::json::value>> array_list(std::string array) override;
     Task<Result<void>> array_fail(std::string array, std::uint64_t member) override;
     Task<Result<void>> array_rebuild(std::string array, std::uint64_t member, std::string with) override;
+    Task<Result<void>> array_scrub(std::string array, bool repair) override;
+    Task<Result<void>> array_replace(std::string array, std::uint64_t member, std::string with) override;
     Task<Result<boost::json::value>> job_list() override;
-    Task<Result<void>> job_order(std::string array, JobOrder order, std::uint64_t limit) override;
+    Task<Result<void>> job_order(std::string array, std::string kind, JobOrder order, std::uint64_t limit) override;
 
   private:
     /// A volume as hosts see it.
@@ -106,6 +108,9 @@ class Daemon final : public admin::Management {
     Result<void> check_mirror(const std::string& volume) const;
     /// Errors: kNotFound names the arrays there are.
     Result<StartedArray*> check_array(const std::string& array);
+    Result<raid::MemberSpec> named_device(const StartedArray& started, const std::string& with) const;
+    using GivePlace = Task<Result<void>> (raid::Array::*)(std::uint32_t, raid::MemberSpec);
+    Task<Result<void>> give_place(std::string array, std::uint64_t member, std::string with, GivePlace give);
     Task<std::map<std::string, replication::PairStatus>> pairs();
     boost::json::array volumes_json(const std::map<std::string, replication::PairStatus>& pairs) const;
 

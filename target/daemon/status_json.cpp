@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "target/daemon/status_json.hpp"
 
+#include <array>
 #include <boost/json/array.hpp>
+
+#include "target/admin/event_ring.hpp"
 
 namespace gemel {
 
@@ -9,8 +12,10 @@ namespace json = boost::json;
 
 json::object job_json(const raid::JobStatus& s) {
     return {{"kind", raid::job_kind_name(s.kind)},
-            {"member", s.member},
-            {"state", s.paused ? "paused" : "running"},
+            {"member", s.kind == raid::JobKind::kRebuild ? json::value(s.member) : json::value(nullptr)},
+            {"state", s.paused    ? "paused"
+                      : s.waiting ? "waiting"
+                                  : "running"},
             {"done_bytes", s.done_bytes},
             {"total_bytes", s.total_bytes},
             {"bytes_per_second", s.rate},
@@ -18,10 +23,49 @@ json::object job_json(const raid::JobStatus& s) {
             {"seconds_left", s.seconds_left ? json::value(*s.seconds_left) : json::value(nullptr)}};
 }
 
+namespace {
+
+template <class Value>
+json::value or_null(const std::optional<Value>& value) {
+    return value ? json::value(*value) : json::value(nullptr);
+}
+
+json::object scrub_json(const raid::ScrubReport& s, std::size_t members) {
+    constexpr std::array<std::string_view, 4> kEnds{"running", "finished", "cancelled", "interrupted"};
+    json::array faults;
+    for (const raid::ScrubFault& f : s.faults) {
+        faults.push_back(json::object{{"member", or_null(f.member)},
+                                      {"member_sector", f.member_lba.value},
+                                      {"sectors", f.sectors.value},
+                                      {"sector", f.lba ? json::value(f.lba->value) : json::value(nullptr)}});
+    }
+    const bool ended = s.end != raid::ScrubReport::End::kRunning;
+    return {{"mode", s.mode == raid::ScrubMode::kRepair ? "repair" : "check"},
+            {"state", kEnds[static_cast<std::size_t>(s.end)]},
+            {"began", admin::format_time(s.began_unix_ns)},
+            {"ended", ended ? json::value(admin::format_time(s.ended_unix_ns)) : json::value(nullptr)},
+            {"went_on", s.begun_at_column > 0},
+            {"checked", s.counts.checked},
+            {"mismatched", s.counts.mismatched},
+            {"mismatched_earlier", s.mismatched_earlier},
+            {"repaired", s.counts.repaired},
+            {"rewritten", s.counts.rewritten},
+            {"unreadable", s.counts.unreadable},
+            {"unchecked", s.counts.unchecked},
+            {"untrusted", s.counts.untrusted},
+            {"wrong_blocks", json::array(s.wrong_blocks.begin(), s.wrong_blocks.begin() + members)},
+            {"faults", std::move(faults)}};
+}
+
+}  // namespace
+
 json::object array_json(const raid::ArrayStatus& status) {
     json::array members;
     for (const raid::MemberStatus& m : status.members) {
-        members.push_back(json::object{{"name", m.name}, {"state", raid::member_state_name(m.state)}});
+        members.push_back(json::object{
+            {"name", m.name},
+            {"state", raid::member_state_name(m.state)},
+            {"replaced_with", m.replaced_with.empty() ? json::value(nullptr) : json::value(m.replaced_with)}});
     }
     json::array spares;
     for (const std::string& spare : status.spares) {
@@ -52,6 +96,12 @@ json::object array_json(const raid::ArrayStatus& status) {
             {"unreadable_blocks", status.unreadable_blocks},
             {"resync", std::move(resync)},
             {"rebuild", status.rebuild ? json::value(job_json(*status.rebuild)) : json::value(nullptr)},
+            {"scrub", status.scrub ? json::value(job_json(*status.scrub)) : json::value(nullptr)},
+            {"last_scrub", status.scrub_report ? json::value(scrub_json(*status.scrub_report, status.members.size()))
+                                               : json::value(nullptr)},
+            {"checksums", json::object{{"on", status.checksums.on},
+                                       {"found", status.checksums.found},
+                                       {"cached_bytes", status.checksums.cached_bytes}}},
             {"journal", json::object{{"policy", raid::recovery_policy_name(j.policy)},
                                      {"listed_stripes", j.listed_stripes},
                                      {"records", j.records},

@@ -131,6 +131,7 @@ Task<Result<Subject>> RaidLab::make(Shape shape) {
         out.members.push_back(std::make_unique<CountedDevice>(std::move(device)));
         config.members.push_back({out.members.back().get(), ""});
     }
+    config.checksums = false;  // the loads on raw members would contradict them
     if (shape.adjust != nullptr) {
         shape.adjust(config);
     }

@@ -41,5 +41,7 @@ std::string number(double value, int digits = 0);
 // raid_job_rows.cpp
 Findings journal_rows(RaidLab& lab);
 Findings rebuild_rows(RaidLab& lab);
+// raid_checksum_rows.cpp
+Findings checksum_rows(RaidLab& lab);
 
 }  // namespace gemel::bench

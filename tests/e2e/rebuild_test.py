@@ -51,6 +51,35 @@ class Rebuild(EndToEnd):
         self.assertTrue(self.show(node)["members"][1]["name"].endswith("/spare"))
         self.check(node)
 
+    def test_a_member_that_works_is_replaced_and_kill_9_in_the_middle_costs_no_redundancy(self):
+        node = self.filled(SPARE)
+        wait_until(lambda: self.show(node)["resync"] is None, 60, "the first resync has ended")
+        node.gemel("job", "limit", "r5", "4MiB")
+        node.gemel("array", "replace", "r5", "1")
+        self.assertEqual(self.show(node)["state"], "optimal")
+        self.assertTrue(self.show(node)["members"][1]["replaced_with"].endswith("/spare"))
+        self.assertIn("is replaced with", node.gemel("array", "show", "r5").stdout)
+        wait_until(lambda: node.ask("job", "list")[0]["done_bytes"] > 12 << 20, 30, "a part is done")
+        self.assertEqual(node.ask("job", "list")[0]["kind"], "replace")
+        node.kill()
+        self.start(node)
+        wait_until(lambda: self.show(node)["members"][1]["name"].endswith("/spare"), 60, "it has the place")
+        self.assertEqual(self.show(node)["state"], "optimal")
+        self.check(node)
+        done = node.gemel("array", "replace", "r5", "0", check=False)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("has no spare", done.stderr)
+        self.assertEqual(node.stop(), 0)
+        self.start(node)
+        self.assertEqual(self.show(node)["state"], "optimal")
+        self.check(node)
+
+    def test_a_replace_is_waited_for(self):
+        node = self.filled(SPARE)
+        done = node.gemel("array", "replace", "r5", "2", "--with", "spare", "--wait", "--timeout", "60")
+        self.assertIn("/spare now", done.stdout)
+        self.check(node)
+
     def test_a_failed_member_is_rebuilt_onto_itself(self):
         node = self.filled(MEMBERS)
         wait_until(lambda: self.show(node)["resync"] is None, 60, "the first resync has ended")

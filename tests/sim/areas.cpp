@@ -11,7 +11,10 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 53> kRaidStates{
+constexpr std::array<std::string_view, 70> kRaidStates{
+    "silent corruption",
+    "silent corruption found",
+    "silent corruption repaired",
     "level single",
     "level linear",
     "level 6",
@@ -41,6 +44,8 @@ constexpr std::array<std::string_view, 53> kRaidStates{
     "resync after unclean stop",
     "resync interrupted",
     "crash while opening",
+    "crash right after an event",
+    "stop right after an event",
     "clean restart",
     "views compared",
     "views without two members compared",
@@ -56,6 +61,7 @@ constexpr std::array<std::string_view, 53> kRaidStates{
     "recovery interrupted",
     "policy redo",
     "redo replayed",
+    "crash after the redo log was off again",
     "degraded crash of a logged array",
     "degraded crash lost nothing",
     "member hangs",
@@ -65,6 +71,17 @@ constexpr std::array<std::string_view, 53> kRaidStates{
     "read went around a silent member",
     "last copy silent",
     "silent member refused",
+    "scrub finished",
+    "scrub beside writes of hosts",
+    "scrub interrupted by a crash and resumed",
+    "scrub cancelled",
+    "scrub waited for a resync",
+    "latent error rewritten by a scrub",
+    "rotten blocks repaired by a scrub",
+    "replace finished",
+    "replace interrupted by a crash",
+    "old member failed in a replace",
+    "target failed in a replace",
 };
 
 constexpr std::array<std::string_view, 33> kReplicationStates{
@@ -103,9 +120,17 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
+constexpr std::array<std::string_view, 13> kRaidClasses{
+    "ambushes", "beyond", "member-faults", "media-faults", "slowness", "power-cuts", "kills",
+    "lies",     "rests",  "operator",      "discards",     "flushes",  "reads",
+};
+constexpr std::array<std::string_view, 7> kReplicationClasses{
+    "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",
+};
+
 constexpr std::array kAreas{
-    Area{"raid", run_raid_history, kRaidStates},
-    Area{"replication", run_replication_history, kReplicationStates},
+    Area{"raid", run_raid_history, kRaidStates, kRaidClasses},
+    Area{"replication", run_replication_history, kReplicationStates, kReplicationClasses},
 };
 
 }  // namespace

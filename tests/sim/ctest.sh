@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# ctest entries of the simulator: ctest.sh SIM seeds FILE | ctest.sh SIM determinism AREA
+# ctest entries of the simulator: ctest.sh SIM seeds FILE | ctest.sh SIM determinism AREA | ctest.sh SIM shrink SWITCH
 set -euo pipefail
 sim=$1
 
@@ -11,7 +11,12 @@ case $2 in
     while read -r area seed reason; do
       case $area in '' | '#'*) continue ;; esac
       count=$((count + 1))
-      if ! out=$(timeout 120 "$sim" "$area" --seed "$seed" 2>&1); then
+      cuts=()
+      while [[ $reason == --* ]]; do
+        cuts+=("${reason%% *}")
+        reason=${reason#* }
+      done
+      if ! out=$(timeout 120 "$sim" "$area" --seed "$seed" "${cuts[@]}" 2>&1); then
         failed=$((failed + 1))
         echo "$area $seed ($reason): failed"
         tail -8 <<<"$out"
@@ -31,6 +36,29 @@ case $2 in
       fi
       echo "$3 seed $seed: $one"
     done
+    ;;
+  shrink)
+    # The deliberate bug's failing seed shrinks, twice to the same, to a command line that still fails, and in the same
+    # way; without the bug that history is right.
+    fail() {
+      echo "$*"
+      exit 1
+    }
+    found=$("$sim" raid --switch "$3" --histories 3000 --stop-at-first) && fail "no history shows $3"
+    seed=$(sed -n 's/^seed \([0-9]*\) failed.*/\1/p' <<<"$found")
+    one=$("$sim" raid --switch "$3" --seed "$seed" --shrink 2>/dev/null) && fail "seed $seed does not fail alone"
+    two=$("$sim" raid --switch "$3" --seed "$seed" --shrink 2>/dev/null) || true
+    [ "$one" = "$two" ] || fail "shrinks to '$one' and to '$two'"
+    grep -E '^(before|after):' <<<"$one"
+    size() { sed -n "s/^$1: \([0-9]*\) commands.* \([0-9]*\) steps/\1 \2/p" <<<"$one"; }
+    read -r commands steps <<<"$(size before)"
+    read -r fewer shorter <<<"$(size after)"
+    [ $((fewer * 4)) -le "$commands" ] && [ "$shorter" -lt "$steps" ] || fail "it is hardly shorter"
+    read -r -a line <<<"$(sed -n 's/^seeds.txt: //p' <<<"$one")"
+    again=$("$sim" "${line[0]}" --seed "${line[1]}" "${line[@]:2}" --switch "$3") && fail "the short one does not fail"
+    grep -qxF "$(grep -m 1 '^    ' <<<"$one")" <<<"$again" || fail "it fails in another way: $again"
+    "$sim" "${line[0]}" --seed "${line[1]}" "${line[@]:2}" >/dev/null || fail "it fails without the bug, too"
+    echo "${line[*]}"
     ;;
   *) exit 2 ;;
 esac

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tests/sim/cuts.hpp"
 #include "tests/support/sim_scheduler.hpp"
 
 namespace gemel::sim {
@@ -18,6 +19,7 @@ namespace gemel::sim {
 struct HistoryOptions {
     std::uint64_t seed = 0;
     bool trace = false;  ///< tell on stderr what happens
+    Cuts cuts{};
 };
 
 struct HistoryResult {
@@ -27,6 +29,9 @@ struct HistoryResult {
     std::uint64_t sectors_checked = 0;
     std::uint64_t trace = 0;  ///< the scheduler's: every choice folded
     std::uint64_t steps = 0;
+    std::uint64_t rounds = 0;
+    std::uint64_t commands = 0;    ///< of hosts, also those left out
+    std::uint64_t choices = 0;     ///< of faults, also those left out
     std::set<std::string> states;  ///< remarkable states that were reached
     std::vector<std::string> violations;
 };
@@ -34,7 +39,15 @@ struct HistoryResult {
 /// What a world has seen so far, and its running commentary.
 class Chronicle {
   public:
-    Chronicle(const SimScheduler& scheduler, bool trace) : scheduler_(scheduler), trace_(trace) {}
+    Chronicle(const SimScheduler& scheduler, const HistoryOptions& options)
+        : scheduler_(scheduler), trace_(options.trace), cuts_(options.cuts) {}
+
+    /// Each is asked in order, and all that it may start was drawn: false if it is left out.
+    [[nodiscard]] bool next_round() { return result.rounds++ < cuts_.rounds; }
+    [[nodiscard]] bool next_command() { return goes(cuts_.commands, result.commands++); }
+    [[nodiscard]] bool next_fault() { return goes(cuts_.faults, result.choices++); }
+    /// A class of Area::classes.
+    [[nodiscard]] bool without(std::string_view name) const { return cuts_.without(name); }
 
     void say(std::string_view what) const {
         if (trace_) {
@@ -62,8 +75,13 @@ class Chronicle {
     HistoryResult result;
 
   private:
+    [[nodiscard]] static bool goes(const raid::IntervalSet& skipped, std::uint64_t n) {
+        return skipped.empty() || !skipped.intersects(n, n + 1);
+    }
+
     const SimScheduler& scheduler_;
     bool trace_;
+    Cuts cuts_;
 };
 
 /// An area of the simulator: a row here and a world.
@@ -71,6 +89,7 @@ struct Area {
     std::string_view name;
     HistoryResult (*run)(const HistoryOptions&);
     std::span<const std::string_view> required;  ///< states that a long run must reach
+    std::span<const std::string_view> classes;   ///< of faults and commands that can be left out
 };
 
 std::span<const Area> areas();

@@ -13,7 +13,8 @@
 #include <map>
 
 #include "gemel/test_switch.hpp"
-#include "tests/sim/history.hpp"
+#include "tests/sim/history_process.hpp"
+#include "tests/sim/shrink.hpp"
 
 namespace gemel::sim {
 namespace {
@@ -32,6 +33,10 @@ struct Options {
     bool states = false;  ///< missing required states fail the run
     bool stop_at_first = false;
     bool list_switches = false;
+    bool shrink = false;
+    Cuts cuts{};
+    std::string skipped_commands;
+    std::string skipped_faults;
 };
 
 struct Totals {
@@ -45,8 +50,9 @@ struct Totals {
     std::vector<std::uint64_t> failed;
 };
 
-std::string replay(const Options& o, std::uint64_t seed) {
-    return "tools/run-sim " + o.area + " --seed " + std::to_string(seed) +
+std::string replay(const Options& o, std::uint64_t seed, const Cuts& cuts) {
+    const std::string text = cuts.text();
+    return "tools/run-sim " + o.area + " --seed " + std::to_string(seed) + (text.empty() ? "" : " " + text) +
            (o.test_switch.empty() ? "" : " --switch " + o.test_switch) + " --trace";
 }
 
@@ -54,7 +60,8 @@ void report_failure(const Options& o, Totals& totals, std::uint64_t seed, const 
     totals.violations += violations.size();
     totals.failed.push_back(seed);
     if (totals.failed.size() <= kMostFailuresShown) {
-        std::printf("seed %llu failed; replay: %s\n", static_cast<unsigned long long>(seed), replay(o, seed).c_str());
+        std::printf("seed %llu failed; replay: %s\n", static_cast<unsigned long long>(seed),
+                    replay(o, seed, o.cuts).c_str());
         for (const std::string& v : violations) {
             std::printf("    %s\n", v.c_str());
         }
@@ -76,29 +83,14 @@ void add(const Options& o, Totals& totals, std::uint64_t seed, const HistoryResu
     }
 }
 
-// ---- what a child tells its parent: lines of text
-
-void tell(std::FILE* to, const HistoryResult& r) {
-    for (const std::string& s : r.states) {
-        std::fprintf(to, "state %s\n", s.c_str());
-    }
-    for (std::string v : r.violations) {
-        std::ranges::replace(v, '\n', ' ');
-        std::fprintf(to, "violation %s\n", v.c_str());
-    }
-    std::fprintf(to, "end %llu %llu %llu %llu\n", static_cast<unsigned long long>(r.faults),
-                 static_cast<unsigned long long>(r.writes), static_cast<unsigned long long>(r.sectors_checked),
-                 static_cast<unsigned long long>(r.trace));
-    std::fflush(to);
-}
-
-[[noreturn]] void child(const Area& area, std::uint64_t first, std::uint64_t last, std::uint64_t step, int out) {
+[[noreturn]] void child(const Area& area, const Cuts& cuts, std::uint64_t first, std::uint64_t last, std::uint64_t step,
+                        int out) {
     std::FILE* to = fdopen(out, "w");
     for (std::uint64_t seed = first; seed < last; seed += step) {
         std::fprintf(to, "begin %llu\n", static_cast<unsigned long long>(seed));
         std::fflush(to);
         alarm(kMostSecondsPerHistory);
-        tell(to, area.run(HistoryOptions{.seed = seed}));
+        tell(to, area.run(HistoryOptions{.seed = seed, .cuts = cuts}));
     }
     std::fclose(to);
     _exit(0);
@@ -114,7 +106,7 @@ struct Child {
     std::string text{};
 };
 
-void start_child(const Area& area, Child& c, std::uint64_t step) {
+void start_child(const Area& area, const Cuts& cuts, Child& c, std::uint64_t step) {
     std::array<int, 2> ends{};
     CHECK(pipe(ends.data()) == 0);
     std::fflush(nullptr);
@@ -122,7 +114,7 @@ void start_child(const Area& area, Child& c, std::uint64_t step) {
     CHECK(c.pid >= 0);
     if (c.pid == 0) {
         close(ends[0]);
-        child(area, c.next, c.last, step, ends[1]);
+        child(area, cuts, c.next, c.last, step, ends[1]);
     }
     close(ends[1]);
     c.in = ends[0];
@@ -131,23 +123,12 @@ void start_child(const Area& area, Child& c, std::uint64_t step) {
     c.text.clear();
 }
 
-void take_line(const Options& o, Totals& totals, Child& c, std::string_view line) {
+void take(const Options& o, Totals& totals, Child& c, std::string_view line) {
     if (line.starts_with("begin ")) {
         c.next = std::stoull(std::string(line.substr(6)));
         c.inside = true;
         c.result = {};
-    } else if (line.starts_with("state ")) {
-        c.result.states.emplace(line.substr(6));
-    } else if (line.starts_with("violation ")) {
-        c.result.violations.emplace_back(line.substr(10));
-    } else if (line.starts_with("end ")) {
-        unsigned long long faults = 0;
-        unsigned long long writes = 0;
-        unsigned long long sectors = 0;
-        std::sscanf(std::string(line).c_str(), "end %llu %llu %llu", &faults, &writes, &sectors);
-        c.result.faults = faults;
-        c.result.writes = writes;
-        c.result.sectors_checked = sectors;
+    } else if (take_line(c.result, line)) {
         add(o, totals, c.next, c.result);
         c.inside = false;
     }
@@ -163,16 +144,12 @@ bool end_child(const Area& area, const Options& o, Totals& totals, Child& c, std
         return false;
     }
     ++totals.histories;
-    const bool late = WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM;
-    report_failure(o, totals, c.next,
-                   {late ? "no end after " + std::to_string(kMostSecondsPerHistory) + " s"
-                         : "the process died: " +
-                               std::string(WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "sanitizer or exit")});
+    report_failure(o, totals, c.next, {why_died(status, kMostSecondsPerHistory)});
     c.next += step;
     if (c.next >= c.last) {
         return false;
     }
-    start_child(area, c, step);
+    start_child(area, o.cuts, c, step);
     return true;
 }
 
@@ -182,7 +159,7 @@ void run_many(const Area& area, const Options& o, Totals& totals) {
     std::vector<Child> children;
     for (unsigned i = 0; i < o.jobs && o.seed + i < last; ++i) {
         children.push_back(Child{.next = o.seed + i, .last = last});
-        start_child(area, children.back(), o.jobs);
+        start_child(area, o.cuts, children.back(), o.jobs);
     }
     std::size_t running = children.size();
     while (running > 0) {
@@ -214,7 +191,7 @@ void run_many(const Area& area, const Options& o, Totals& totals) {
             }
             c.text.append(room.data(), static_cast<std::size_t>(n));
             for (std::size_t end = 0; (end = c.text.find('\n')) != std::string::npos;) {
-                take_line(o, totals, c, std::string_view(c.text).substr(0, end));
+                take(o, totals, c, std::string_view(c.text).substr(0, end));
                 c.text.erase(0, end + 1);
             }
         }
@@ -250,7 +227,60 @@ bool turn_on(const Options& o) {
     return false;
 }
 
-int run(const Options& o) {
+/// What the options say to leave out. False, and said why, if they say nothing that can be left out.
+bool read_cuts(const Area& area, Options& o) {
+    for (const std::string& name : o.cuts.classes) {
+        if (std::ranges::find(area.classes, name) == area.classes.end()) {
+            std::fprintf(stderr, "sim: %s histories have no class '%s'; there are:", o.area.c_str(), name.c_str());
+            for (const std::string_view c : area.classes) {
+                std::fprintf(stderr, " %.*s", static_cast<int>(c.size()), c.data());
+            }
+            std::fprintf(stderr, "\n");
+            return false;
+        }
+    }
+    for (const auto& [text, set] :
+         {std::pair(&o.skipped_commands, &o.cuts.commands), std::pair(&o.skipped_faults, &o.cuts.faults)}) {
+        const auto numbers = text->empty() ? raid::IntervalSet{} : parse_numbers(*text);
+        if (!numbers) {
+            std::fprintf(stderr, "sim: '%s' is not a list of numbers such as 3-17,20\n", text->c_str());
+            return false;
+        }
+        *set = *numbers;
+    }
+    return true;
+}
+
+void print_size(const char* what, const HistoryResult& r, const Cuts& cuts) {
+    std::printf("%s: %llu commands of hosts, %llu choices of faults, %llu rounds, %llu steps\n", what,
+                static_cast<unsigned long long>(left(cuts.commands, r.commands)),
+                static_cast<unsigned long long>(left(cuts.faults, r.choices)),
+                static_cast<unsigned long long>(std::min(r.rounds, cuts.rounds)),
+                static_cast<unsigned long long>(r.steps));
+}
+
+/// Ends with the line that replays what is left, and one for seeds.txt.
+int shrink_one(const Area& area, const Options& o) {
+    const Shrunk s = shrink(area, HistoryOptions{.seed = o.seed, .cuts = o.cuts});
+    if (s.before.violations.empty()) {
+        std::printf("seed %llu does not fail\n", static_cast<unsigned long long>(o.seed));
+        return 0;
+    }
+    static_cast<void>(
+        run_apart(area, HistoryOptions{.seed = o.seed, .trace = true, .cuts = s.cuts}, kMostSecondsPerHistory));
+    print_size("before", s.before, o.cuts);
+    print_size("after", s.after, s.cuts);
+    std::printf("%llu histories were tried\n", static_cast<unsigned long long>(s.runs));
+    for (const std::string& v : s.after.violations) {
+        std::printf("    %s\n", v.c_str());
+    }
+    std::printf("seeds.txt: %s %llu %s\n", o.area.c_str(), static_cast<unsigned long long>(o.seed),
+                s.cuts.text().c_str());
+    std::printf("replay: %s\n", replay(o, o.seed, s.cuts).c_str());
+    return 1;
+}
+
+int run(Options o) {
     const auto all = areas();
     const auto area = std::ranges::find(all, o.area, &Area::name);
     if (area == all.end()) {
@@ -269,13 +299,16 @@ int run(const Options& o) {
         }
         return 0;
     }
-    if (!turn_on(o)) {
+    if (!turn_on(o) || !read_cuts(*area, o)) {
         return 2;
+    }
+    if (o.shrink) {
+        return shrink_one(*area, o);
     }
     Totals totals;
     const auto began = std::chrono::steady_clock::now();
     if (o.minutes <= 0 && o.histories == 1) {
-        const HistoryResult r = area->run(HistoryOptions{.seed = o.seed, .trace = o.trace});
+        const HistoryResult r = area->run(HistoryOptions{.seed = o.seed, .trace = o.trace, .cuts = o.cuts});
         add(o, totals, o.seed, r);
         std::printf("trace %016llx after %llu steps, %llu writes\n", static_cast<unsigned long long>(r.trace),
                     static_cast<unsigned long long>(r.steps), static_cast<unsigned long long>(r.writes));
@@ -318,6 +351,11 @@ int main(int argc, char** argv) {
     app.add_flag("--states", o.states, "count the states reached; fail if a required one is missing");
     app.add_flag("--list-switches", o.list_switches, "the deliberate bugs of the area");
     app.add_flag("--stop-at-first", o.stop_at_first, "end with the first failing history");
+    app.add_flag("--shrink", o.shrink, "cut away from a failing history what it does not need to fail (one seed)");
+    app.add_option("--rounds", o.cuts.rounds, "leave out all rounds after so many");
+    app.add_option("--without", o.cuts.classes, "leave out classes of faults and commands")->delimiter(',');
+    app.add_option("--skip-faults", o.skipped_faults, "leave out these choices of faults, such as 3-17,20");
+    app.add_option("--skip-commands", o.skipped_commands, "leave out these commands of hosts");
     CLI11_PARSE(app, argc, argv);
-    return gemel::sim::run(o);
+    return gemel::sim::run(std::move(o));
 }

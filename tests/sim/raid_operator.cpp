@@ -17,7 +17,9 @@ void RaidWorld::note_members() {
     if (!array_) {
         return;
     }
+    note_replace();
     const raid::ArrayStatus status = array_->status();
+    note_scrub(status);
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         const bool in_sync = status.members[i].state == MemberState::kInSync;
         away_[i] = lost_[i] && (away_[i] || !in_sync);
@@ -41,14 +43,19 @@ void RaidWorld::note_bad_sectors() {
     }
 }
 
-/// A blank disk in the place; at random the config goes on naming the old one.
-SimDisk& RaidWorld::fresh_disk(std::size_t place) {
-    SimDiskOptions o{.name = "disk" + std::to_string(place) + "." + std::to_string(retired_.size() + 1)};
+/// As large as the one in the place.
+std::unique_ptr<SimDisk> RaidWorld::blank_disk(std::size_t place, const std::string& suffix) {
+    SimDiskOptions o{.name = "disk" + std::to_string(place) + suffix};
     o.sectors = disks_[place]->limits().sectors;
     o.alignment_sectors = alignment_;
     o.volatile_cache = disks_[place]->limits().volatile_cache;
-    retired_.push_back(std::move(disks_[place]));
-    disks_[place] = std::make_unique<SimDisk>(scheduler_, operator_.next(), o);
+    return std::make_unique<SimDisk>(scheduler_, operator_.next(), o);
+}
+
+/// A blank disk in the place; at random the config goes on naming the old one.
+SimDisk& RaidWorld::fresh_disk(std::size_t place) {
+    std::unique_ptr<SimDisk> fresh = blank_disk(place, "." + std::to_string(retired_.size() + 1));
+    retired_.push_back(std::exchange(disks_[place], std::move(fresh)));
     named_[place] = nullptr;
     if (operator_.one_in(2) && !retired_.back()->dead()) {
         named_[place] = retired_.back().get();
@@ -63,6 +70,7 @@ void RaidWorld::begin_rebuild() {
     if (!lost_[place] || status.members[place].state == MemberState::kInSync || status.rebuild) {
         return;
     }
+    SimDisk* const named = named_[place];
     away_[place] = true;
     SimDisk* disk = disks_[place].get();
     const bool own = operator_.one_in(3);
@@ -79,10 +87,22 @@ void RaidWorld::begin_rebuild() {
     const auto began = scheduler_.run(home(), array_->rebuild(static_cast<std::uint32_t>(place), {disk, ""}));
     if (own && !began && (silent || began.error().code == Errc::kBusy)) {
         chronicle_.reached("silent member refused");
-    } else if (!began && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
+    } else if (!began && !rebuilding() && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
         chronicle_.violation("a rebuild does not begin: " + began.error().message);
     }
+    if (!own && !began) {
+        note_quicker_spare(place, named);
+    }
     resumed_ = false;
+}
+
+/// A rebuild onto the disk that fresh_disk() put into the place was refused: another device may have the place.
+void RaidWorld::note_quicker_spare(std::size_t place, SimDisk* named) {
+    if (array_->status().members[place].name == retired_.back()->name()) {
+        std::swap(disks_[place], retired_.back());
+        named_[place] = named;
+        chronicle_.reached("spare quicker than the operator");
+    }
 }
 
 void RaidWorld::disturb_rebuild() {
@@ -115,11 +135,19 @@ void RaidWorld::disturb_rebuild() {
 
 void RaidWorld::operate() {
     note_members();
-    if (rebuilding()) {
+    if (chronicle_.without("operator")) {
+        return;
+    }
+    if (replacing()) {
+        disturb_replace();
+    } else if (rebuilding()) {
         disturb_rebuild();
+    } else if (replaces_ && !target_ && replacer_.one_in(2)) {
+        begin_replace();
     } else if (any_lost()) {
         begin_rebuild();
     }
+    operate_scrub();
 }
 
 /// At the end: everything lost gets a new disk.
@@ -141,8 +169,12 @@ bool RaidWorld::rebuild_all() {
         if (array_->status().members[place].state == MemberState::kInSync) {
             return true;  // it was to fail and nothing has asked it since
         }
+        SimDisk* const named = named_[place];
         const auto began = scheduler_.run(home(), array_->rebuild(place, {&fresh_disk(place), ""}));
         if (!began) {
+            note_quicker_spare(place, named);
+        }
+        if (!began && !(began.error().code == Errc::kBusy && rebuilding())) {  // else a spare was there first
             chronicle_.violation("the last rebuild does not begin: " + began.error().message);
             return false;
         }

@@ -14,19 +14,26 @@ constexpr std::uint64_t kLeastWrites = 100;
 constexpr std::uint64_t kLeastFaults = 10;
 constexpr std::uint64_t kMostRounds = 400;
 constexpr Duration kPatience = 60s;  ///< virtual time within which anything healthy has ended
+/// Chosen so that no history of seeds.txt is one with ambushes: they stay what they were.
+constexpr std::uint64_t kAmbushSalt = 0x414D425553480035ULL;
 
 }  // namespace
 
 RaidWorld::RaidWorld(const HistoryOptions& options)
     : scheduler_(options.seed),
       random_(options.seed ^ 0x5241494421ULL),
+      silent_(options.seed ^ 0x53494c454e54ULL),
       operator_(options.seed ^ 0x4f50455241ULL),
       policies_(options.seed ^ 0x5245444f21ULL),
-      chronicle_(scheduler_, options.trace),
+      scrubber_(options.seed ^ 0x53435343daULL),
+      replacer_(options.seed ^ 0x5245504c41ULL),
+      ambusher_(options.seed ^ kAmbushSalt),
+      chronicle_(scheduler_, options),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
     environment_.events().listener = [this](const EventRecord& e) {
-        chronicle_.say("  event " + std::string(e.id) + ": " + e.subject + ": " + e.cause);
+        note_event(e);
+        heed(e);
     };
 }
 
@@ -107,6 +114,20 @@ void RaidWorld::choose_faults() {
     media_faults_ = random_.one_in(2);
     slowness_ = random_.one_in(2) || !(power_cuts_ || kills_);
     beyond_ = random_.one_in(6);
+    replaces_ = replacer_.one_in(2);
+    choose_liar();
+    ambushes_ = ambusher_.one_in(4) && (power_cuts_ || kills_);
+    member_faults_ = member_faults_ || (ambushes_ && ambusher_.one_in(2));
+    const std::array<std::pair<std::string_view, bool*>, 7> classes{{{"power-cuts", &power_cuts_},
+                                                                     {"kills", &kills_},
+                                                                     {"member-faults", &member_faults_},
+                                                                     {"media-faults", &media_faults_},
+                                                                     {"slowness", &slowness_},
+                                                                     {"beyond", &beyond_},
+                                                                     {"ambushes", &ambushes_}}};
+    for (const auto& [name, on] : classes) {
+        *on = *on && !chronicle_.without(name);
+    }
     chronicle_.say("level " + base_.level + ", " + std::to_string(disks_.size()) + " members, strip " +
                    std::to_string(base_.strip_bytes) + ", " + std::to_string(executors_.size()) + " shards, policy " +
                    std::string(raid::recovery_policy_name(base_.policy)));
@@ -151,6 +172,9 @@ raid::ArrayConfig RaidWorld::config(bool force) const {
             c.members[i].device = nullptr;
         }
     }
+    if (target_) {
+        c.spares.push_back({target_.get(), target_->name()});
+    }
     return c;
 }
 
@@ -160,9 +184,9 @@ bool RaidWorld::open_once(bool force) {
     auto opened = scheduler_.run(home(), raid::Array::open(environment_.get(), config(force)));
     base_.create = raid::ArrayConfig::Create::kNo;
     if (!opened) {
-        // Also where those that are missing could have gone on alone: two of a level 6 of four.
-        const std::uint32_t here = ((1U << disks_.size()) - 1) & ~lost_set();
-        const bool may_want_force = unclean_ && any_lost() && (!(journal_ && row_->parities() > 0) || tolerates(here));
+        const std::uint32_t all = (1U << disks_.size()) - 1;
+        const bool may_know_more = tolerates(all & ~lost_set());
+        const bool may_want_force = unclean_ && any_lost() && (may_know_more || !(journal_ && row_->parities() > 0));
         if (opened.error().code == Errc::kNeedsForce && may_want_force && !force) {
             chronicle_.reached("degraded crash needs force");
             forget_stripes_at_risk(false);
@@ -173,13 +197,14 @@ bool RaidWorld::open_once(bool force) {
         return false;
     }
     array_ = std::move(*opened);
+    note_replace();
     const raid::ArrayStatus status = array_->status();
     for (std::size_t i = 0; i < status.members.size(); ++i) {
         if (status.members[i].state == MemberState::kStale) {
             chronicle_.reached("stale member refused");
         }
         const bool in_sync = status.members[i].state == MemberState::kInSync;
-        if (!in_sync && !lost_[i]) {
+        if (!in_sync && !lost_[i] && !lies(i)) {
             chronicle_.violation("member " + std::to_string(i) + " is not in sync after open, for no reason");
         }
         lost_[i] = !in_sync;
@@ -189,7 +214,8 @@ bool RaidWorld::open_once(bool force) {
     if (status.resyncing) {
         chronicle_.reached("resync after unclean stop");
     }
-    resumed_ = unclean_ && status.rebuild.has_value();
+    resumed_ = unclean_ && status.rebuild && status.rebuild->kind == raid::JobKind::kRebuild;
+    check_scrub_goes_on(status);
     if (journal_ && unclean_ && any_lost() && row_->parities() > 0) {
         chronicle_.reached("degraded crash with journal");
     }
@@ -199,42 +225,9 @@ bool RaidWorld::open_once(bool force) {
     return true;
 }
 
-/// Starts, and crashes before it is done.
-bool RaidWorld::crash_while_opening(bool force) {
-    std::optional<Result<std::unique_ptr<raid::Array>>> opened;
-    auto body = [](Task<Result<std::unique_ptr<raid::Array>>> task,
-                   std::optional<Result<std::unique_ptr<raid::Array>>>& out) -> Task<void> {
-        out.emplace(co_await std::move(task));
-    };
-    scheduler_.start(home(), body(raid::Array::open(environment_.get(), config(force)), opened));
-    scheduler_.run_for(Duration(random_.below(4'000'000)));
-    if (opened.has_value() && !*opened) {
-        return false;  // needs force: the caller finds out
-    }
-    const bool power = power_cuts_;
-    chronicle_.fault(power ? "power cut while opening" : "kill while opening");
-    for (const auto& disk : disks_) {
-        power ? disk->power_cut() : disk->kill_process();
-    }
-    if (power) {
-        environment_.power_lost();
-        for (Volume& v : volumes_) {
-            v.oracle->power_loss(kLegA, !any_lost() && damaged() == 0);
-            v.oracle->serve_from(kLegA);
-        }
-    }
-    CHECK(scheduler_.run_until([&] { return opened.has_value(); }, kPatience));
-    if (*opened) {
-        array_ = std::move(**opened);
-        stop_array();
-    }
-    chronicle_.reached("crash while opening");
-    revive_disks();
-    return true;
-}
-
 bool RaidWorld::open() {
     errors_expected_ = false;
+    ambush_.reset();
     if (random_.one_in(12)) {
         base_.policy = random_.one_in(2) ? raid::RecoveryPolicy::kResync : some_journal();
     }
@@ -254,6 +247,9 @@ void RaidWorld::revive_disks() {
         if (!lost_[i] || random_.one_in(4) || operator_.one_in(2)) {
             disks_[i]->revive();
         }
+    }
+    if (target_) {  // it may have been given the place at the end: then its loss were a member's
+        target_->revive();
     }
 }
 
@@ -317,34 +313,13 @@ std::size_t RaidWorld::damaged() const {
 // ---- one round: work, disturbed; then a stop of some kind
 
 void RaidWorld::round() {
-    for (Volume& v : volumes_) {
-        v.host->set_depth(random_.one_in(3) ? 32 : static_cast<std::uint32_t>(1 + random_.below(16)));
-        v.host->add_work(static_cast<std::uint32_t>(20 + random_.below(60)));
-    }
-    const std::uint64_t faults = random_.below(4);
-    for (std::uint64_t i = 0; i < faults; ++i) {
-        scheduler_.run_for(Duration(random_.below(6'000'000)));
-        one_fault();
-        operate();
-    }
-    operate();
-    const bool two_missing = without_two();
-    const std::uint64_t writes_before = writes();
-    const std::uint64_t reads_before = chronicle_.result.reads;
-    scheduler_.run_for(Duration(random_.below(8'000'000)));
-    if (two_missing && writes() > writes_before && chronicle_.result.reads > reads_before) {
-        chronicle_.reached("reads and writes without two members of level " + base_.level);
-    }
-    if (random_.one_in(6)) {
-        rest();
-        for (Volume& v : volumes_) {
-            v.host->add_work(static_cast<std::uint32_t>(random_.below(20)));
-        }
-        scheduler_.run_for(Duration(random_.below(4'000'000)));
-    }
+    const bool ambushed = !work();
     note_journal(/*crashing=*/false);
+    note_lies();
     const std::uint64_t end = random_.below(10);
-    if (end < 4 && power_cuts_) {
+    if (ambushed) {
+        end_ambushed();
+    } else if (end < 4 && power_cuts_) {
         crash(Crash::kPower);
     } else if (end < 7 && kills_) {
         crash(Crash::kKill);
@@ -357,7 +332,47 @@ void RaidWorld::round() {
     open();
 }
 
+/// False when it was cut short by an ambush.
+bool RaidWorld::work() {
+    for (Volume& v : volumes_) {
+        v.host->set_depth(random_.one_in(3) ? 32 : static_cast<std::uint32_t>(1 + random_.below(16)));
+        v.host->add_work(static_cast<std::uint32_t>(20 + random_.below(60)));
+    }
+    const std::uint64_t faults = random_.below(4);
+    for (std::uint64_t i = 0; i < faults; ++i) {
+        if (!pass(Duration(random_.below(6'000'000)))) {
+            return false;
+        }
+        if (chronicle_.next_fault()) {
+            one_fault();
+        }
+        if (ambushes_ && member_faults_ && ambusher_.one_in(3) && chronicle_.next_fault()) {
+            lose_a_member();
+        }
+        operate();
+    }
+    operate();
+    const bool two_missing = without_two();
+    const std::uint64_t writes_before = writes();
+    const std::uint64_t reads_before = chronicle_.result.reads;
+    if (!pass(Duration(random_.below(8'000'000)))) {
+        return false;
+    }
+    if (two_missing && writes() > writes_before && chronicle_.result.reads > reads_before) {
+        chronicle_.reached("reads and writes without two members of level " + base_.level);
+    }
+    if (random_.one_in(6) && !chronicle_.without("rests")) {
+        rest();
+        for (Volume& v : volumes_) {
+            v.host->add_work(static_cast<std::uint32_t>(random_.below(20)));
+        }
+        return pass(Duration(random_.below(4'000'000)));
+    }
+    return true;
+}
+
 void RaidWorld::one_fault() {
+    note_replace();
     const std::uint64_t which = random_.below(8);
     if (slowness_ && which < 2) {
         SimDisk& disk = *disks_[random_.below(disks_.size())];
@@ -430,6 +445,9 @@ void RaidWorld::lose_a_member() {
     }
     lost_[victim] = true;
     chronicle_.reached("member lost");
+    if (target_ && victim == target_place_) {
+        chronicle_.reached("old member failed in a replace");
+    }
     if (std::ranges::count(lost_, true) > 1) {
         chronicle_.reached("two members of level " + base_.level + " lost");
     }
@@ -442,7 +460,8 @@ void RaidWorld::silence(SimDisk& disk) {
     chronicle_.fault(disk.name() + (for_ever ? " answers no more" : " does not answer for a time"));
     for_ever ? disk.hang() : disk.hang(d);
     chronicle_.reached("member hangs");
-    scheduler_.run_for(Duration(random_.below(static_cast<std::uint64_t>(3 * base_.member_timeout.count()))));
+    const std::uint64_t most = 3 * static_cast<std::uint64_t>(base_.member_timeout.count());
+    static_cast<void>(pass(Duration(random_.below(most))));  // the next one says it again
     for (const raid::MemberStatus& m : array_->status().members) {
         if (m.name != disk.name() || m.state == MemberState::kInSync) {
             continue;
@@ -500,14 +519,20 @@ void RaidWorld::stop_array() {
 
 /// A new process gets a device only when nothing of the old one is under way there any more.
 void RaidWorld::end_silence() {
+    const auto end = [&](SimDisk& disk) {
+        if (disk.waiting() > 0) {
+            disk.kill_process();
+            const bool ended = scheduler_.run_until([&] { return disk.waiting() == 0; }, 1s);
+            CHECK(ended);
+        }
+    };
     for (const auto* disks : {&disks_, &retired_}) {
         for (const auto& disk : *disks) {
-            if (disk->waiting() > 0) {
-                disk->kill_process();
-                const bool ended = scheduler_.run_until([&] { return disk->waiting() == 0; }, 1s);
-                CHECK(ended);
-            }
+            end(*disk);
         }
+    }
+    if (target_) {
+        end(*target_);
     }
 }
 
@@ -518,7 +543,7 @@ void RaidWorld::crash(Crash how) {
         chronicle_.reached("resync interrupted");
     }
     if (rebuilding()) {
-        chronicle_.reached("rebuild interrupted");
+        chronicle_.reached(replacing() ? "replace interrupted by a crash" : "rebuild interrupted");
     }
     note_members();
     note_journal(/*crashing=*/true);
@@ -533,13 +558,7 @@ void RaidWorld::crash(Crash how) {
         if (without_two()) {
             chronicle_.reached("crash without two members of level " + base_.level);
         }
-        if (logged_) {
-            chronicle_.reached("degraded crash of a logged array");
-        } else if (row_->parities() > 0 && journal_) {
-            doubt_what_was_written();
-        } else {
-            forget_stripes_at_risk(!power);
-        }
+        doubt_for_crash(power);
     }
     note_bad_sectors();
     const bool settled = !any_lost() && damaged() == 0;
@@ -547,6 +566,9 @@ void RaidWorld::crash(Crash how) {
     const CachePolicy policy = static_cast<CachePolicy>(random_.below(4));
     for (const auto& disk : disks_) {
         power ? disk->power_cut(policy) : disk->kill_process();
+    }
+    if (target_) {
+        power ? target_->power_cut(policy) : target_->kill_process();
     }
     for (Volume& v : volumes_) {
         v.host->crash();
@@ -609,6 +631,9 @@ void RaidWorld::stop_cleanly() {
             disk->power_cut(CachePolicy::kDropAll);
         }
     }
+    if (target_ && stopped && power_cuts_) {
+        target_->power_cut(CachePolicy::kDropAll);
+    }
     revive_disks();
 }
 
@@ -632,6 +657,7 @@ void RaidWorld::take_complaints() {
 // ---- the end: everything heals, everything is read
 
 void RaidWorld::finish() {
+    ambushes_ = false;
     for (const auto& disk : disks_) {
         disk->set_slowness(1);
         disk->fail_next_reads(0);
@@ -648,105 +674,31 @@ void RaidWorld::finish() {
     if (!rebuild_all()) {
         return;
     }
-    if (!scheduler_.run_until([&] { return !resyncing(); }, kPatience)) {
-        chronicle_.violation("the resync does not end");
+    if (!resync_and_scrub_all()) {
         return;
     }
     std::vector<std::vector<std::byte>> images(volumes_.size());
     for (std::size_t i = 0; i < volumes_.size(); ++i) {
         scheduler_.run(home(), volumes_[i].host->verify(&images[i]));
     }
-    const bool redundancy = row_->redundant && !any_lost();
+    note_lies();
+    const bool redundancy = row_->redundant && !any_lost() && !liar_;
     stop_cleanly();
     if (chronicle_.result.violations.empty() && redundancy && damaged() == 0 && !unreadable_ok_) {
         check_views(images);
     }
 }
 
-void RaidWorld::check_views(const std::vector<std::vector<std::byte>>& images) {
-    for (std::size_t i = 0; i < disks_.size(); ++i) {
-        if (i > 1 && !random_.one_in(3)) {
-            continue;
-        }
-        // As many as the level tolerates, from this one on in some order.
-        const std::size_t stride = 1 + random_.below(disks_.size());
-        std::uint32_t removed = 0;
-        for (std::size_t j = 0; j < disks_.size(); ++j) {
-            const std::uint32_t with = removed | 1U << (i + j * stride) % disks_.size();
-            removed = tolerates(with) ? with : removed;
-        }
-        check_view(removed, images);
-    }
-}
-
-void RaidWorld::check_view(std::uint32_t removed, const std::vector<std::vector<std::byte>>& images) {
-    std::vector<std::unique_ptr<SimDisk>> copies;
-    raid::ArrayConfig c = base_;
-    std::string what = "view without member";
-    for (std::size_t i = 0; i < disks_.size(); ++i) {
-        SimDiskOptions o{.name = "copy" + std::to_string(i), .sectors = disks_[i]->limits().sectors};
-        o.tail_one_in = 0;
-        o.alignment_sectors = alignment_;
-        copies.push_back(std::make_unique<SimDisk>(scheduler_, random_.next(), o));
-        copies.back()->load(*disks_[i]);
-        c.members[i] = {(removed >> i & 1U) != 0 ? nullptr : copies.back().get(), o.name};
-        what += c.members[i].device == nullptr ? " " + std::to_string(i) : "";
-    }
-    auto view = scheduler_.run(home(), raid::Array::open(environment_.get(), c));
-    if (!view) {
-        chronicle_.violation(what + " does not open: " + view.error().message);
-        return;
-    }
-    compare_view(**view, what, images);
-    const Result<void> ignored = scheduler_.run(home(), (*view)->stop());
-    chronicle_.reached("views compared");
-    if (std::popcount(removed) > 1 && row_->parities() > 1) {
-        chronicle_.reached("views without two members compared");
-    }
-}
-
-void RaidWorld::compare_view(raid::Array& view, const std::string& what,
-                             const std::vector<std::vector<std::byte>>& images) {
-    constexpr std::size_t kStep = 256 * kKiB;
-    for (std::size_t i = 0; i < volumes_.size(); ++i) {
-        BlockDevice& device = *view.find(volumes_[i].name);
-        for (std::size_t at = 0; at < images[i].size(); at += kStep) {
-            const std::size_t n = std::min(kStep, images[i].size() - at);
-            const Buffer buffer = *environment_.pool().allocate(n);
-            const Slice slice = buffer.slice(n, Lba(at / kSectorBytes));
-            const Result<void> read = scheduler_.run(home(), device.read(Lba(at / kSectorBytes), slice));
-            if (!read && read.error().code != Errc::kMediumError) {
-                chronicle_.violation(what + ": " + read.error().message);
-                return;
-            }
-            for (std::size_t b = 0; b < slice.blocks().size(); ++b) {
-                const Lba lba((at + b * kBlockBytes) / kSectorBytes);
-                const auto image = std::span(images[i]).subspan(at + b * kBlockBytes, slice.block_data(b).size());
-                const bool unknown = slice.blocks()[b].status == BlockStatus::kUnreadable;
-                if (unknown ? !unreadable_expected(lba) : !std::ranges::equal(slice.block_data(b), image)) {
-                    chronicle_.violation(what + (unknown ? " cannot read" : " differs at") + " sector " +
-                                         std::to_string(lba.value) + " of " + volumes_[i].name);
-                    return;
-                }
-            }
-        }
-    }
-}
-
-std::uint64_t RaidWorld::writes() const {
-    std::uint64_t n = 0;
-    for (const Volume& v : volumes_) {
-        n += v.host->writes();
-    }
-    return n;
-}
-
 HistoryResult RaidWorld::run() {
     choose();
     create();
+    begin_lying();
     const std::uint64_t rounds = 3 + random_.below(4);
     for (std::uint64_t i = 0; i < kMostRounds && array_ && chronicle_.result.violations.empty(); ++i) {
         if (i >= rounds && writes() >= kLeastWrites && chronicle_.result.faults >= kLeastFaults) {
+            break;
+        }
+        if (!chronicle_.next_round()) {
             break;
         }
         round();

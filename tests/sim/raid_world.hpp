@@ -6,20 +6,26 @@
 //   RW1 Reads return what the oracle allows, in every state.
 //   RW2 Hosts see no error while the level tolerates what happened.
 //   RW3 The array opens again after every crash. Degraded after an unclean stop it wants force if it has parity and no
-//       journal, or if a missing leg may know more than those that are here, and only then.
+//       journal, or if missing members may know more than those that are here, and only then.
 //   RW4 Resync ends. Then every view with tolerated members removed is the same, byte for byte.
 //   RW5 After a clean stop nothing is left in the cache of a member in sync.
 //   RW6 With the journal a degraded crash makes unreadable only what was written, or listed with that, since nothing
 //       was listed; and nothing wrong.
-//       While writes are logged, the journal names none and all columns are trusted
-//       it makes nothing unreadable.
+//       While writes are logged, the journal names none and all columns are trusted, it makes nothing unreadable.
 //   RW7 A member that hangs, for a time or for ever, keeps no command waiting beyond its time; its late answers are
 //       seen by nobody, and no memory is given out again that it holds.
+//   RW8 A member that loses, misplaces or damages what is written to it, in silence, changes nothing that hosts see
+//       (raid_world_silent.cpp); without one no checksum is ever found wrong but of what rotted at the end.
+//   RW9 A scrub finds no mismatch but where something rotted, and that once and at its address; it goes on after a
+//       restart unless it had ended or was cancelled.
+//   RW10 A member that is replaced stays in sync unless it fails itself, whatever becomes of its target.
+//   RW11 The array finds its durable log and its journal whole at every start.
 // Threads: the simulator's one.
 #pragma once
 
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "raid/array.hpp"
 #include "raid/level_table.hpp"
@@ -61,6 +67,10 @@ class RaidWorld : public HostWorld {
     [[nodiscard]] raid::ArrayConfig config(bool force) const;
     void aim_hosts();
     void round();
+    bool work();
+    void end_ambushed();
+    bool pass(Duration d);
+    void heed(const EventRecord& e);
     void one_fault();
     void fault_without_redundancy();
     void damage_a_member();
@@ -72,6 +82,7 @@ class RaidWorld : public HostWorld {
     [[nodiscard]] raid::RecoveryPolicy some_journal();
     void note_bad_sectors();
     void rest();
+    void doubt_for_crash(bool power);
     void nothing_listed();
     void doubt_what_was_written();
     void stop_cleanly();
@@ -84,13 +95,38 @@ class RaidWorld : public HostWorld {
     void check_view(std::uint32_t removed, const std::vector<std::vector<std::byte>>& images);
     void compare_view(raid::Array& view, const std::string& what, const std::vector<std::vector<std::byte>>& images);
     bool wait_hosts(Duration limit);
+    // raid_world_silent.cpp
+    void choose_liar();
+    void begin_lying();
+    void note_lies();
+    [[nodiscard]] bool lies(std::size_t place) const { return liar_ && disks_[place].get() == *liar_; }
     // raid_operator.cpp
     void operate();
+    void note_quicker_spare(std::size_t place, SimDisk* named);
     void begin_rebuild();
     void disturb_rebuild();
     void note_members();
     bool rebuild_all();
     SimDisk& fresh_disk(std::size_t place);
+    // raid_scrubs.cpp
+    void note_event(const EventRecord& e);
+    void note_scrub(const raid::ArrayStatus& status);
+    void check_scrub_goes_on(const raid::ArrayStatus& status);
+    bool begin_scrub(raid::ScrubMode mode);
+    void disturb_scrub();
+    void operate_scrub();
+    bool end_scrub();
+    void let_rot();
+    void check_rot_found(const raid::ScrubReport& report);
+    bool scrub_all();
+    bool resync_and_scrub_all();
+    std::unique_ptr<SimDisk> blank_disk(std::size_t place, const std::string& suffix);
+    // raid_replacer.cpp
+    [[nodiscard]] bool replacing() const;
+    void begin_replace();
+    void disturb_replace();
+    void fail_target();
+    void note_replace();
     [[nodiscard]] bool rebuilding() const { return array_ && array_->status().rebuild.has_value(); }
     void take_complaints();
     [[nodiscard]] std::uint64_t writes() const;
@@ -109,8 +145,12 @@ class RaidWorld : public HostWorld {
 
     SimScheduler scheduler_;
     SeededRandom random_;
+    SeededRandom silent_;    ///< what a disk does in silence; the same
     SeededRandom operator_;  ///< what the operator does: its own, so that older histories stay what they were
     SeededRandom policies_;  ///< the same, for the policy `redo`
+    SeededRandom scrubber_;  ///< what it does with scrubs; the seed leaves the histories of seeds.txt without
+    SeededRandom replacer_;  ///< what the operator does with members that work
+    SeededRandom ambusher_;  ///< when crashes follow events: for the same reason its own
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
@@ -118,9 +158,13 @@ class RaidWorld : public HostWorld {
     std::vector<std::unique_ptr<SimDisk>> disks_;
     std::vector<bool> lost_;                         ///< by place: failed for good, or given up by the array
     std::vector<std::unique_ptr<SimDisk>> retired_;  ///< another disk has their place
-    std::vector<SimDisk*> named_;  ///< by place: the disk that the config names; nullptr: the one that is there
-    std::vector<bool> away_;       ///< by place: the array was seen without it since it was lost
-    bool resumed_ = false;         ///< the rebuild goes on after a crash
+    std::vector<SimDisk*> named_;      ///< by place: the disk that the config names; nullptr: the one that is there
+    std::unique_ptr<SimDisk> target_;  ///< of a replace
+    std::size_t target_place_ = 0;
+    bool target_faulted_ = false;
+    bool replaces_ = false;
+    std::vector<bool> away_;  ///< by place: the array was seen without it since it was lost
+    bool resumed_ = false;    ///< the rebuild goes on after a crash
     raid::ArrayConfig base_;
     const raid::LevelRow* row_ = nullptr;  ///< of the level
     std::uint32_t alignment_ = 1;          ///< of the members
@@ -132,12 +176,23 @@ class RaidWorld : public HostWorld {
     bool member_faults_ = true;
     bool media_faults_ = true;
     bool slowness_ = true;
-    bool beyond_ = false;           ///< also faults that the level cannot hide
-    bool journal_ = false;          ///< the array that runs, or ran last, keeps one
-    bool logged_ = false;           ///< RW6: the last crash could make nothing unreadable
-    bool unclean_ = false;          ///< the last stop was a crash
-    bool errors_expected_ = false;  ///< until the next start
+    bool ambushes_ = false;                                     ///< crashes follow events of the array closely
+    std::optional<TimePoint> ambush_;                           ///< the next one
+    bool beyond_ = false;                                       ///< also faults that the level cannot hide
+    bool scrubs_ = scrubber_.one_in(2);                         ///< while hosts work
+    bool scrub_goes_on_ = false;                                ///< at the next start
+    bool scrub_resumed_ = false;                                ///< the scrub that runs went on after a crash
+    bool scrub_cancelled_ = false;                              ///< the one that runs will end
+    std::uint64_t scrub_began_at_ = 0;                          ///< writes of hosts before it
+    std::set<std::pair<std::uint32_t, std::uint64_t>> rotten_;  ///< blocks, by member
+    bool rotted_ = false;                                       ///< before now, too
+    bool journal_ = false;                                      ///< the array that runs, or ran last, keeps one
+    bool logged_ = false;                                       ///< RW6: the last crash could make nothing unreadable
+    bool unclean_ = false;                                      ///< the last stop was a crash
+    bool errors_expected_ = false;                              ///< until the next start
     bool crashing_ = false;
+    std::optional<SimDisk*> liar_;  ///< RW8
+    std::uint64_t lies_told_ = 0;
     bool told_by_p_ = false;      ///< since a start by force P tells what a missing member held; ends with the resync
     bool unreadable_ok_ = false;  ///< damage met lost redundancy: for the rest of the history
 };

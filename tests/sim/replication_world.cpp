@@ -27,7 +27,7 @@ ReplicationWorld::ReplicationWorld(const HistoryOptions& options)
     : scheduler_(options.seed),
       random_(options.seed ^ 0x5245504cULL),
       disk_random_(options.seed ^ kDiskSalt),
-      chronicle_(scheduler_, options.trace),
+      chronicle_(scheduler_, options),
       network_(scheduler_, options.seed) {}
 
 ReplicationWorld::~ReplicationWorld() = default;
@@ -97,6 +97,9 @@ void ReplicationWorld::choose() {
         start_faults_ = !disk_random_.one_in(3);
         crash_operations_ = !disk_random_.one_in(3);
     }
+    member_faults_ = member_faults_ && !chronicle_.without("member-faults");
+    start_faults_ = start_faults_ && !chronicle_.without("start-faults");
+    crash_operations_ = crash_operations_ && !chronicle_.without("crash-operations");
     for (const Fault& f : all) {
         if (!pick(3)) {
             faults_.push_back(f);
@@ -190,13 +193,16 @@ void ReplicationWorld::round() {
     const std::uint64_t faults = 1 + random_.below(3);
     for (std::uint64_t i = 0; i < faults && chronicle_.result.violations.empty(); ++i) {
         advance(log_random(20us, 1s));
-        one_fault();
+        if (chronicle_.next_fault()) {
+            one_fault();
+        }
         observe();
     }
     advance(log_random(100us, 4s));
     observe();
     check_standby();
-    if (pick(3) || (crash_operations_ && disk_random_.one_in(2))) {
+    const bool operates = pick(3) || (crash_operations_ && disk_random_.one_in(2));
+    if (operates && !chronicle_.without("operator")) {
         operating_ = true;
         operate();
         operating_ = false;
@@ -209,6 +215,9 @@ HistoryResult ReplicationWorld::run() {
         const std::uint64_t rounds = 3 + random_.below(4);
         for (std::uint64_t i = 0; i < kMostRounds && chronicle_.result.violations.empty(); ++i) {
             if (i >= rounds && host_->writes() >= kLeastWrites && chronicle_.result.faults >= kLeastFaults) {
+                break;
+            }
+            if (!chronicle_.next_round()) {
                 break;
             }
             round();

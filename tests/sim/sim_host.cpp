@@ -73,12 +73,21 @@ Extent SimHost::choose() {
 Task<void> SimHost::command(std::uint64_t life) {
     const Extent where = choose();
     std::uint64_t dice = random_.below(100);
+    if (!chronicle_.next_command()) {
+        co_return;
+    }
     if (dice < options_.flush_percent) {
-        co_await flush();
+        if (!chronicle_.without("flushes")) {
+            co_await flush();
+        }
     } else if ((dice -= options_.flush_percent) < options_.discard_percent) {
-        co_await discard_some(life, where);
+        if (!chronicle_.without("discards")) {
+            co_await discard_some(life, where);
+        }
     } else if ((dice -= options_.discard_percent) < options_.read_percent) {
-        co_await read_some(life, where);
+        if (!chronicle_.without("reads")) {
+            co_await read_some(life, where);
+        }
     } else {
         co_await write_some(life, where);
     }

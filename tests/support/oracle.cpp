@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/oracle.hpp"
 
+#include <cstring>
+
 #include "gemel/crc32c.hpp"
 
 namespace gemel::sim {
 
 namespace {
 
+constexpr std::array<std::byte, kSectorBytes> kZeroSector{};
 constexpr std::uint64_t kMagic = 0x53494d4f5241434cULL;
 constexpr std::size_t kMostViolations = 5;  ///< one damaged range is many sectors
 constexpr std::size_t kTailAt = kSectorBytes - 12;
@@ -25,7 +28,7 @@ struct Stamp {
 
 Stamp decode(ConstBytes sector) {
     Stamp s;
-    s.zeros = std::ranges::all_of(sector, [](std::byte b) { return b == std::byte{0}; });
+    s.zeros = std::memcmp(sector.data(), kZeroSector.data(), kSectorBytes) == 0;
     s.magic = load_le<std::uint64_t>(sector.data()) == kMagic;
     s.write = load_le<std::uint64_t>(sector.data() + 8);
     s.lba = load_le<std::uint64_t>(sector.data() + 16);
@@ -202,7 +205,13 @@ void Oracle::check_sector(const Read& read, std::uint64_t sector, ConstBytes dat
     const Stamp s = decode(data);
     if (s.zeros) {
         if (Candidate* c = allowed_zeros(list, read)) {
-            pin(list, *c, read, served_by);
+            // Zeros that a power loss may take must not be pinned as those that it cannot.
+            const bool doubtful = std::ranges::any_of(list, [&](const Candidate& other) {
+                return writes_[other.write].zeros && other.died > read.began && (c->durable & ~other.durable) != 0;
+            });
+            if (!doubtful) {
+                pin(list, *c, read, served_by);
+            }
         } else {
             judge_wrong(sector, read, kInitial);
         }

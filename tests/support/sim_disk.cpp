@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/sim_disk.hpp"
 
+#include <cstring>
+
 namespace gemel::sim {
 
 namespace {
 
 constexpr std::array<std::byte, kSectorBytes> kZeros{};
 constexpr Duration kHangPoll = std::chrono::milliseconds(100);
+
+// Whole sectors are copied by memcpy: element by element they take a third of the simulator's time at -O1.
+std::shared_ptr<const std::vector<std::byte>> copy_of(ConstBytes from) {
+    auto out = std::make_shared<std::vector<std::byte>>(from.size());
+    std::memcpy(out->data(), from.data(), from.size());
+    return out;
+}
 
 }  // namespace
 
@@ -75,6 +84,12 @@ bool SimDisk::take(std::uint32_t& planned, std::uint32_t one_in) {
     return false;
 }
 
+void SimDisk::set_silent_fault_rates(std::uint32_t lost, std::uint32_t misplaced, std::uint32_t rot) {
+    options_.lost_write_one_in = lost;
+    options_.misplaced_write_one_in = misplaced;
+    options_.rot_one_in = rot;
+}
+
 void SimDisk::set_fault_rates(std::uint32_t read, std::uint32_t write, std::uint32_t flush) {
     options_.read_error_one_in = read;
     options_.write_error_one_in = write;
@@ -94,8 +109,7 @@ void SimDisk::to_media(std::uint64_t sector, ConstBytes data) {
     if (!page) {
         page = std::make_unique<Page>();
     }
-    std::ranges::copy(data,
-                      page->bytes.begin() + static_cast<std::ptrdiff_t>(sector % kSectorsPerBlock * kSectorBytes));
+    std::memcpy(page->bytes.data() + sector % kSectorsPerBlock * kSectorBytes, data.data(), kSectorBytes);
 }
 
 ConstBytes SimDisk::visible(std::uint64_t sector) const {
@@ -105,6 +119,18 @@ ConstBytes SimDisk::visible(std::uint64_t sector) const {
     }
     const Version& v = it->second.back();
     return ConstBytes(*v.data).subspan(v.offset, kSectorBytes);
+}
+
+void SimDisk::copy_visible(Lba lba, MutableBytes to) const {
+    const std::uint64_t end = lba.value + to.size() / kSectorBytes;
+    const auto place = [&](std::uint64_t sector) { return to.data() + (sector - lba.value) * kSectorBytes; };
+    for (std::uint64_t at = lba.value; at < end; ++at) {
+        std::memcpy(place(at), media(at).data(), kSectorBytes);
+    }
+    for (auto it = cache_.lower_bound(lba.value); it != cache_.end() && it->first < end; ++it) {
+        const Version& newest = it->second.back();
+        std::memcpy(place(it->first), newest.data->data() + newest.offset, kSectorBytes);
+    }
 }
 
 /// Makes one sector of a write visible. Once per sector and write (SD1).
@@ -177,15 +203,10 @@ Task<Result<void>> SimDisk::read(Lba lba, Slice to, ReadOptions /*options*/) {
     surface(lba, sectors);
     to.clear_infos();
     bool unreadable = false;
-    for (std::uint64_t i = 0; i < sectors; ++i) {
-        const std::uint64_t at = lba.value + i;
-        std::ranges::copy(visible(at), to.data().subspan(i * kSectorBytes).begin());
-    }
-    for (std::uint64_t i = 0; i < sectors; ++i) {
-        if (latent_.contains(lba.value + i)) {
-            to.mark((to.head() + i * kSectorBytes) / kBlockBytes, BlockStatus::kUnreadable);
-            unreadable = true;
-        }
+    copy_visible(lba, to.data());
+    for (auto bad = latent_.lower_bound(lba.value); bad != latent_.end() && *bad < lba.value + sectors; ++bad) {
+        to.mark((to.head() + (*bad - lba.value) * kSectorBytes) / kBlockBytes, BlockStatus::kUnreadable);
+        unreadable = true;
     }
     scheduler_.note_event(crc32c(to.data()));
     if (unreadable) {
@@ -202,13 +223,11 @@ Task<Result<void>> SimDisk::write(Lba lba, Slice from, WriteOptions options) {
     if (dead_) {
         co_return co_await gone();
     }
-    Pending p{.lba = lba,
-              .data = std::make_shared<const std::vector<std::byte>>(from.data().begin(), from.data().end()),
-              .fua = options.fua || !options_.volatile_cache};
+    Pending p{.lba = lba, .data = copy_of(from.data()), .fua = options.fua || !options_.volatile_cache};
     p.applied.resize(from.sectors().value);
     pending_.push_back(&p);
     co_await delay(from.size());
-    if (!std::ranges::equal(from.data(), *p.data)) {
+    if (std::memcmp(from.data().data(), p.data->data(), from.size()) != 0) {
         complaints_.push_back(options_.name + ": the caller changed a borrowed buffer during a write at sector " +
                               std::to_string(lba.value));
     }

@@ -113,6 +113,7 @@ class SimDisk : public BlockDevice {
         reads_before_failing_ = after;
     }
     void set_fault_rates(std::uint32_t read, std::uint32_t write, std::uint32_t flush);
+    void set_silent_fault_rates(std::uint32_t lost, std::uint32_t misplaced, std::uint32_t rot);
 
     /// What reads would return now, whole, without latency or faults.
     [[nodiscard]] std::vector<std::byte> snapshot() const;
@@ -161,6 +162,8 @@ class SimDisk : public BlockDevice {
     void complete_write(Pending& p);
     void crash_pending();
     void to_media(std::uint64_t sector, ConstBytes data);
+    /// What visible() gives of consecutive sectors.
+    void copy_visible(Lba lba, MutableBytes to) const;
     [[nodiscard]] ConstBytes media(std::uint64_t sector) const;
     [[nodiscard]] ConstBytes visible(std::uint64_t sector) const;
     void settle(std::uint64_t serial);

@@ -2,7 +2,6 @@
 // The verbs of arrays and their jobs.
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
-#include <limits>
 
 #include "target/config/value_syntax.hpp"
 #include "tools/gemel/client.hpp"
@@ -19,18 +18,10 @@ std::string member_text(const Invocation& given) {
     return "member " + std::to_string(given.member) + " of array '" + given.array + "'";
 }
 
-/// The state of a member, or "" if the answer has none such.
-std::string state_of(const json::value& arrays, std::uint64_t member) {
-    const json::array* list = arrays.if_array();
-    const json::object* array = list != nullptr && !list->empty() ? list->front().if_object() : nullptr;
-    const json::value* members = array != nullptr ? array->if_contains("members") : nullptr;
-    if (members == nullptr || !members->is_array() || member >= members->get_array().size()) {
-        return {};
-    }
-    return text_of(members->get_array()[member], "state");
-}
-
-ExitCode wait_for_rebuild(const Invocation& given) {
+/// Asks for the array until `runs` says no, with a progress line; then `end` prints what became of it.
+ExitCode wait_for(const Invocation& given, std::string (*progress)(const json::value&),
+                  bool (*runs)(const Invocation&, const json::value& array),
+                  ExitCode (*end)(const Invocation&, const json::value& array)) {
     auto client = AdminClient::connect(given.socket);
     if (!client) {
         return complain(given, client.error());
@@ -39,30 +30,120 @@ ExitCode wait_for_rebuild(const Invocation& given) {
     const auto start = std::chrono::steady_clock::now();
     for (;;) {
         const auto answer = client->call("array.show", {{"array", given.array}});
-        if (!answer) {
+        if (!answer || !answer->is_array() || answer->get_array().empty()) {
             line.clear();
-            return complain(given, answer.error());
+            return complain(
+                given, answer ? Failure{ExitCode::kInternal, "internal", "the daemon names no array"} : answer.error());
         }
-        const std::string state = state_of(*answer, given.member);
-        if (state != "rebuilding") {
+        const json::value& array = answer->get_array().front();
+        if (!runs(given, array)) {
             line.clear();
-            if (state == "in-sync") {
-                print(given.json ? json::serialize(*answer) + "\n" : member_text(given) + " is in sync\n");
-                return ExitCode::kOk;
-            }
-            return complain(given, {ExitCode::kRefused, "refused",
-                                    member_text(given) + " is " + state + "; see 'gemel events' for the reason"});
+            return end(given, array);
         }
-        line.draw(render_rebuild(answer->get_array().front()));
+        line.draw(progress(array));
         if (given.timeout_seconds != 0 &&
             std::chrono::steady_clock::now() - start > std::chrono::seconds(given.timeout_seconds)) {
             line.clear();
             return complain(given, {ExitCode::kBusy, "timed_out",
-                                    member_text(given) + " is not in sync within " +
-                                        std::to_string(given.timeout_seconds) + " s; the rebuild goes on"});
+                                    "not done within " + std::to_string(given.timeout_seconds) +
+                                        " s; it goes on, see 'gemel job list'"});
         }
         pause_for(kPoll);
     }
+}
+
+/// The array as array.show has it, or `text`.
+void print_array(const Invocation& given, const json::value& array, const std::string& text) {
+    print(given.json ? json::serialize(json::array{array}) + "\n" : text);
+}
+
+/// A field of a member, or "" if the answer has none such.
+std::string member_field(const json::value& array, std::uint64_t member, std::string_view field) {
+    const json::object* object = array.if_object();
+    const json::value* members = object != nullptr ? object->if_contains("members") : nullptr;
+    if (members == nullptr || !members->is_array() || member >= members->get_array().size()) {
+        return {};
+    }
+    return text_of(members->get_array()[member], field, "");
+}
+
+std::string state_of(const json::value& array, std::uint64_t member) {
+    return member_field(array, member, "state");
+}
+
+json::object place_params(const Invocation& given) {
+    json::object params{{"array", given.array}, {"member", given.member}};
+    if (!given.with.empty()) {
+        params["with"] = given.with;
+    }
+    return params;
+}
+
+ExitCode wait_for_rebuild(const Invocation& given) {
+    return wait_for(
+        given, render_rebuild,
+        [](const Invocation& g, const json::value& array) { return state_of(array, g.member) == "rebuilding"; },
+        [](const Invocation& g, const json::value& array) {
+            const std::string state = state_of(array, g.member);
+            if (state != "in-sync") {
+                return complain(g, {ExitCode::kRefused, "refused",
+                                    member_text(g) + " is " + state + "; see 'gemel events' for the reason"});
+            }
+            print_array(g, array, member_text(g) + " is in sync\n");
+            return ExitCode::kOk;
+        });
+}
+
+/// `given.with` is the device that the place had before.
+ExitCode wait_for_replace(const Invocation& given) {
+    return wait_for(
+        given, render_rebuild,
+        [](const Invocation& g, const json::value& array) {
+            return !member_field(array, g.member, "replaced_with").empty();
+        },
+        [](const Invocation& g, const json::value& array) {
+            const std::string state = state_of(array, g.member);
+            const std::string device = member_field(array, g.member, "name");
+            if (state == "in-sync" && device != g.with) {
+                print_array(g, array, member_text(g) + " is " + device + " now\n");
+                return ExitCode::kOk;
+            }
+            const std::string why = state != "in-sync" ? " failed meanwhile: it is " + state + " on " + device
+                                                       : " was not replaced: " + device + " stays";
+            return complain(
+                g, {ExitCode::kRefused, "refused", member_text(g) + why + "; see 'gemel events' for the reason"});
+        });
+}
+
+/// kInternal when something is left that is wrong.
+ExitCode wait_for_scrub(const Invocation& given) {
+    return wait_for(
+        given, render_scrub,
+        [](const Invocation&, const json::value& array) { return text_of(array, "last_scrub.state") == "running"; },
+        [](const Invocation& g, const json::value& array) {
+            const std::string state = text_of(array, "last_scrub.state");
+            if (state != "finished") {
+                return complain(g,
+                                {ExitCode::kRefused, "refused", "the scrub of array '" + g.array + "' was " + state});
+            }
+            print_array(g, array, render_last_scrub(array));
+            const bool good = number_of(array, "last_scrub.mismatched") == number_of(array, "last_scrub.repaired") &&
+                              number_of(array, "last_scrub.unreadable") == 0;
+            return good ? ExitCode::kOk : ExitCode::kInternal;
+        });
+}
+
+/// "the job of array 'r5'", "the scrub of array 'r5'".
+std::string job_text(const Invocation& given) {
+    return "the " + (given.kind.empty() ? "job" : given.kind) + " of array '" + given.array + "'";
+}
+
+json::object job_params(const Invocation& given) {
+    json::object params{{"array", given.array}};
+    if (!given.kind.empty()) {
+        params["kind"] = given.kind;
+    }
+    return params;
 }
 
 }  // namespace
@@ -81,10 +162,7 @@ ExitCode fail_member(const Invocation& given) {
 }
 
 ExitCode rebuild_member(const Invocation& given) {
-    json::object params{{"array", given.array}, {"member", given.member}};
-    if (!given.with.empty()) {
-        params["with"] = given.with;
-    }
+    json::object params = place_params(given);
     const std::string done = member_text(given) + " is being rebuilt; see 'gemel job list'";
     if (!given.wait) {
         return change(given, "array.rebuild", std::move(params), done);
@@ -93,20 +171,47 @@ ExitCode rebuild_member(const Invocation& given) {
     return answer ? wait_for_rebuild(given) : complain(given, answer.error());
 }
 
+ExitCode replace_member(const Invocation& given) {
+    json::object params = place_params(given);
+    if (!given.wait) {
+        return change(given, "array.replace", std::move(params),
+                      member_text(given) + " is being replaced; see 'gemel job list'");
+    }
+    const auto before = call(given, "array.show", {{"array", given.array}});
+    if (!before || !before->is_array() || before->get_array().empty()) {
+        return complain(
+            given, before ? Failure{ExitCode::kInternal, "internal", "the daemon names no array"} : before.error());
+    }
+    Invocation waiting = given;
+    waiting.with = member_field(before->get_array().front(), given.member, "name");
+    const auto answer = call(given, "array.replace", std::move(params));
+    return answer ? wait_for_replace(waiting) : complain(given, answer.error());
+}
+
+ExitCode scrub_array(const Invocation& given) {
+    json::object params{{"array", given.array}, {"repair", given.repair}};
+    if (!given.wait) {
+        return change(given, "array.scrub", std::move(params),
+                      "array '" + given.array + "' is being scrubbed; see 'gemel job list'");
+    }
+    const auto answer = call(given, "array.scrub", std::move(params));
+    return answer ? wait_for_scrub(given) : complain(given, answer.error());
+}
+
 ExitCode list_jobs(const Invocation& given) {
     return show(given, "job.list", render_jobs);
 }
 
 ExitCode pause_job(const Invocation& given) {
-    return change(given, "job.pause", {{"array", given.array}}, "the job of array '" + given.array + "' is paused");
+    return change(given, "job.pause", job_params(given), job_text(given) + " is paused");
 }
 
 ExitCode resume_job(const Invocation& given) {
-    return change(given, "job.resume", {{"array", given.array}}, "the job of array '" + given.array + "' goes on");
+    return change(given, "job.resume", job_params(given), job_text(given) + " goes on");
 }
 
 ExitCode cancel_job(const Invocation& given) {
-    return change(given, "job.cancel", {{"array", given.array}}, "the job of array '" + given.array + "' ends");
+    return change(given, "job.cancel", job_params(given), job_text(given) + " ends");
 }
 
 ExitCode limit_job(const Invocation& given) {
@@ -114,10 +219,12 @@ ExitCode limit_job(const Invocation& given) {
     if (!bytes) {
         return complain(given, {ExitCode::kUsage, "invalid_argument", bytes.error().message + ", or none"});
     }
-    return change(given, "job.limit", {{"array", given.array}, {"bytes_per_second", *bytes}},
-                  *bytes == 0
-                      ? "jobs of array '" + given.array + "' have no limit"
-                      : "jobs of array '" + given.array + "' do at most " + config::format_size(*bytes) + " a second");
+    json::object params = job_params(given);
+    params["bytes_per_second"] = *bytes;
+    const std::string jobs = (given.kind.empty() ? "jobs" : given.kind + "s") + " of array '" + given.array + "'";
+    return change(
+        given, "job.limit", std::move(params),
+        *bytes == 0 ? jobs + " have no limit" : jobs + " do at most " + config::format_size(*bytes) + " a second");
 }
 
 }  // namespace gemel::cli

@@ -28,6 +28,8 @@ struct Invocation {
     std::string array;
     std::uint64_t member = 0;
     std::string with;
+    bool repair = false;
+    std::string kind;  ///< of a job
     std::uint64_t since = 0;
     std::uint64_t timeout_seconds = 0;  ///< of --wait; 0: no limit
 };
@@ -47,6 +49,8 @@ ExitCode list_arrays(const Invocation& given);
 ExitCode show_array(const Invocation& given);
 ExitCode fail_member(const Invocation& given);
 ExitCode rebuild_member(const Invocation& given);
+ExitCode scrub_array(const Invocation& given);
+ExitCode replace_member(const Invocation& given);
 ExitCode list_jobs(const Invocation& given);
 ExitCode pause_job(const Invocation& given);
 ExitCode resume_job(const Invocation& given);

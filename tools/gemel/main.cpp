@@ -73,6 +73,11 @@ void add_member(CLI::App& app, Invocation& given) {
     app.add_option("MEMBER", given.member, "number of its place, from 0")->required();
 }
 
+void add_job(CLI::App& app, Invocation& given) {
+    add_array(app, given);
+    app.add_option("--kind", given.kind, "rebuild, replace or scrub, where more may be meant");
+}
+
 void add_arrays(CLI::App& root, Invocation& given, Verb& chosen) {
     CLI::App& array = *root.add_subcommand("array", "RAID arrays and their members");
     array.require_subcommand(1);
@@ -85,15 +90,26 @@ void add_arrays(CLI::App& root, Invocation& given, Verb& chosen) {
     rebuild.add_option("--with", given.with, "spare that takes the place (default: the device that is there)");
     rebuild.add_flag("--wait", given.wait, "wait until it is in sync, with a progress line");
     rebuild.add_option("--timeout", given.timeout_seconds, "seconds that --wait waits at most");
+    CLI::App& scrub = add_verb(array, "scrub", "compare every stripe with its redundancy", scrub_array, given, chosen);
+    add_array(scrub, given);
+    scrub.add_flag("--repair", given.repair, "make right what contradicts its redundancy");
+    scrub.add_flag("--wait", given.wait, "wait until it has ended, with a progress line");
+    scrub.add_option("--timeout", given.timeout_seconds, "seconds that --wait waits at most");
+    CLI::App& replace =
+        add_verb(array, "replace", "exchange a member that works for a spare", replace_member, given, chosen);
+    add_member(replace, given);
+    replace.add_option("--with", given.with, "spare that takes the place (default: the first one)");
+    replace.add_flag("--wait", given.wait, "wait until the spare has the place, with a progress line");
+    replace.add_option("--timeout", given.timeout_seconds, "seconds that --wait waits at most");
 
     CLI::App& job = *root.add_subcommand("job", "background work of arrays");
     job.require_subcommand(1);
     add_verb(job, "list", "running jobs with progress, rate and time left", list_jobs, given, chosen);
-    add_array(add_verb(job, "pause", "pause the array's job", pause_job, given, chosen), given);
-    add_array(add_verb(job, "resume", "go on with the array's job", resume_job, given, chosen), given);
-    add_array(add_verb(job, "cancel", "end the array's job", cancel_job, given, chosen), given);
+    add_job(add_verb(job, "pause", "pause the array's job", pause_job, given, chosen), given);
+    add_job(add_verb(job, "resume", "go on with the array's job", resume_job, given, chosen), given);
+    add_job(add_verb(job, "cancel", "end the array's job", cancel_job, given, chosen), given);
     CLI::App& limit = add_verb(job, "limit", "bound the rate of the array's jobs", limit_job, given, chosen);
-    add_array(limit, given);
+    add_job(limit, given);
     limit.add_option("RATE", given.size, "bytes per second, such as 50MiB, or none")->required();
 }
 

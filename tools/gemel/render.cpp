@@ -90,8 +90,13 @@ std::string arrays_text(const json::array& arrays) {
                     fmt::format("  {}: member {} is {}\n", text_of(a, "name"), text_of(m, "name"), text_of(m, "state"));
             }
         }
-        const std::string rebuild = render_rebuild(a);
-        broken += rebuild.empty() ? "" : "  " + rebuild + "\n";
+        if (const std::uint64_t found = number_of(a, "checksums.found"); found > 0) {
+            broken += fmt::format("  {}: {} blocks did not match their checksums since the start (gemel events)\n",
+                                  text_of(a, "name"), found);
+        }
+        for (const std::string& job : {render_rebuild(a), render_scrub(a)}) {
+            broken += job.empty() ? "" : "  " + job + "\n";
+        }
     }
     return rows.size() > 1 ? render_table(rows) + broken : std::string();
 }
@@ -100,6 +105,25 @@ std::string left_of(const json::value& job) {
     const json::value* left = find(job, "seconds_left");
     return left != nullptr && left->is_number() ? minutes(static_cast<std::int64_t>(number_of(job, "seconds_left")))
                                                 : "unknown time";
+}
+
+/// A job's progress in one line; `what`: it runs.
+std::string job_line(const json::value& array, const json::value& job, std::string_view what) {
+    const std::string state = text_of(job, "state");
+    return fmt::format("{}: {}{}: {} of {}, {}/s, {} left", text_of(array, "name"), what,
+                       state == "running" ? "" : " (" + state + ")",
+                       percent(number_of(job, "done_bytes"), number_of(job, "total_bytes")),
+                       size_of(job, "total_bytes"), size_of(job, "bytes_per_second"), left_of(job));
+}
+
+/// The addresses that the last scrub found, as a table.
+std::string faults_text(const json::value& array) {
+    std::vector<std::vector<std::string>> rows{{"WRONG ON MEMBER", "MEMBER SECTOR", "SECTORS", "ARRAY SECTOR"}};
+    for (const json::value& f : list_of(array, "last_scrub.faults")) {
+        rows.push_back({text_of(f, "member", "unknown"), text_of(f, "member_sector"), text_of(f, "sectors"),
+                        text_of(f, "sector", "parity")});
+    }
+    return rows.size() > 1 ? render_table(rows) : std::string();
 }
 
 void add_targets(const json::value& status, std::string& out) {
@@ -200,7 +224,11 @@ std::string render_array_details(const json::value& arrays) {
     for (const json::value& a : list_of(arrays, "")) {
         std::vector<std::vector<std::string>> rows{{"MEMBER", "DEVICE", "STATE"}};
         for (const json::value& m : list_of(a, "members")) {
-            rows.push_back({std::to_string(rows.size() - 1), text_of(m, "name"), text_of(m, "state")});
+            const json::value* with = find(m, "replaced_with");
+            const bool replaced = with != nullptr && with->is_string();
+            rows.push_back({std::to_string(rows.size() - 1), text_of(m, "name"),
+                            text_of(m, "state") +
+                                (replaced ? ", is replaced with " + std::string(with->get_string()) : std::string())});
         }
         for (const json::value& spare : list_of(a, "spares")) {
             rows.push_back({"-", spare.is_string() ? std::string(spare.get_string()) : "-", "spare"});
@@ -209,6 +237,7 @@ std::string render_array_details(const json::value& arrays) {
         if (const std::uint64_t blocks = number_of(a, "unreadable_blocks"); blocks > 0) {
             out += fmt::format("{} blocks of members could not be made up by a rebuild\n", blocks);
         }
+        out += render_last_scrub(a) + faults_text(a);
     }
     return out;
 }
@@ -218,10 +247,29 @@ std::string render_rebuild(const json::value& array) {
     if (job == nullptr || !job->is_object()) {
         return {};
     }
-    return fmt::format("{}: rebuild of member {}{}: {} of {}, {}/s, {} left", text_of(array, "name"),
-                       text_of(*job, "member"), text_of(*job, "state") == "paused" ? " (paused)" : "",
-                       percent(number_of(*job, "done_bytes"), number_of(*job, "total_bytes")),
-                       size_of(*job, "total_bytes"), size_of(*job, "bytes_per_second"), left_of(*job));
+    return job_line(array, *job, text_of(*job, "kind") + " of member " + text_of(*job, "member"));
+}
+
+std::string render_scrub(const json::value& array) {
+    const json::value* job = find(array, "scrub");
+    return job != nullptr && job->is_object() ? job_line(array, *job, "scrub") : std::string();
+}
+
+std::string render_last_scrub(const json::value& array) {
+    const json::value* s = find(array, "last_scrub");
+    if (s == nullptr || !s->is_object()) {
+        return {};
+    }
+    const auto more = [&](std::string_view field, std::string_view what) {
+        const std::uint64_t n = number_of(*s, field);
+        return n > 0 ? fmt::format(", {} {}", n, what) : std::string();
+    };
+    return fmt::format("last scrub ({}, {} {}): {} blocks compared, {} mismatched{}{}{}{}{}{}\n", text_of(*s, "mode"),
+                       text_of(*s, "state"), text_of(*s, "ended", text_of(*s, "began")), number_of(*s, "checked"),
+                       number_of(*s, "mismatched"), more("repaired", "of them repaired"),
+                       more("mismatched_earlier", "mismatched before the last start"),
+                       more("rewritten", "rewritten that could not be read"), more("unreadable", "unreadable"),
+                       more("unchecked", "not comparable"), more("untrusted", "not trusted"));
 }
 
 std::string render_jobs(const json::value& jobs) {

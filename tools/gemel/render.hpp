@@ -25,8 +25,12 @@ std::string render_pair_details(const boost::json::object& pair);
 std::string render_arrays(const boost::json::value& arrays);
 std::string render_array_details(const boost::json::value& arrays);
 std::string render_jobs(const boost::json::value& jobs);
-/// "r5: rebuild of member 1: 45 % of 512 MiB, 120 MiB/s, 0:03 left"; empty when none runs.
+/// "r5: rebuild of member 1: 45 % of 512 MiB, 120 MiB/s, 0:03 left", or a replace; empty when none runs.
 std::string render_rebuild(const boost::json::value& array);
+/// The same of a scrub.
+std::string render_scrub(const boost::json::value& array);
+/// What the last scrub found, in one line; empty when there was none.
+std::string render_last_scrub(const boost::json::value& array);
 std::string render_event(const boost::json::value& event);
 
 /// "vol1: resync to beta: 45 % of 512 MiB, 120 MiB/s, 0:03 left"; empty when no resync runs.

@@ -80,6 +80,10 @@ void add_array(std::string& out, const Superblock& sb) {
     }
     fmt::format_to(to, "  redundancy is right below sector {} of {}, but for {} ranges\n", sb.resync_cursor,
                    raid::geometry_of(sb).columns(), sb.untrusted.size());
+    if (sb.scrub.active) {
+        fmt::format_to(to, "  a scrub{} has seen what is below sector {}: {} blocks mismatched\n",
+                       sb.scrub.repair ? " that repairs" : "", sb.scrub.cursor, sb.scrub.mismatched);
+    }
     for (const raid::ColumnRange& r : sb.untrusted) {
         fmt::format_to(to, "    sectors {} to {}\n", r.first, r.end);
     }
@@ -149,6 +153,10 @@ json::object json_of(const Superblock& sb) {
             {"member_sectors", sb.member_sectors},
             {"resync_cursor", sb.resync_cursor},
             {"untrusted", std::move(untrusted)},
+            {"scrub", sb.scrub.active ? json::value(json::object{{"repair", sb.scrub.repair},
+                                                                 {"cursor", sb.scrub.cursor},
+                                                                 {"mismatched", sb.scrub.mismatched}})
+                                      : json::value(nullptr)},
             {"log_generation", sb.log_generation},
             {"members", std::move(members)},
             {"areas", std::move(areas)},

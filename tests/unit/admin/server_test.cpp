@@ -57,9 +57,16 @@ class FakeManagement : public Management {
     Task<Result<void>> array_rebuild(std::string a, std::uint64_t m, std::string w) override {
         return note("rebuild " + a + " " + std::to_string(m) + " " + w);
     }
+    Task<Result<void>> array_scrub(std::string a, bool repair) override {
+        return note("scrub " + a + (repair ? " repair" : ""));
+    }
+    Task<Result<void>> array_replace(std::string a, std::uint64_t m, std::string w) override {
+        return note("replace " + a + " " + std::to_string(m) + " " + w);
+    }
     Task<Result<json::value>> job_list() override { co_return json::value(json::array{}); }
-    Task<Result<void>> job_order(std::string a, JobOrder order, std::uint64_t limit) override {
-        return note("job " + a + " " + std::to_string(static_cast<int>(order)) + " " + std::to_string(limit));
+    Task<Result<void>> job_order(std::string a, std::string kind, JobOrder order, std::uint64_t limit) override {
+        return note("job " + a + " " + kind + " " + std::to_string(static_cast<int>(order)) + " " +
+                    std::to_string(limit));
     }
     Task<Result<void>> promote(std::string v, bool f) override { return note("promote " + v + (f ? " force" : "")); }
 
@@ -212,6 +219,12 @@ TEST_F(AdminServerTest, EveryVerbReachesTheDaemonWithItsParameters) {
              {"mirror.re_establish", R"({"volume":"v","from":"beta"})", "re-establish v beta"},
              {"mirror.resize", R"({"volume":"v","bytes":8192,"shrink":true})", "resize v 8192 shrink"},
              {"promote", R"({"volume":"v"})", "promote v"},
+             {"array.scrub", R"({"array":"a"})", "scrub a"},
+             {"array.scrub", R"({"array":"a","repair":true})", "scrub a repair"},
+             {"job.pause", R"({"array":"a"})", "job a  0 0"},
+             {"job.resume", R"({"array":"a","kind":"scrub"})", "job a scrub 1 0"},
+             {"job.cancel", R"({"array":"a","kind":"rebuild"})", "job a rebuild 2 0"},
+             {"job.limit", R"({"array":"a","kind":"scrub","bytes_per_second":9})", "job a scrub 3 9"},
          }) {
         EXPECT_EQ(call(*c, v.method, v.params).at("result").at("done").as_bool(), true) << v.method;
         EXPECT_EQ(management_.last, v.heard);

@@ -111,6 +111,18 @@ TEST(ConfigParse, AnArrayCanDoWithoutAJournal) {
     EXPECT_EQ(parsed->arrays[0].journal, Journal::kResync);
 }
 
+TEST(ConfigParse, AnArrayCanDoWithoutChecksumsOrKeepMoreOfThemInMemory) {
+    const auto usual = parse(kGood, kLevels);
+    ASSERT_TRUE(usual.has_value());
+    EXPECT_TRUE(usual->arrays[0].checksums);
+    std::string text(kGood);
+    text.replace(text.find("create = true"), 13, "checksums = false\nchecksum_cache = \"1GiB\"");
+    const auto parsed = parse(text, kLevels);
+    ASSERT_TRUE(parsed.has_value()) << render(parsed.error(), "test");
+    EXPECT_FALSE(parsed->arrays[0].checksums);
+    EXPECT_EQ(parsed->arrays[0].checksum_cache_bytes, 1ULL << 30);
+}
+
 /// A change of the good file, and where and how it must be reported.
 struct Case {
     std::string_view what;
@@ -171,6 +183,7 @@ constexpr std::array kMistakes{
     Case{"journal", "create = true", "journal = \"journ\"", 15, 11, "did you mean \"journal\"?"},
     Case{"time to answer", "create = true", "create = true\nmember_timeout = \"20ms\"", 16, 18,
          "expected 100 ms to 600000 ms"},
+    Case{"small cache", "create = true", "checksum_cache = \"4KiB\"", 15, 18, "expected"},
     Case{"not TOML", "create = true", "create = yes", 15, 10, "this is not TOML"},
     Case{"key twice", "create = true", "create = true\ncreate = true", 16, 10, "this is not TOML"},
 };

@@ -59,12 +59,34 @@ TEST(CliRender, StatusNamesMembersThatAreNotInSyncAndSurvivesMissingFields) {
         R"({"node":"alpha","version":"0.1.0","pid":7,"uptime_seconds":61,"portals":["127.0.0.1:3260"],
             "arrays":[{"name":"r5","level":"5","state":"degraded","bytes":1024,"free_bytes":0,"strip_bytes":65536,
                        "members":[{"name":"m0","state":"in-sync"},{"name":"m1","state":"missing"}],"resync":null,
+                       "checksums":{"on":true,"found":3},
                        "journal":{"policy":"journal","listed_stripes":12}}]})"));
+    EXPECT_NE(text.find("r5: 3 blocks did not match their checksums"), std::string::npos) << text;
     EXPECT_NE(text.find("12 stripes"), std::string::npos) << text;
     EXPECT_NE(text.find("up 1:01"), std::string::npos) << text;
     EXPECT_NE(text.find("r5: member m1 is missing"), std::string::npos) << text;
     EXPECT_EQ(text.find("member m0"), std::string::npos) << text;
     EXPECT_FALSE(render_status(json::object{}).empty());
+}
+
+TEST(CliRender, AScrubHasALineWhileItRunsAndItsAddressesAfterwards) {
+    const json::value array = json::parse(
+        R"({"name":"r5","scrub":{"kind":"scrub","member":null,"state":"waiting","done_bytes":536870912,
+            "total_bytes":1073741824,"bytes_per_second":0,"seconds_left":null},
+            "last_scrub":{"mode":"check","state":"finished","began":"B","ended":"E","checked":100,"mismatched":2,
+            "repaired":0,"rewritten":1,"unreadable":0,"unchecked":0,"untrusted":0,"mismatched_earlier":0,
+            "faults":[{"member":null,"member_sector":64,"sectors":8,"sector":192},
+                      {"member":4,"member_sector":80,"sectors":8,"sector":null}]}})");
+    EXPECT_EQ(render_scrub(array), "r5: scrub (waiting): 50 % of 1 GiB, 0 B/s, unknown time left");
+    EXPECT_EQ(
+        render_last_scrub(array),
+        "last scrub (check, finished E): 100 blocks compared, 2 mismatched, 1 rewritten that could not be read\n");
+    const std::string text = render_array_details(json::array{array});
+    EXPECT_NE(text.find("unknown          64             8        192\n"), std::string::npos) << text;
+    EXPECT_NE(text.find("4                80             8        parity\n"), std::string::npos) << text;
+    EXPECT_NE(text.find("r5: scrub (waiting)"), std::string::npos) << text;
+    EXPECT_EQ(render_last_scrub(json::parse(R"({"last_scrub":null})")), "");
+    EXPECT_EQ(render_scrub(json::parse(R"({"scrub":null})")), "");
 }
 
 TEST(CliRender, AnEventIsOneLineAndLostOnesAreMentioned) {

@@ -38,5 +38,50 @@ TEST(StatusJson, AnArraySaysWhatItsJournalListsAndWhatItsRecoveryTook) {
     EXPECT_EQ(array_json(status).at("journal").at("redo").at("replayed_records"), 7U);
 }
 
+TEST(StatusJson, AnArraySaysWhatItsLastScrubFoundAndWhere) {
+    raid::ArrayStatus status;
+    EXPECT_TRUE(array_json(status).at("scrub").is_null());
+    EXPECT_TRUE(array_json(status).at("last_scrub").is_null());
+    status.members.resize(3);
+    raid::ScrubReport& report = status.scrub_report.emplace();
+    report.mode = raid::ScrubMode::kRepair;
+    report.end = raid::ScrubReport::End::kFinished;
+    report.counts = {.checked = 100, .mismatched = 3, .repaired = 2};
+    report.wrong_blocks[2] = 1;
+    report.faults = {{2, Lba(64), SectorCount(8), Lba(192)}, {std::nullopt, Lba(72), SectorCount(16), std::nullopt}};
+    const boost::json::value last = array_json(status).at("last_scrub");
+    EXPECT_EQ(last.at("mode").as_string(), "repair");
+    EXPECT_EQ(last.at("state").as_string(), "finished");
+    EXPECT_EQ(last.at("checked"), 100U);
+    EXPECT_EQ(last.at("mismatched"), 3U);
+    EXPECT_EQ(last.at("repaired"), 2U);
+    EXPECT_EQ(last.at("wrong_blocks").as_array().size(), 3U);
+    EXPECT_EQ(last.at("wrong_blocks").at(2), 1U);
+    EXPECT_EQ(last.at("faults").at(0).at("member"), 2U);
+    EXPECT_EQ(last.at("faults").at(0).at("member_sector"), 64U);
+    EXPECT_EQ(last.at("faults").at(0).at("sector"), 192U);
+    EXPECT_TRUE(last.at("faults").at(1).at("member").is_null());
+    EXPECT_TRUE(last.at("faults").at(1).at("sector").is_null());
+}
+
+TEST(StatusJson, AScrubIsAJobOfNoMember) {
+    raid::JobStatus job;
+    EXPECT_EQ(job_json(job).at("member"), 0U);
+    job.kind = raid::JobKind::kScrub;
+    job.waiting = true;
+    EXPECT_EQ(job_json(job).at("kind").as_string(), "scrub");
+    EXPECT_TRUE(job_json(job).at("member").is_null());
+    EXPECT_EQ(job_json(job).at("state").as_string(), "waiting");
+}
+
+TEST(StatusJson, AnArraySaysHowManyBlocksDidNotMatchTheirChecksums) {
+    raid::ArrayStatus status;
+    EXPECT_FALSE(array_json(status).at("checksums").at("on").as_bool());
+    status.checksums = {true, 5, 8192};
+    EXPECT_TRUE(array_json(status).at("checksums").at("on").as_bool());
+    EXPECT_EQ(array_json(status).at("checksums").at("found"), 5U);
+    EXPECT_EQ(array_json(status).at("checksums").at("cached_bytes"), 8192U);
+}
+
 }  // namespace
 }  // namespace gemel

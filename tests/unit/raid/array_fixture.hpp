@@ -177,7 +177,8 @@ inline std::vector<std::vector<std::byte>> contents(const ArrayFixture& f) {
     return out;
 }
 
-inline Superblock newest_superblock(const sim::SimDisk& disk) {
+/// The newest one; nothing if the disk holds none.
+inline std::optional<Superblock> find_superblock(const sim::SimDisk& disk) {
     const std::vector<std::byte> all = disk.snapshot();
     std::optional<Superblock> newest;
     for (std::uint64_t i = 0; i < 2; ++i) {
@@ -187,6 +188,11 @@ inline Superblock newest_superblock(const sim::SimDisk& disk) {
             newest = *found;
         }
     }
+    return newest;
+}
+
+inline Superblock newest_superblock(const sim::SimDisk& disk) {
+    const auto newest = find_superblock(disk);
     CHECK(newest);
     return *newest;
 }

@@ -453,6 +453,24 @@ TEST(JournalOnArray, the_policy_of_the_config_holds_from_the_next_start) {
     }
 }
 
+/// Every start writes a page: records that count no more must not keep the pages behind them.
+TEST(JournalOnArray, starts_without_a_journal_do_not_fill_the_log) {
+    ArrayFixture f;
+    ASSERT_TRUE(f.create());
+    ASSERT_TRUE(f.write(0, f.pattern(8)));
+    ASSERT_TRUE(f.stop());
+    f.options.policy = RecoveryPolicy::kResync;
+    for (int i = 0; i < 200; ++i) {
+        ASSERT_TRUE(f.reopen());
+        ASSERT_TRUE(f.stop());
+    }
+    f.options.policy = RecoveryPolicy::kJournal;
+    ASSERT_TRUE(f.reopen());
+    EXPECT_EQ(f.array->status().journal.policy, RecoveryPolicy::kJournal);
+    EXPECT_FALSE(f.environment.events().has("journal-later"));
+    EXPECT_FALSE(f.environment.events().has("log-damaged"));
+}
+
 void damage_log(ArrayFixture& f) {
     for (auto& disk : f.disks) {
         const auto image = disk->snapshot();

@@ -189,6 +189,39 @@ TEST(Redo, a_record_is_for_the_device_that_had_the_place) {
     d.expect_model("after the rebuild");
 }
 
+TEST(Redo, what_was_logged_before_a_member_was_replaced_is_on_its_successor) {
+    for (const std::uint32_t shards : {1U, 4U}) {
+        SCOPED_TRACE(shards);
+        Logged d({.level = "5", .members = 4, .shards = shards, .member_bytes = 4 * kMiB}, {});
+        ASSERT_TRUE(d.f.stop());
+        ArrayConfig c = d.f.config();
+        c.policy = RecoveryPolicy::kRedo;
+        ASSERT_TRUE(d.f.open(c));
+        sim::SimDisk& successor = d.f.add_disk(4 * kMiB);
+        ASSERT_TRUE(d.f.scheduler.run(*d.f.caller, d.f.array->replace(1, {&successor, ""})));
+        auto& random = d.f.scheduler.random();
+        while (d.f.array->status().rebuild) {  // the last of them end right before the place is given over
+            const std::uint64_t sectors = 1 + random.below(30);
+            d.rewrite(random.below(Logged::kSectors - sectors), sectors);
+        }
+        d.rewrite(100, 20);
+        d.power_cut();
+        c = d.f.config();
+        c.policy = RecoveryPolicy::kRedo;
+        c.members[1].device = &successor;
+        ASSERT_TRUE(d.f.open(c));
+        d.expect_model("after the crash");
+        for (const std::uint32_t gone : {0U, 1U, 2U, 3U}) {
+            SCOPED_TRACE(gone);
+            ASSERT_TRUE(d.f.stop());
+            ArrayConfig without = c;
+            without.members[gone].device = nullptr;
+            ASSERT_TRUE(d.f.open(without));
+            d.expect_model("without a member");
+        }
+    }
+}
+
 TEST(Redo, a_member_that_was_away_at_a_start_gets_them_when_it_is_back) {
     Logged d({.level = "6", .members = 5, .member_bytes = 4 * kMiB}, {0});
     ASSERT_TRUE(d.f.flush());

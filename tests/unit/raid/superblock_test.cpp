@@ -30,6 +30,7 @@ Superblock sample() {
     sb->clean = false;
     sb->rebuild = {true, 3, 128, random.uuid()};
     sb->unreadable = {{1, 4, 2}, {1, 7, 1}, {3, 0, 9}};
+    sb->scrub = {true, true, 512, 9};
     sb->member_index = 3;
     sb->target = true;
     return *sb;
@@ -84,6 +85,8 @@ TEST(Superblock, fields_that_contradict_one_another_are_named) {
         {"level", [](Superblock& s) { s.level = 99; }},
         {"too few members", [](Superblock& s) { s.members.resize(2); }},
         {"index", [](Superblock& s) { s.member_index = 5; }},
+        {"details of a scrub that is none", [](Superblock& s) { s.scrub = {false, false, 0, 1}; }},
+        {"scrub beyond the end", [](Superblock& s) { s.scrub.cursor = s.member_sectors + 8; }},
         {"accepted parity of level 5", [](Superblock& s) { s.accepted = true; }},
         {"strip", [](Superblock& s) { s.strip_bytes = 5000; }},
         {"strip of 2 MiB", [](Superblock& s) { s.strip_bytes = 2U << 20U; }},
@@ -94,7 +97,6 @@ TEST(Superblock, fields_that_contradict_one_another_are_named) {
         {"untrusted beyond the cursor", [](Superblock& s) { s.untrusted[1].end = 257; }},
         {"cursor", [](Superblock& s) { s.resync_cursor = s.member_sectors + 1; }},
         {"a rebuild that is none", [](Superblock& s) { s.rebuild.active = false; }},
-        {"a rebuild of a member in sync", [](Superblock& s) { s.members[3].failed = false; }},
         {"a rebuild beyond the end", [](Superblock& s) { s.rebuild.cursor = s.member_sectors + 1; }},
         {"a rebuild of no place", [](Superblock& s) { s.rebuild.place = 5; }},
         {"a target at another place", [](Superblock& s) { s.member_index = 2; }},

@@ -121,6 +121,24 @@ TEST(Oracle, zeros_that_may_come_from_a_discard_in_flight_say_nothing_of_one_tha
     EXPECT_EQ(h.verdicts(), Verdicts{}) << "what is in flight may be seen or not";
 }
 
+TEST(Oracle, zeros_of_a_discard_that_a_power_loss_may_take_say_nothing_of_one_that_was_flushed) {
+    History h;
+    const Oracle::Id later = h.begin(0, 1, true);
+    const Oracle::Id write = h.begin(0, 1);
+    const Oracle::Id sooner = h.begin(0, 1, true);
+    h.oracle.acknowledge(sooner, true, kLegA);
+    h.apply(write, 0, 1);
+    h.oracle.acknowledge(write, false, kLegA);
+    const auto data = h.image;
+    h.oracle.acknowledge(later, false, kLegA);
+    std::ranges::fill(h.image, std::byte{0});
+    h.read(0, 1);
+    h.power_cut();
+    h.image = data;
+    h.read(0, 1);
+    EXPECT_EQ(h.verdicts(), Verdicts{}) << "the later discard was lost";
+}
+
 TEST(Oracle, a_lost_flushed_or_fua_write_is_found_and_a_lost_unflushed_one_is_not) {
     for (const int how : {0, 1, 2}) {
         History h;

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+// Replace: a device takes the place of a member that still works, while the array keeps its redundancy.
+//
+// It is a rebuild (rebuild.cpp, RB4) whose place is not failed: the same record of the superblock, the same walk.
+//
+// Invariants:
+//   RP1 The place's own member stays in sync, is read and written, and gets every superblock; its target is never read.
+//       The target's superblock only names it: it is written once, and cannot be the newest.
+//   RP2 Every write and flush of the place goes to both (MD6), wherever the walk is. The walk copies what the member
+//       holds, under the stripe's lock; what it cannot read comes from redundancy, or is listed (RB3). So a stripe that
+//       was walked is the same on both, and what is durable on the member is durable on the target by the next cursor.
+//   RP3 The target missed something: the record ends, durably, before that write is acknowledged; the member stays.
+//   RP4 The member missed something: the superblock that fails it makes the record that of a rebuild onto the target,
+//       from column 0. What was copied is not believed: only the member, read and written until then, vouched for it.
+//   RP5 After a start the two may differ in columns that are untrusted then, wherever a crash cut a write or lost the
+//       cache of one. These are walked again; the cursor is below them, durably, before the resync can trust them. A
+//       target, or a member, that is not there at a start ends the replace before anything is written.
+//   RP6 The place goes to the target by one change of the superblock, written to the others and the target, not to the
+//       old member: after all columns, its pages of the checksum map, a flush, and the durable log are on it. If the
+//       target does not take it, the next change gives the place back. A crash leaves one or the other: both hold all
+//       that was acknowledged. Redo records are void by that superblock (RD9).
+//   RP7 The old member's superblocks are wiped afterwards. Until then it is stale: the place has another uuid.
+// Threads: replace_stripe, build, own_missed, target_missed on any executor; the rest on home.
+#include <algorithm>
+
+#include "gemel/test_switch.hpp"
+#include "raid/array_body.hpp"
+#include "raid/checksums.hpp"
+#include "raid/durable_log.hpp"
+#include "raid/redo_log.hpp"
+#include "raid/stripe.hpp"
+
+namespace gemel::raid::detail {
+
+// ---- the beginning
+
+Task<Result<void>> ArrayBody::replace(std::uint32_t place, MemberSpec spec) {
+    Executor& caller = Executor::current();
+    co_await resume_on(home);
+    Result<void> r = fail(Errc::kClosed, "array " + name + " is stopping");
+    if (!stopping() && gate_.enter()) {
+        const auto turn = co_await rebuilds_.lock();
+        r = co_await begin_replace(place, std::move(spec));
+        gate_.leave();
+    }
+    co_await resume_on(caller);
+    co_return r;
+}
+
+/// REQUIRES: `rebuilds` held.
+Task<Result<void>> ArrayBody::begin_replace(std::uint32_t place, MemberSpec spec) {
+    CO_TRY_VOID(may_build(place));
+    if (!in_sync(place)) {
+        co_return fail(Errc::kRefused, member_subject(place) + " is not in sync; rebuild it");
+    }
+    spec.device = watch.watched(spec.device);
+    if (spec.device == nullptr && !spares_.empty()) {
+        spec = spares_.front();
+    }
+    if (spec.device == nullptr) {
+        co_return fail(Errc::kInvalidArgument, "array " + name + " has no spare; name the device to replace " +
+                                                   member_subject(place) + " with");
+    }
+    if (spec.name.empty()) {
+        spec.name = spec.device->name();
+    }
+    CO_TRY_VOID(co_await check_target(place, spec));
+    CO_TRY_VOID(co_await wipe_slots(*spec.device));
+    CO_TRY_VOID(co_await enter_replace(place, spec));
+    {
+        const std::scoped_lock lock(status_mutex_);
+        std::erase_if(spares_, [&](const MemberSpec& s) { return s.device == spec.device; });
+    }
+    if (!gate_.spawn(run_replace(place, /*resumed=*/false))) {
+        co_return fail(Errc::kClosed, "array " + name + " is stopping");
+    }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> ArrayBody::enter_replace(std::uint32_t place, MemberSpec spec) {
+    for (const auto& shard : shards) {
+        co_await resume_on(*shard->executor);
+        await_columns(*shard, 0);
+    }
+    co_await resume_on(home);
+    const auto guard = co_await control_.lock();
+    if (read_only() || !in_sync(place)) {
+        co_return fail(Errc::kRefused, member_subject(place) + " cannot be replaced now");
+    }
+    Superblock next = superblock_;
+    next.rebuild = {true, static_cast<std::uint16_t>(place), 0, env.random.uuid()};
+    attach_target(place, spec, 1);
+    Result<void> r = co_await commit(std::move(next));
+    if (r && replacing(place)) {
+        r = co_await write_target_superblock(place);
+    }
+    if (r && !replacing(place)) {
+        r = fail(Errc::kIo, member_subject(place) + " failed");
+    }
+    if (!r) {
+        const Result<void> ended = co_await end_replace(place, r.error());
+        static_cast<void>(ended);  // read-only: the next start ends it, for the target is not there
+    }
+    co_return r;
+}
+
+void ArrayBody::attach_target(std::uint32_t place, const MemberSpec& spec, std::uint64_t slot) {
+    target_slot_ = slot;
+    {
+        const std::scoped_lock lock(status_mutex_);
+        target_name_ = spec.name;
+    }
+    members[place].device->set_target(spec.device);
+}
+
+/// RP1. REQUIRES: `control` held.
+Task<Result<void>> ArrayBody::write_target_superblock(std::uint32_t place) {
+    Superblock mine = superblock_;
+    mine.member_index = static_cast<std::uint16_t>(place);
+    mine.target = true;
+    BlockDevice& device = *members[place].device->target();
+    const Lba lba = superblock_slot(device.limits().sectors, 1 - target_slot_);
+    const Slice slice = slots_[place].slice(kSuperblockBytes, lba);
+    encode(mine, slice.data().first<kSuperblockBytes>());
+    slice.clear_infos();
+    const Result<void> r = co_await device.write(lba, slice, {.fua = true});
+    if (r) {
+        target_slot_ = 1 - target_slot_;
+    } else if (r.error().code == Errc::kTimedOut) {  // the device still reads from there
+        renew_slot_buffer(place);
+    }
+    co_return r;
+}
+
+/// RP5. Before I/O starts.
+void ArrayBody::resume_replace(const Assembly& assembly) {
+    RebuildRecord& record = superblock_.rebuild;
+    if (!record.active || superblock_.members[record.place].failed) {
+        return;
+    }
+    if (!assembly.target) {
+        event(Severity::kWarning, "replace-failed", member_subject(record.place),
+              "it, or the device that was to take its place, is not there", "replace or rebuild it again");
+        record = {};
+        return;
+    }
+    attach_target(record.place, assembly.target->spec, assembly.target->slot);
+    std::uint64_t cursor = geometry.columns();
+    const std::uint64_t strip = geometry.strip_sectors;
+    for (const auto& shard : shards) {
+        std::uint64_t at = 0;
+        while (const auto range = shard->untrusted.next(at)) {
+            if (active(TestSwitch::kReplaceBelievesCursor)) {
+                break;
+            }
+            at = range->second;
+            shard->unbuilt.add(round_down(range->first, strip), round_up(at, strip));
+        }
+        if (const auto first = shard->unbuilt.next(0)) {
+            cursor = std::min(cursor, shard->global(first->first));
+        }
+    }
+    record.cursor = cursor;
+}
+
+// ---- the walk
+
+Task<Result<void>> ArrayBody::build(std::uint32_t member, Lba member_lba, Slice from, WriteOptions options) {
+    if (!rebuilding(member)) {
+        if (checksums_ && member_lba.value < geometry.member_sectors) {  // what was made up, CS3
+            CO_TRY_VOID(co_await checksums_->note(member, member_lba, from));
+        }
+        co_return co_await members[member].device->write_target(member_lba, from, options);
+    }
+    const Result<void> r = co_await members[member].device->write(member_lba, from, options);
+    if (!r) {
+        co_return co_await fail_member(member, r.error());
+    }
+    co_return r;
+}
+
+/// RP2. From the member itself, if all of it can be read.
+Task<Result<void>> ArrayBody::replace_stripe(Shard& shard, StripeIndex index, std::uint32_t place) {
+    const std::uint64_t strip = geometry.strip_sectors;
+    const Lba first(index.value * strip);
+    const bool parity = level.parities() > 0;
+    const Lba member_lba = parity ? geometry.stripe_lba(index) : geometry.locate(first).member_lba;
+    {
+        const std::uint64_t from = parity ? index.value : first.value;
+        const auto guard = co_await shard.lock.acquire(from, parity ? from : from + strip - 1);
+        CO_TRY(const Buffer buffer, co_await allocate(strip * kSectorBytes));
+        const Slice all = buffer.slice(strip * kSectorBytes, member_lba);
+        all.clear_infos();
+        BlockDevice& member = *members[place].device;  // compares with the checksums
+        const Result<void> r = co_await read_twice(member, member_lba, all);
+        if (r) {
+            CO_TRY_VOID(co_await members[place].device->write_target(member_lba, all, {.background = true}));
+            built(shard, first.value, first.value + strip);
+            co_return r;
+        }
+        co_await note_read_error(place, r.error().code);
+        if (r.error().code == Errc::kTimedOut) {
+            co_return r;
+        }
+    }
+    co_return co_await level.rebuild_stripe(*this, shard, index, place);
+}
+
+Task<void> ArrayBody::run_replace(std::uint32_t place, bool resumed) {
+    begin_job(JobKind::kReplace, place);
+    BlockDevice* target = members[place].device->target();
+    const std::string with = target_name();
+    event(Severity::kInfo, "replace-started", member_subject(place),
+          with + (resumed ? " goes on getting what it holds" : " gets what it holds, and then its place"));
+    Result<void> r = fail(Errc::kIo, "its stripes cannot be read, not even after some time");
+    if (co_await walk_shards(place)) {
+        r = co_await finish_replace(place);
+    } else if (rebuild_job.cancelled()) {
+        r = fail(Errc::kAborted, "the replace was cancelled");
+    }
+    if (!r && !stopping() && !read_only()) {
+        const auto guard = co_await control_.lock();
+        const Result<void> ended = co_await end_replace(place, r.error());
+        static_cast<void>(ended);  // read-only: it goes on at the next start
+    }
+    const auto turn = co_await rebuilds_.lock();
+    rebuild_job.end();
+    if (!r && !stopping() && !read_only() && members[place].device->target() != nullptr) {
+        co_await rebuild_instead(place, {target, with});
+    }
+    gate_.spawn(use_spares());
+}
+
+/// RP4. The record, and the superblock on the device, say so already, for a start after a crash.
+/// REQUIRES: `rebuilds` held; nothing walks.
+Task<void> ArrayBody::rebuild_instead(std::uint32_t place, MemberSpec spec) {
+    Result<void> r = may_build(place);
+    if (r) {
+        r = check_answers(spec);
+    }
+    if (r) {
+        r = co_await enter_target(place, spec, target_slot_);
+    }
+    if (r && !gate_.spawn(run_rebuild(place, /*resumed=*/false))) {
+        r = fail(Errc::kClosed, "array " + name + " is stopping");
+    }
+    if (!r) {
+        members[place].device->set_target(nullptr);
+        event(Severity::kError, "rebuild-failed", member_subject(place), r.error().message,
+              "rebuild onto " + spec.name + " again, or onto another device");
+    }
+}
+
+// ---- its end
+
+/// RP3. A superblock that does not name the target; then the target gets nothing any more. Nothing is done if the
+/// member has failed (RP4). REQUIRES: `control` held.
+Task<Result<void>> ArrayBody::end_replace(std::uint32_t place, Error why) {
+    if (!replacing(place)) {
+        co_return Result<void>{};
+    }
+    Superblock next = superblock_;
+    next.rebuild = {};
+    CO_TRY_VOID(co_await commit(std::move(next)));
+    members[place].device->set_target(nullptr);
+    event(why.code == Errc::kAborted ? Severity::kInfo : Severity::kError, "replace-failed", member_subject(place),
+          target_name() + " does not take its place, and it stays: " + why.message,
+          "replace it again, with another device");
+    co_return Result<void>{};
+}
+
+/// RP2. REQUIRES: `control` held.
+Task<Result<void>> ArrayBody::flush_target() {
+    const std::uint32_t place = superblock_.rebuild.place;
+    if (!replacing(place)) {
+        co_return Result<void>{};
+    }
+    const Result<void> r = co_await members[place].device->target()->flush();
+    if (!r) {
+        co_return co_await end_replace(place, Error(r.error().code, "flush failed"));
+    }
+    co_return r;
+}
+
+Task<Result<void>> ArrayBody::target_missed(std::uint32_t index, const BlockDevice& target, Error why) {
+    Executor& caller = Executor::current();
+    co_await resume_on(home);
+    Result<void> r;
+    {
+        const auto guard = co_await control_.lock();
+        const MemberDevice& place = *members[index].device;
+        if (place.device() == &target) {
+            r = std::unexpected(std::move(why));  // it is the member by now
+        } else if (place.target() == &target && read_only()) {
+            r = fail(Errc::kReadOnly, "array " + name + " is read-only");
+        } else if (place.target() == &target) {
+            r = co_await end_replace(index, std::move(why));
+        }
+    }
+    co_await resume_on(caller);
+    co_return r;
+}
+
+Task<Result<void>> ArrayBody::own_missed(std::uint32_t index, const BlockDevice& own, Error why) {
+    Executor& caller = Executor::current();
+    co_await resume_on(home);
+    Result<void> r;
+    {
+        const auto guard = co_await control_.lock();
+        if (members[index].device->device() == &own) {
+            r = co_await fail_locked(index, std::move(why));
+        }
+    }
+    co_await resume_on(caller);
+    co_return r;
+}
+
+/// RP6.
+Task<Result<void>> ArrayBody::finish_replace(std::uint32_t place) {
+    if (checksums_) {
+        CO_TRY_VOID(co_await checksums_->copy_to(place));
+    }
+    CO_TRY_VOID(co_await checkpoint_rebuild());
+    CO_TRY_VOID(co_await log_->copy_to(place));
+    log_->stop_copying();  // what follows goes to the target with the member's own
+    BlockDevice* old = members[place].device->device();
+    CO_TRY_VOID(co_await give_place(place));
+    event(Severity::kInfo, "replace-ended", member_subject(place), "it is in sync in its place; remove the old device");
+    const Result<void> wiped = co_await wipe_slots(*old);
+    static_cast<void>(wiped);  // RP7: a device that does not take it is no better than one that is gone
+    co_return Result<void>{};
+}
+
+/// RD9.
+Task<Result<void>> ArrayBody::give_place(std::uint32_t place) {
+    if (!redo_ || active(TestSwitch::kRedoKeptByReplace)) {
+        co_return co_await give_place_now(place, 0);
+    }
+    co_await redo_->pause();
+    const std::uint64_t done = redo_->done_below();
+    Result<void> r = stopping() ? fail(Errc::kClosed, "array " + name + " is stopping") : co_await flush_with_map();
+    if (r) {
+        r = co_await give_place_now(place, done);
+    }
+    redo_->resume();
+    co_return r;
+}
+
+/// `redo_done`: records below it are durable on both devices.
+Task<Result<void>> ArrayBody::give_place_now(std::uint32_t place, std::uint64_t redo_done) {
+    const auto guard = co_await control_.lock();
+    if (!replacing(place)) {
+        co_return fail(Errc::kIo, "one of the two devices failed");
+    }
+    Superblock next = superblock_;
+    const Uuid uuid = next.rebuild.uuid;
+    next.members[place].uuid = uuid;
+    next.members[place].last_incarnation = next.incarnation;
+    next.rebuild = {};
+    next.redo_from = all_devices_here() ? std::max(next.redo_from, redo_done) : next.redo_from;
+    CO_TRY_VOID(co_await commit(std::move(next)));
+    MemberDevice& device = *members[place].device;
+    if (superblock_.members[place].uuid != uuid) {
+        device.set_target(nullptr);
+        event(Severity::kError, "replace-failed", member_subject(place),
+              target_name() + " does not take its place, and it stays: its superblock cannot be written",
+              "replace it again, with another device");
+        co_return fail(Errc::kIo, "its superblock cannot be written");
+    }
+    device.exchange();
+    members[place].tag.store(device_tag(uuid), std::memory_order_release);
+    members[place].slot = target_slot_;
+    {
+        const std::scoped_lock lock(status_mutex_);
+        member_names_[place] = target_name_;
+    }
+    publish_status();
+    co_return Result<void>{};
+}
+
+/// The place is given to its target by `next`, which goes there.
+bool ArrayBody::gives_place(std::uint32_t member, const Superblock& next) const {
+    return members[member].device->target() != nullptr && next.members[member].uuid != superblock_.members[member].uuid;
+}
+
+std::string ArrayBody::target_name() const {
+    const std::scoped_lock lock(status_mutex_);
+    return target_name_;
+}
+
+}  // namespace gemel::raid::detail

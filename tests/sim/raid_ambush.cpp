@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a RaidWorld does about the array's events: RW11, and ambushes, which are crashes and stops at the moments after
+// a change of the array's state, when they hurt most; also crashes in the middle of a start.
+#include "tests/sim/raid_world.hpp"
+
+namespace gemel::sim {
+
+using namespace std::chrono_literals;
+
+namespace {
+constexpr Duration kAmbushWithin = 500us;  ///< of the event
+constexpr Duration kAfterRebuild = 50ms;   ///< the array turns to another way of writing, some writes later
+constexpr Duration kPatience = 60s;        ///< virtual time within which any start has ended
+}  // namespace
+
+void RaidWorld::heed(const EventRecord& e) {
+    if ((e.id == "log-damaged" || e.id == "journal-damaged") && !errors_expected_ && !crashing_) {
+        chronicle_.violation(std::string(e.id) + ": " + e.cause);
+    }
+    const bool likely = e.id == "member-failed" || ambusher_.one_in(2);
+    if (ambushes_ && likely && !crashing_ && !ambush_) {
+        const Duration within = e.id == "rebuild-ended" ? kAfterRebuild : kAmbushWithin;
+        ambush_ = scheduler_.now() + Duration(ambusher_.below(static_cast<std::uint64_t>(within.count())));
+    }
+}
+
+/// Lets time pass. False when an ambush is due.
+bool RaidWorld::pass(Duration d) {
+    if (!ambushes_) {
+        scheduler_.run_for(d);
+        return true;
+    }
+    if (ambush_ && *ambush_ + kAmbushWithin < scheduler_.now()) {
+        ambush_.reset();  // an operator was waited for since
+    }
+    return !scheduler_.run_until([this] { return ambush_ && scheduler_.now() >= *ambush_; }, d);
+}
+
+void RaidWorld::end_ambushed() {
+    if (ambusher_.one_in(3)) {
+        chronicle_.reached("stop right after an event");
+        stop_cleanly();
+    } else {
+        chronicle_.reached("crash right after an event");
+        crash(power_cuts_ && (!kills_ || ambusher_.one_in(2)) ? Crash::kPower : Crash::kKill);
+    }
+}
+
+/// Starts, and crashes before it is done.
+bool RaidWorld::crash_while_opening(bool force) {
+    std::optional<Result<std::unique_ptr<raid::Array>>> opened;
+    auto body = [](Task<Result<std::unique_ptr<raid::Array>>> task,
+                   std::optional<Result<std::unique_ptr<raid::Array>>>& out) -> Task<void> {
+        out.emplace(co_await std::move(task));
+    };
+    scheduler_.start(home(), body(raid::Array::open(environment_.get(), config(force)), opened));
+    scheduler_.run_for(Duration(random_.below(4'000'000)));
+    if (opened.has_value() && !*opened) {
+        return false;  // needs force: the caller finds out
+    }
+    const bool power = power_cuts_;
+    chronicle_.fault(power ? "power cut while opening" : "kill while opening");
+    crashing_ = true;
+    for (const auto& disk : disks_) {
+        power ? disk->power_cut() : disk->kill_process();
+    }
+    if (target_) {
+        power ? target_->power_cut() : target_->kill_process();
+    }
+    if (power) {
+        environment_.power_lost();
+        for (Volume& v : volumes_) {
+            v.oracle->power_loss(kLegA, !any_lost() && damaged() == 0);
+            v.oracle->serve_from(kLegA);
+        }
+    }
+    CHECK(scheduler_.run_until([&] { return opened.has_value(); }, kPatience));
+    if (*opened) {
+        array_ = std::move(**opened);
+        stop_array();
+    }
+    crashing_ = false;
+    chronicle_.reached("crash while opening");
+    revive_disks();
+    return true;
+}
+
+}  // namespace gemel::sim

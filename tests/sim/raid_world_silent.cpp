@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// RaidWorld and silent corruption (raid_world.hpp, RW8): one member acknowledges writes that it loses, puts elsewhere
+// or damages, from when the array is in sync on. Such a history has no crashes, which would make what the journal lists
+// count as it lies, and nothing else that takes redundancy away.
+#include <algorithm>
+
+#include "tests/sim/raid_world.hpp"
+
+namespace gemel::sim {
+
+void RaidWorld::choose_liar() {
+    if (!row_->redundant || !silent_.one_in(4)) {
+        return;
+    }
+    liar_ = disks_[silent_.below(disks_.size())].get();
+    power_cuts_ = false;
+    kills_ = false;
+    member_faults_ = false;
+    media_faults_ = false;
+    beyond_ = false;
+    slowness_ = true;  // one whose liar was exchanged has other faults then
+    base_.checksum_cache_bytes = silent_.one_in(2) ? 16 * kKiB : raid::kDefaultChecksumCache;
+}
+
+void RaidWorld::begin_lying() {
+    if (liar_ && !chronicle_.without("lies") &&
+        scheduler_.run_until([&] { return !resyncing(); }, std::chrono::seconds(60))) {
+        const auto rate = [this] { return silent_.one_in(3) ? 0 : static_cast<std::uint32_t>(4 + silent_.below(200)); };
+        const std::uint32_t lost = rate();
+        (*liar_)->set_silent_fault_rates(lost, rate(), lost == 0 ? 20 : rate());
+    }
+}
+
+void RaidWorld::note_lies() {
+    const std::vector<RecordingEvents::Kept>& events = environment_.events().all();
+    const auto wrong = std::ranges::find_if(events, [](const RecordingEvents::Kept& e) {
+        return e.id == "checksum-renewed" || e.id == "checksum-page-lost" || e.id == "checksums-off";
+    });
+    const raid::ArrayStatus status = array_->status();
+    if (!liar_ && !rotted_ && (wrong != events.end() || status.checksums.found > 0)) {
+        chronicle_.violation("a checksum was wrong for no reason: " + std::to_string(status.checksums.found) +
+                             " blocks" + (wrong != events.end() ? ", " + wrong->id + ": " + wrong->cause : ""));
+    }
+    if (!liar_) {
+        return;
+    }
+    const std::uint64_t told = (*liar_)->counters().faults;
+    for (; lies_told_ < told; ++lies_told_) {
+        chronicle_.fault((*liar_)->name() + " lied about a write");
+        chronicle_.reached("silent corruption");
+    }
+    if (status.checksums.found > 0) {
+        chronicle_.reached("silent corruption found");
+        if (environment_.events().has("block-repaired")) {
+            chronicle_.reached("silent corruption repaired");
+        }
+    }
+}
+
+}  // namespace gemel::sim
