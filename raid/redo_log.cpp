@@ -34,8 +34,8 @@ MemberWrites cut(const MemberWrites& writes, std::uint64_t first, std::uint64_t 
     return out;
 }
 
-RedoRecord record_of(StripeIndex stripe, const MemberWrites& writes) {
-    RedoRecord record{stripe, {}};
+RedoRecord record_of(StripeIndex stripe, const MemberWrites& writes, std::uint32_t seed) {
+    RedoRecord record{stripe, {}, seed, {}};
     for (const MemberWrite& w : writes) {
         if (!w.absent && !w.from.empty()) {
             record.parts.push_back({w.member, w.tag, w.lba, w.from.data()});
@@ -55,6 +55,7 @@ RedoLog::RedoLog(ArrayBody& array, RingLog& log, bool always)
       log_(log),
       always_(always),
       state_(always || array.lost_members() > 0 ? State::kOn : State::kOff),
+      seeds_(static_cast<std::uint32_t>(array.env.random.next())),
       dropped_below_(array.replayed_below()) {
     log.set_checkpoint(kLogClientRedo, array.home, [this] { return make_room(); });
 }
@@ -128,7 +129,7 @@ Task<Result<void>> RedoLog::write_pieces(Shard& shard, StripeIndex stripe, const
         std::max<std::uint64_t>(1, room / (std::max<std::size_t>(1, members) * kBlockBytes)) * kSectorsPerBlock;
     for (std::uint64_t at = round_down(all.first, kSectorsPerBlock); at < all.end; at += step) {
         const MemberWrites piece = cut(writes, at, at + step);
-        const RedoRecord record = record_of(stripe, piece);
+        const RedoRecord record = record_of(stripe, piece, seeds_.fetch_add(1));
         const bool early = record.parts.empty() || active(TestSwitch::kRedoWriteFirst);
         if (early) {
             CO_TRY_VOID(co_await write_for_good(shard, stripe, piece, options));

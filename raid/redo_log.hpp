@@ -129,6 +129,7 @@ class RedoLog {
     std::atomic<std::uint64_t> flushed_{0};  ///< newest that succeeded
     std::atomic<std::uint64_t> records_{0};
     std::atomic<std::uint64_t> bytes_{0};
+    std::atomic<std::uint32_t> seeds_;  ///< RR4
 
     // Home executor.
     std::list<Entry> entries_;  ///< in the order of the log

@@ -17,6 +17,16 @@ std::uint32_t record_crc(ConstBytes bytes) {
     constexpr std::array<std::byte, 4> zero{};
     return crc32c(bytes.subspan(kCrcAt + 4), crc32c(zero, crc32c(bytes.first(kCrcAt))));
 }
+/// RR4. Twice is the same as not at all. REQUIRES: whole words.
+void mix(MutableBytes bytes, std::uint32_t seed) {
+    std::uint64_t state = seed + 0x9e3779b97f4a7c15ULL;
+    for (std::size_t at = 0; at + sizeof(state) <= bytes.size(); at += sizeof(state)) {
+        state ^= state << 13U;
+        state ^= state >> 7U;
+        state ^= state << 17U;
+        store_le(bytes.data() + at, load_le<std::uint64_t>(bytes.data() + at) ^ state);
+    }
+}
 }  // namespace
 
 std::optional<std::string> why_invalid(const RedoRecord& record, const Geometry& geometry) {
@@ -49,7 +59,7 @@ std::vector<std::byte> encode(const RedoRecord& record) {
     w.put(static_cast<std::uint16_t>(record.parts.size()));
     w.put(record.stripe.value);
     w.put(std::uint32_t{0});
-    w.put(std::uint32_t{0});
+    w.put(record.seed);
     for (const RedoPart& p : record.parts) {
         w.put(static_cast<std::uint16_t>(p.member));
         w.put(std::uint16_t{0});
@@ -60,6 +70,7 @@ std::vector<std::byte> encode(const RedoRecord& record) {
     for (const RedoPart& p : record.parts) {
         w.put(p.bytes);
     }
+    mix(MutableBytes(out).subspan(kRedoHeaderBytes + record.parts.size() * kRedoPartBytes), record.seed);
     store_le(out.data() + kCrcAt, record_crc(out));
     return out;
 }
@@ -79,7 +90,8 @@ Result<RedoRecord> decode_redo_record(ConstBytes bytes, const Geometry& geometry
     const auto count = r.get<std::uint16_t>();
     out.stripe = StripeIndex(r.get<std::uint64_t>());
     r.take(4);
-    if (r.get<std::uint32_t>() != 0 || r.remaining() / kRedoPartBytes < count) {
+    out.seed = r.get<std::uint32_t>();
+    if (r.remaining() / kRedoPartBytes < count) {
         return fail(Errc::kCorrupt, "redo record counts more parts than it holds");
     }
     std::vector<std::uint32_t> sizes;
@@ -95,13 +107,17 @@ Result<RedoRecord> decode_redo_record(ConstBytes bytes, const Geometry& geometry
         }
         out.parts.push_back(p);
     }
+    const ConstBytes mixed = r.take(r.remaining());
+    out.content.assign(mixed.begin(), mixed.end());
+    mix(out.content, out.seed);
+    LeReader content(out.content);
     for (std::size_t i = 0; i < sizes.size(); ++i) {
-        if (sizes[i] > r.remaining()) {
+        if (sizes[i] > content.remaining()) {
             return fail(Errc::kCorrupt, "redo record is shorter than its parts");
         }
-        out.parts[i].bytes = r.take(sizes[i]);
+        out.parts[i].bytes = content.take(sizes[i]);
     }
-    if (r.remaining() != 0) {
+    if (content.remaining() != 0) {
         return fail(Errc::kCorrupt, "redo record is longer than its parts");
     }
     if (auto why = why_invalid(out, geometry)) {

@@ -7,6 +7,10 @@
 //       written: it can be done again any number of times.
 //   RR2 A part is for one device, named by its tag, not for whatever has the place later.
 //   RR3 A record that cannot be understood is an error for all of them.
+//   RR4 The bytes of the parts are mixed with a sequence of pseudorandom numbers that each record has its own of:
+//   hosts'
+//       sectors often end with their own CRC32C, and a page of the log in which a crash left a sector of an older
+//       record would else have the right one.
 // Threads: any.
 #pragma once
 
@@ -35,6 +39,8 @@ struct RedoPart {
 struct RedoRecord {
     StripeIndex stripe;
     std::vector<RedoPart> parts;
+    std::uint32_t seed = 0;          ///< RR4
+    std::vector<std::byte> content;  ///< what the parts of a decoded record borrow from
 };
 
 /// How many bytes of members fit into a record of `room` bytes that has so many parts.
@@ -50,7 +56,7 @@ constexpr std::size_t redo_record_bytes(std::size_t parts, std::size_t bytes_of_
 /// REQUIRES: why_invalid gives nothing.
 std::vector<std::byte> encode(const RedoRecord& record);
 
-/// The parts borrow from `bytes`. Errors: kUnsupported: a newer version. kCorrupt.
+/// Errors: kUnsupported: a newer version. kCorrupt.
 Result<RedoRecord> decode_redo_record(ConstBytes bytes, const Geometry& geometry);
 
 /// Why the record cannot be one of an array of this geometry; nothing when it can.

@@ -18,7 +18,8 @@ constexpr Geometry kFour{Layout::kParity, 4, 32, 32 * 128};
 
 TEST(RedoRecord, comes_back_as_it_was_and_nothing_else_is_taken_for_one) {
     const std::vector<std::byte> data(3 * kSectorBytes, std::byte{7});
-    const RedoRecord record{StripeIndex(5), {{1, 11, Lba(162), data}, {3, 13, Lba(160), ConstBytes(data).first(512)}}};
+    const RedoRecord record{
+        StripeIndex(5), {{1, 11, Lba(162), data}, {3, 13, Lba(160), ConstBytes(data).first(512)}}, 9, {}};
     const std::vector<std::byte> bytes = encode(record);
     EXPECT_EQ(bytes.size(), kRedoHeaderBytes + 2 * kRedoPartBytes + data.size() + 512);
     const auto back = decode_redo_record(bytes, kFour);
@@ -27,6 +28,7 @@ TEST(RedoRecord, comes_back_as_it_was_and_nothing_else_is_taken_for_one) {
     EXPECT_EQ(back->stripe, record.stripe);
     EXPECT_EQ(back->parts[0].member, 1U);
     EXPECT_EQ(back->parts[1].tag, 13U);
+    EXPECT_FALSE(std::ranges::equal(ConstBytes(bytes).last(512), ConstBytes(data).first(512))) << "mixed, RR4";
     EXPECT_EQ(back->parts[1].lba, Lba(160));
     EXPECT_TRUE(std::ranges::equal(back->parts[0].bytes, data));
     for (std::size_t i = 0; i < bytes.size(); i += 7) {
@@ -40,7 +42,7 @@ TEST(RedoRecord, comes_back_as_it_was_and_nothing_else_is_taken_for_one) {
 TEST(RedoRecord, outside_the_array_is_refused) {
     const std::vector<std::byte> data(kSectorBytes * 32, std::byte{7});
     const auto refused = [&](StripeIndex stripe, RedoPart part) {
-        return !decode_redo_record(encode({stripe, {part}}), kFour);
+        return !decode_redo_record(encode({stripe, {part}, 0, {}}), kFour);
     };
     EXPECT_FALSE(refused(StripeIndex(5), {0, 0, Lba(160), data}));
     EXPECT_TRUE(refused(StripeIndex(5), {0, 0, Lba(161), data})) << "into the next stripe";
