@@ -425,7 +425,7 @@ Task<void> ArrayBody::watch_idle() {
         }
         co_await tend_journal();
         const Result<void> r = co_await mark_clean();
-        if (r) {
+        if (r && !(journal_ && journal_->worth_a_checkpoint())) {  // writes may have become old enough in between
             break;
         }
     }

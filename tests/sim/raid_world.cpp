@@ -16,6 +16,8 @@ constexpr std::uint64_t kMostRounds = 400;
 constexpr Duration kPatience = 60s;  ///< virtual time within which anything healthy has ended
 /// Chosen so that no history of seeds.txt is one with ambushes: they stay what they were.
 constexpr std::uint64_t kAmbushSalt = 0x414D425553480035ULL;
+/// The same of an operator who sees rebuilds through.
+constexpr std::uint64_t kPatienceSalt = 0x504154494500181DULL;
 
 }  // namespace
 
@@ -25,6 +27,7 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       silent_(options.seed ^ 0x53494c454e54ULL),
       operator_(options.seed ^ 0x4f50455241ULL),
       policies_(options.seed ^ 0x5245444f21ULL),
+      patience_(options.seed ^ kPatienceSalt),
       scrubber_(options.seed ^ 0x53435343daULL),
       replacer_(options.seed ^ 0x5245504c41ULL),
       ambusher_(options.seed ^ kAmbushSalt),

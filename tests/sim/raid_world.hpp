@@ -104,6 +104,7 @@ class RaidWorld : public HostWorld {
     void operate();
     void note_quicker_spare(std::size_t place, SimDisk* named);
     void begin_rebuild();
+    void see_rebuild_through();
     void disturb_rebuild();
     void note_members();
     bool rebuild_all();
@@ -148,6 +149,7 @@ class RaidWorld : public HostWorld {
     SeededRandom silent_;    ///< what a disk does in silence; the same
     SeededRandom operator_;  ///< what the operator does: its own, so that older histories stay what they were
     SeededRandom policies_;  ///< the same, for the policy `redo`
+    SeededRandom patience_;  ///< when the operator waits for the end of a rebuild
     SeededRandom scrubber_;  ///< what it does with scrubs; the seed leaves the histories of seeds.txt without
     SeededRandom replacer_;  ///< what the operator does with members that work
     SeededRandom ambusher_;  ///< when crashes follow events: for the same reason its own
@@ -179,6 +181,7 @@ class RaidWorld : public HostWorld {
     bool ambushes_ = false;                                     ///< crashes follow events of the array closely
     std::optional<TimePoint> ambush_;                           ///< the next one
     bool beyond_ = false;                                       ///< also faults that the level cannot hide
+    bool patient_ = patience_.one_in(3);                        ///< sees rebuilds through
     bool scrubs_ = scrubber_.one_in(2);                         ///< while hosts work
     bool scrub_goes_on_ = false;                                ///< at the next start
     bool scrub_resumed_ = false;                                ///< the scrub that runs went on after a crash
