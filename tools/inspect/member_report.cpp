@@ -4,6 +4,8 @@
 #include <algorithm>
 
 #include "gemel/check.hpp"
+#include "gemel/durable_log.hpp"
+#include "raid/redo_record.hpp"
 
 namespace gemel::inspect {
 
@@ -176,10 +178,30 @@ void note_problems(Report& report) {
     if (report.log && report.log->corrupt) {
         say("the log of these members is not complete: " + *report.log->corrupt);
     }
+    if (report.log && report.log->redo.damaged > 0) {
+        say(std::to_string(report.log->redo.damaged) + " records of the redo log cannot be understood");
+    }
 }
 
-LogSummary summarise(const LogPages& pages, std::uint64_t generation) {
-    const raid::LogState state = raid::recover_log(pages, generation);
+void add_redo(const raid::RecoveredRecord& record, const Superblock& array, RedoSummary& out) {
+    if (record.position < array.redo_from) {
+        ++out.voided;
+        return;
+    }
+    const Result<raid::RedoRecord> redo = raid::decode_redo_record(record.bytes, raid::geometry_of(array));
+    if (!redo) {
+        ++out.damaged;
+        return;
+    }
+    ++out.valid;
+    out.newest_stripe = redo->stripe.value;
+    for (const raid::RedoPart& part : redo->parts) {
+        out.bytes += part.bytes.size();
+    }
+}
+
+LogSummary summarise(const LogPages& pages, const Superblock& array) {
+    const raid::LogState state = raid::recover_log(pages, array.log_generation);
     LogSummary out;
     out.generation = state.generation;
     out.tail = state.tail;
@@ -191,6 +213,9 @@ LogSummary summarise(const LogPages& pages, std::uint64_t generation) {
         client.last_position = record.position;
         client.bytes += record.bytes.size();
         ++client.records;
+        if (record.client == kLogClientRedo) {
+            add_redo(record, array, out.redo);
+        }
     }
     return out;
 }
@@ -213,7 +238,7 @@ Report look_at(const std::vector<std::string>& names, const std::vector<MemberIm
                 m.log = read_log(*images[i], superblock_of(m), pages);
             }
         }
-        report.log = summarise(pages, array.log_generation);
+        report.log = summarise(pages, array);
     }
     note_problems(report);
     return report;

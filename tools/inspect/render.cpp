@@ -33,6 +33,8 @@ std::string_view area_name(raid::AreaKind kind) {
 std::string client_name(std::uint32_t client) {
     const std::uint32_t volume = client & 0xffffU;
     return (client & ~0xffffU) == kLogClientPair ? fmt::format("mirror of volume {}", volume)
+           : client == kLogClientJournal         ? "dirty stripe journal"
+           : client == kLogClientRedo            ? "redo log"
                                                  : fmt::format("client {:#x}", client);
 }
 
@@ -111,6 +113,13 @@ void add_log(std::string& out, const LogSummary& log) {
     for (const auto& [client, records] : log.clients) {
         fmt::format_to(to, "    {}: {} records, {} bytes, positions {} to {}\n", client_name(client), records.records,
                        records.bytes, records.first_position, records.last_position);
+    }
+    const RedoSummary& redo = log.redo;
+    if (redo.valid + redo.voided + redo.damaged > 0) {
+        fmt::format_to(to, "    of the redo log a start does {} again ({} of members{}), {} are void, {} damaged\n",
+                       redo.valid, format_size(redo.bytes),
+                       redo.newest_stripe ? fmt::format(", the newest of stripe {}", *redo.newest_stripe) : "",
+                       redo.voided, redo.damaged);
     }
 }
 
@@ -203,6 +212,12 @@ json::object json_of(const LogSummary& log) {
                      {"tail", log.tail},
                      {"records_lost", log.records_lost},
                      {"clients", std::move(clients)}};
+    json::object redo{
+        {"valid", log.redo.valid}, {"void", log.redo.voided}, {"damaged", log.redo.damaged}, {"bytes", log.redo.bytes}};
+    if (log.redo.newest_stripe) {
+        redo["newest_stripe"] = *log.redo.newest_stripe;
+    }
+    out["redo"] = std::move(redo);
     if (log.corrupt) {
         out["corrupt"] = *log.corrupt;
     }
