@@ -341,7 +341,8 @@ Task<Result<void>> ArrayBody::replay_record(ConstBytes bytes) {
     const WrittenColumns columns = columns_of(writes);
     Result<void> r = co_await prepare_map(columns.first, std::max(columns.first, columns.end));
     for (std::uint32_t m = 0; m < geometry.members && !writes.empty(); ++m) {
-        if (!holds(m, record.stripe)) {
+        // One that is rebuilt may have got the stripe since, and the map not yet have said so durably.
+        if (!holds(m, record.stripe) || (rebuilding(m) && (columns.members >> m & 1U) == 0)) {
             writes.push_back({m, 0, Lba(columns.first), SectorCount(columns.end - columns.first), {}, true});
         }
     }

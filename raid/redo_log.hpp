@@ -29,7 +29,7 @@
 //       right by itself. A log without room makes writes wait, and nothing is kept in it that could not be dropped
 //       soon.
 //       Entries of the checksum map change after the record is durable, for missing members too; doing it again enters
-//       what is written, and forgets the entries of missing members.
+//       what is written, and forgets the entries of members that are missing, or rebuilt and not in the record.
 //   RD8 Columns whose parity a write leaves wrong are named in the journal, durably, before its record.
 //   RD9 A place is given to another device, which holds what the member holds (RP6), while nothing is logged, by a
 //       superblock that makes every record void: those for the old device would not be done again on the new one.
