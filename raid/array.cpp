@@ -271,6 +271,7 @@ ArrayStatus ArrayBody::status() const {
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         out.unreadable_blocks += members[m].device->unreadable().total();
     }
+    out.repaired_blocks = repairs_.blocks();
     out.rebuild = rebuild_job.status();
     out.scrub = scrub->job.status();
     out.scrub_report = scrub->report();

@@ -133,6 +133,7 @@ struct ArrayStatus {
     std::optional<JobStatus> scrub;
     std::optional<ScrubReport> scrub_report;  ///< of the last one since the array was opened
     std::uint64_t unreadable_blocks = 0;      ///< of members, that a rebuild could not make up
+    std::uint64_t repaired_blocks = 0;        ///< of members, that were written anew since the start
     std::uint64_t epoch = 0;
     JournalStatus journal;
     ChecksumStatus checksums;

@@ -31,6 +31,7 @@
 #include "raid/member_device.hpp"
 #include "raid/member_fan.hpp"
 #include "raid/member_watch.hpp"
+#include "raid/repair_report.hpp"
 #include "raid/shard.hpp"
 #include "raid/superblock.hpp"
 
@@ -144,6 +145,8 @@ class ArrayBody : public SilenceJudge {
     void note_wrong_map(std::uint64_t column, std::uint32_t set);
     /// No copy of a page of the map could be read: what it said is lost.
     void note_lost_page(std::uint64_t page);
+    /// Blocks of the member from this address on were written anew: counted, and told of (RR2).
+    Task<void> note_repaired(std::uint32_t member, Lba member_lba, std::uint64_t blocks, bool mismatched);
 
     /// On the shard: no write may start before it returns success (B4).
     Task<Result<void>> open_for_writes(Shard& shard);
@@ -181,6 +184,19 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> own_missed(std::uint32_t index, const BlockDevice& own, Error why);
 
     // --- Control (array_control.cpp): any executor; end on the caller's ------------------------------------------
+    /// Runs the task that `change` gives, under `control`.
+    template <class Change>
+    Task<Result<void>> under_control(Change change) {
+        Executor& caller = Executor::current();
+        co_await resume_on(home);
+        Result<void> r;
+        {
+            const auto guard = co_await control_.lock();
+            r = co_await change();
+        }
+        co_await resume_on(caller);
+        co_return r;
+    }
     /// Member `index` has missed a write or a flush. Success: its failure is durable on the others, the array goes on
     /// without it. Error: kReadOnly (B3).
     Task<Result<void>> fail_member(std::uint32_t index, Error why);
@@ -317,13 +333,20 @@ class ArrayBody : public SilenceJudge {
     [[nodiscard]] std::optional<std::uint32_t> wants_spare() const;
     Task<void> run_rebuild(std::uint32_t place, bool resumed);
     void begin_job(JobKind kind, std::uint32_t place);
+    Task<Result<void>> fill_place(std::uint32_t place);
     Task<bool> walk_shards(std::uint32_t place);
+    Task<Result<void>> copy_map(std::uint32_t place);
+    Task<Result<bool>> copy_map_pages(Shard& shard, std::uint32_t place, std::uint64_t& page);
+    [[nodiscard]] std::uint64_t columns_of_page() const;
+    Task<void> rest_in_rebuild(std::uint32_t place, TimePoint due);
     Task<bool> rebuild_shard(Shard& shard, std::uint32_t place);
     Task<bool> rebuild_batch(Shard& shard, std::uint32_t place, std::uint64_t& from);
     [[nodiscard]] bool rebuild_goes_on(std::uint32_t place) const;
     Task<std::uint64_t> built_below();
     Task<Result<void>> checkpoint_rebuild();
     Task<Result<void>> lose_built(std::uint32_t place, Error why);
+    Task<Result<void>> target_missed_locked(std::uint32_t index, const BlockDevice& target, Error why);
+    Task<Result<void>> own_missed_locked(std::uint32_t index, const BlockDevice& own, Error why);
     Task<Result<void>> lose_built_locked(std::uint32_t place, Error why);
     Task<Result<void>> finish_rebuild(std::uint32_t place);
     Task<Result<void>> admit_rebuilt(std::uint32_t place);
@@ -347,6 +370,8 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> resize_at_home(std::string volume, SectorCount sectors);
     Task<Result<void>> write_piece(Lba lba, Slice from, WriteOptions options, bool repair);
     Task<Result<void>> write_pieces(Lba lba, Slice from, WriteOptions options, bool repair);
+    void tell_repairs(const RepairReport::ByMember& repairs);
+    Task<void> tell_more_repairs();
 
     Superblock superblock_;
     Mutex control_;
@@ -378,6 +403,7 @@ class ArrayBody : public SilenceJudge {
     std::atomic<std::uint64_t> replayed_records_{0};
     std::atomic<std::uint64_t> replayed_bytes_{0};
     std::unique_ptr<Checksums> checksums_;
+    RepairReport repairs_;
     bool wanted_checksums_;
     std::uint64_t checksum_cache_;
     std::uint64_t openings_ = 0;               ///< for writes; under `control`

@@ -166,15 +166,7 @@ Task<Result<void>> ArrayBody::fail_locked(std::uint32_t index, Error why) {
 }
 
 Task<Result<void>> ArrayBody::fail_member(std::uint32_t index, Error why) {
-    Executor& caller = Executor::current();
-    co_await resume_on(home);
-    Result<void> r;
-    {
-        const auto guard = co_await control_.lock();
-        r = co_await fail_locked(index, std::move(why));
-    }
-    co_await resume_on(caller);
-    co_return r;
+    return under_control([this, index, why = std::move(why)]() mutable { return fail_locked(index, std::move(why)); });
 }
 
 Task<Result<void>> ArrayBody::fail_members(std::uint32_t set, std::string_view why) {

@@ -127,6 +127,42 @@ void ArrayBody::note_lost_page(std::uint64_t page) {
           "scrub the array");
 }
 
+void ArrayBody::tell_repairs(const RepairReport::ByMember& repairs) {
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if (repairs[m].blocks > 0) {
+            event(Severity::kWarning, "block-repaired", member_subject(m), repairs[m].text());
+        }
+    }
+}
+
+Task<void> ArrayBody::note_repaired(std::uint32_t member, Lba member_lba, std::uint64_t blocks, bool mismatched) {
+    if (!repairs_.add(member, member_lba, blocks, mismatched)) {
+        co_return;
+    }
+    Executor& caller = Executor::current();
+    co_await resume_on(home);
+    RepairReport::ByMember repairs;
+    repairs_.take(repairs);
+    tell_repairs(repairs);
+    if (!gate_.spawn(tell_more_repairs())) {
+        while (repairs_.take(repairs)) {
+            tell_repairs(repairs);
+        }
+    }
+    co_await resume_on(caller);
+}
+
+/// Of what is repaired soon after. Home.
+Task<void> ArrayBody::tell_more_repairs() {
+    RepairReport::ByMember repairs;
+    bool more = true;
+    while (more) {
+        co_await stop_event_.wait_until(env.clock, env.clock.now() + RepairReport::kTellEvery);
+        more = repairs_.take(repairs);
+        tell_repairs(repairs);
+    }
+}
+
 Task<Result<Buffer>> ArrayBody::allocate(std::size_t bytes) {
     Result<Buffer> buffer = env.buffers.allocate(bytes);
     for (int i = 0; i < kMemoryPolls && !buffer && !stopping(); ++i) {

@@ -315,10 +315,10 @@ void ChecksumMap::set(std::uint64_t block, std::uint32_t slot, std::uint32_t ent
     }
 }
 
-void ChecksumMap::touch(std::uint64_t page) {
-    Way& way = at(page);
-    CHECK(serves(way, kAllCopies));
-    make_dirty(way);
+Task<Result<void>> ChecksumMap::renew(std::uint64_t page) {
+    CO_TRY_VOID(co_await load(page));
+    make_dirty(at(page));
+    co_return Result<void>{};
 }
 
 void ChecksumMap::make_dirty(Way& way) {

@@ -9,8 +9,10 @@
 //       says, or named.
 //   CM2 What names a block goes only after its page is written to all copies, and flushed with the data: write_back(),
 //       then the flush, then the checkpoint or the clean superblock.
-//   CM3 A page is changed only when every copy was asked for the newest one. For reading, one copy that is not on the
-//       member whose data is read is enough: a member that loses a write and the entry for it is found out.
+//   CM3 A page is changed, and asked under a lock (CS4), only when all copies were compared for the newest one. For
+//   other
+//       reads one copy that is not on the member whose data is read is enough: a member that loses a write and the
+//       entry for it is found out.
 //   CM4 A page that is being written is copied first; a change meanwhile makes it dirty again. One write of a page at a
 //       time, so that an older one never lands on a newer one.
 //   CM5 Readers on other executors see a page only between two equal, non-zero tags; whoever finds it changed, or not
@@ -41,6 +43,8 @@ class ChecksumMap {
     ChecksumMap(ArrayBody& array, const ChecksumLayout& layout, ChecksumOrigin origin, std::uint64_t start, Lba area,
                 std::size_t most_pages);
 
+    static constexpr std::uint32_t kAllCopies = ~0U;  ///< instead of a member: what all copies say together
+
     /// The entries of blocks from `block` on, of one page, as far as `out` goes. False if the page is not there for
     /// reading what lies on `member`.
     bool peek(std::uint64_t block, std::uint32_t slot, std::uint32_t member, std::span<std::uint32_t> out) const;
@@ -54,8 +58,8 @@ class ChecksumMap {
     /// REQUIRES: its page was loaded, and nothing was waited for since.
     [[nodiscard]] std::uint32_t get(std::uint64_t block, std::uint32_t slot) const;
     void set(std::uint64_t block, std::uint32_t slot, std::uint32_t entry);
-    /// The page is to be written again although nothing in it changes. REQUIRES: as set().
-    void touch(std::uint64_t page);
+    /// Loads the page; it is to be written again although nothing in it changes. Errors: as load().
+    Task<Result<void>> renew(std::uint64_t page);
 
     /// What is changed now is on all copies, not flushed, when it returns. Errors: kResources, kReadOnly, kIo: no copy
     /// of a page could be written. In any case the caller fails those that take_missed() then gives.
@@ -67,7 +71,6 @@ class ChecksumMap {
 
   private:
     static constexpr std::size_t kWays = 4;
-    static constexpr std::uint32_t kAllCopies = ~0U;
     struct Way {
         std::atomic<std::uint64_t> tag{0};      ///< version and page + 1 while readers may use it (CM5)
         std::atomic<std::uint32_t> sources{0};  ///< members whose copies were asked, or kAllCopies

@@ -38,7 +38,7 @@ inline constexpr std::uint16_t kChecksumVersion = 1;  ///< of the area
 
 /// Entries with a meaning of their own; no data has them.
 inline constexpr std::uint32_t kChecksumUnknown = 0;  ///< nothing is known of the block: it counts as it lies
-inline constexpr std::uint32_t kChecksumBad = 1;      ///< what lies there is known to be wrong
+inline constexpr std::uint32_t kChecksumBad = 1;      ///< contradicts whatever lies there
 
 /// The checksum of a block's data: a CRC of 64 bits (Jones), folded. Not CRC32C, which hosts put into their own blocks
 /// and sectors: where it ends what it is about, the CRC32C of all is the same for any content, so that an older version
@@ -109,6 +109,26 @@ struct ChecksumLayout {
             return {static_cast<std::uint32_t>(page % pairs * 2 + copy), page / pairs};
         }
         return {static_cast<std::uint32_t>((page + copy) % members), page / members * copies + copy};
+    }
+    [[nodiscard]] constexpr bool lies_on(std::uint64_t page, std::uint32_t member) const {
+        for (std::uint32_t c = 0; c < copies; ++c) {
+            if (place(page, c).member == member) {
+                return true;
+            }
+        }
+        return false;
+    }
+    /// Pages that have a copy on the member.
+    [[nodiscard]] constexpr std::uint64_t pages_on(std::uint32_t member) const {
+        const std::uint64_t all = pages();  // each run of `members` pages has as many there as the next one
+        std::uint64_t run = 0;
+        std::uint64_t rest = 0;
+        for (std::uint64_t page = 0; page < members; ++page) {
+            const bool there = lies_on(page, member);
+            run += there ? 1 : 0;
+            rest += there && page < all % members ? 1 : 0;
+        }
+        return all / members * run + rest;
     }
     /// Places for pages that every member needs.
     [[nodiscard]] constexpr std::uint64_t area_pages() const {

@@ -55,7 +55,8 @@ std::size_t Checksums::together(std::uint64_t block, std::size_t blocks) const {
 }
 
 /// What the map says of blocks whose page was not at hand. Any executor.
-Task<Result<void>> Checksums::fetch(std::uint32_t member, std::uint64_t block, std::span<std::uint32_t> expected) {
+Task<Result<void>> Checksums::fetch(std::uint32_t member, std::uint64_t block, std::span<std::uint32_t> expected,
+                                    std::uint32_t reader) {
     Executor& caller = Executor::current();
     const Shard& owner = shard(block);
     ChecksumMap& pages = map(block);
@@ -67,7 +68,7 @@ Task<Result<void>> Checksums::fetch(std::uint32_t member, std::uint64_t block, s
     }
     Result<void> r;
     if (any) {
-        r = co_await pages.load_for(layout_.page_of(block), member);
+        r = co_await pages.load_for(layout_.page_of(block), reader);
     }
     for (std::size_t i = 0; any && r && i < expected.size(); ++i) {
         expected[i] = trusted(owner, block + i) ? pages.get(block + i, slot(member)) : kChecksumUnknown;
@@ -91,7 +92,7 @@ Task<std::uint64_t> Checksums::keep_trusted(std::uint64_t block, std::uint64_t w
     co_return out;
 }
 
-Task<Result<void>> Checksums::verify(std::uint32_t member, Lba member_lba, Slice to) {
+Task<Result<void>> Checksums::compare(std::uint32_t member, Lba member_lba, Slice to, std::uint32_t reader) {
     const std::uint64_t first = column_block(member, member_lba);
     const std::size_t blocks = to.blocks().size();
     bool all = true;
@@ -100,8 +101,8 @@ Task<Result<void>> Checksums::verify(std::uint32_t member, Lba member_lba, Slice
         const std::uint64_t block = first + b;
         const std::size_t n = together(block, blocks - b);
         const std::span<std::uint32_t> expected = std::span(entries).first(n);
-        if (!map(block).peek(block, slot(member), member, expected)) {
-            CO_TRY_VOID(co_await fetch(member, block, expected));
+        if (!map(block).peek(block, slot(member), reader, expected)) {
+            CO_TRY_VOID(co_await fetch(member, block, expected, reader));
         }
         std::uint64_t wrong = 0;
         for (std::size_t i = 0; i < n; ++i) {
@@ -132,13 +133,9 @@ Task<Result<void>> Checksums::verify(std::uint32_t member, Lba member_lba, Slice
 /// Block `index` of `from` is on its way to the member, or would be if it were there.
 void Checksums::enter(std::uint32_t member, std::uint64_t block, Slice from, std::size_t index) {
     const MutableBytes data = from.block_data(index);
-    std::uint32_t entry = kChecksumUnknown;
-    if (data.size() == kBlockBytes) {
-        entry = entry_of(data, block, slot(member));
-    } else if (trusted(shard(block), block)) {
-        entry = kChecksumBad;  // CS6
-    }
-    map(block).set(block, slot(member), entry);
+    const bool whole = data.size() == kBlockBytes;
+    CHECK(whole || !trusted(shard(block), block));  // CS6
+    map(block).set(block, slot(member), whole ? entry_of(data, block, slot(member)) : kChecksumUnknown);
 }
 
 Task<Result<void>> Checksums::prepare(std::uint64_t first, std::uint64_t end) {
@@ -205,45 +202,24 @@ Task<Result<void>> Checksums::write_back() {
     co_return error ? Result<void>(std::unexpected(*std::move(error))) : Result<void>();
 }
 
-bool Checksums::lies_on(std::uint64_t page, std::uint32_t member) const {
-    for (std::uint32_t c = 0; c < layout_.copies; ++c) {
-        if (layout_.place(page, c).member == member) {
-            return true;
-        }
-    }
-    return false;
-}
-
-Task<Result<void>> Checksums::copy_shard_to(Shard& owner, std::uint32_t place) {
+Task<Result<Checksums::Copied>> Checksums::copy_pages(Shard& owner, std::uint32_t place, std::uint64_t page) {
     ChecksumMap& pages = *maps_[owner.index];
     const std::size_t shards = array_.shards.size();
-    std::uint64_t touched = 0;
-    for (std::uint64_t page = 0; page < layout_.pages(); ++page) {
-        if (page / layout_.pages_per_group % shards != owner.index || !lies_on(page, place)) {
-            continue;
-        }
-        if (array_.stopping() || !array_.takes_writes(place)) {
-            co_return fail(Errc::kAborted, "interrupted");
-        }
-        CO_TRY_VOID(co_await pages.load(page));
-        pages.touch(page);
-        if (++touched % kAtOnce == 0) {
-            const Result<void> r = co_await pages.write_back();
-            CO_TRY_VOID(co_await array_.fail_members(pages.take_missed(), kPageMissed));
-            CO_TRY_VOID(r);
+    Copied out{page, 0};
+    MemberFan fan;
+    for (; out.next < layout_.pages() && out.pages < MemberFan::kSlots; ++out.next) {
+        if (out.next / layout_.pages_per_group % shards == owner.index && layout_.lies_on(out.next, place)) {
+            fan.start(out.pages++, pages.renew(out.next));
         }
     }
-    co_return Result<void>{};
-}
-
-Task<Result<void>> Checksums::copy_to(std::uint32_t place) {
-    for (const auto& owner : array_.shards) {
-        co_await resume_on(*owner->executor);
-        Result<void> r = co_await copy_shard_to(*owner, place);
-        co_await resume_on(array_.home);
-        CO_TRY_VOID(r);
+    co_await fan.all();
+    const Result<void> r = co_await pages.write_back();
+    CO_TRY_VOID(co_await array_.fail_members(pages.take_missed(), kPageMissed));
+    CO_TRY_VOID(r);
+    if (fan.failed()) {
+        co_return std::unexpected(fan.first_error());
     }
-    co_return co_await write_back();
+    co_return out;
 }
 
 std::uint64_t Checksums::cached_bytes() const {

@@ -13,7 +13,9 @@
 //       that something may be wrong; what reads around it does so under the lock, and that counts.
 //   CS5 Where a block contradicts the map but all blocks of its column agree with the redundancy, the map is what is
 //       wrong.
-//   CS6 A block of which a part is written while the rest is not known is marked as bad, not as unknown.
+//   CS6 A part of a block is written together with the rest of it. Where nobody knows the rest, the write is refused
+//       before anything changes: acknowledged, it could not be read. In a column that is not trusted it is written as
+//       it is, and nothing is known of the block.
 // Threads: verify() on any executor; what is said to be the shard's there; the rest on home.
 #pragma once
 
@@ -50,7 +52,13 @@ class Checksums {
 
     /// CS1, CS4. Whole blocks that were read from `member`: those that contradict the map become unreadable.
     /// Errors: kMediumError: there are some; kIo, kResources: the map cannot be read now.
-    Task<Result<void>> verify(std::uint32_t member, Lba member_lba, Slice to);
+    Task<Result<void>> verify(std::uint32_t member, Lba member_lba, Slice to) {
+        return compare(member, member_lba, to, member);
+    }
+    /// The same, by all copies of the map, one of which may be old: for those that hold the lock (CS4).
+    Task<Result<void>> judge(std::uint32_t member, Lba member_lba, Slice to) {
+        return compare(member, member_lba, to, ChecksumMap::kAllCopies);
+    }
     /// On the shard: the pages of blocks [first, end) of columns are there. Errors: as ChecksumMap::load.
     Task<Result<void>> prepare(std::uint64_t first, std::uint64_t end);
     /// CS3, on the shard. False if a page is not there: then note().
@@ -62,8 +70,13 @@ class Checksums {
     /// CM2 for all shards. Home, without `control`. Errors: as ChecksumMap::write_back; kReadOnly: a member that missed
     /// a page cannot be spared.
     Task<Result<void>> write_back();
-    /// All pages that have a copy on `place` are written there: it is about to be in sync.
-    Task<Result<void>> copy_to(std::uint32_t place);
+    struct Copied {
+        std::uint64_t next = 0;   ///< page
+        std::uint64_t pages = 0;  ///< that were written
+    };
+    /// On the shard: the next few of its pages from `page` on that have a copy on `place` are written, for a device
+    /// that is to hold them. Errors: as ChecksumMap::load and write_back; kReadOnly as write_back().
+    Task<Result<Copied>> copy_pages(Shard& owner, std::uint32_t place, std::uint64_t page);
 
     /// A block was found to be wrong, under the lock.
     void count_found(std::uint64_t blocks) { found_.fetch_add(blocks, std::memory_order_relaxed); }
@@ -75,11 +88,12 @@ class Checksums {
     using Entries = std::array<std::uint32_t, kAtOnce>;
 
     [[nodiscard]] std::size_t together(std::uint64_t block, std::size_t blocks) const;
-    Task<Result<void>> fetch(std::uint32_t member, std::uint64_t block, std::span<std::uint32_t> expected);
+    /// `reader`: as of ChecksumMap::peek().
+    Task<Result<void>> compare(std::uint32_t member, Lba member_lba, Slice to, std::uint32_t reader);
+    Task<Result<void>> fetch(std::uint32_t member, std::uint64_t block, std::span<std::uint32_t> expected,
+                             std::uint32_t reader);
     Task<std::uint64_t> keep_trusted(std::uint64_t block, std::uint64_t wrong);
     void enter(std::uint32_t member, std::uint64_t block, Slice from, std::size_t index);
-    [[nodiscard]] bool lies_on(std::uint64_t page, std::uint32_t member) const;
-    Task<Result<void>> copy_shard_to(Shard& shard, std::uint32_t place);
 
     ArrayBody& array_;
     ChecksumLayout layout_;

@@ -3,6 +3,7 @@
 // superblocks.
 // Threads: any executor.
 #include <algorithm>
+#include <cstring>
 
 #include "raid/assembly.hpp"
 #include "raid/checksum_page.hpp"
@@ -74,7 +75,9 @@ Task<Result<bool>> all_zero(BufferPool& buffers, BlockDevice& device, std::uint6
         const std::uint64_t part = std::min<std::uint64_t>(end - first, kBlankCheckStep / kSectorBytes);
         const Slice slice = buffer.slice(part * kSectorBytes, Lba(first));
         CO_TRY_VOID(co_await device.read(Lba(first), slice, {}));
-        if (std::ranges::any_of(slice.data(), [](std::byte b) { return b != std::byte{0}; })) {
+        const ConstBytes read = slice.data();
+        // The first byte, and each one as the one before it: byte by byte it is a tenth of the simulator's time.
+        if (read[0] != std::byte{0} || std::memcmp(read.data(), read.data() + 1, read.size() - 1) != 0) {
             co_return false;
         }
         first += part;

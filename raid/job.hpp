@@ -13,12 +13,22 @@
 #include "gemel/clock.hpp"
 #include "gemel/result.hpp"
 #include "gemel/task.hpp"
+#include "gemel/units.hpp"
 
 namespace gemel::raid {
 
 enum class JobKind : std::uint8_t { kRebuild, kScrub, kReplace };
 inline constexpr std::array kJobKinds{JobKind::kRebuild, JobKind::kScrub, JobKind::kReplace};
 [[nodiscard]] std::string_view job_kind_name(JobKind kind);
+
+/// How work that walks over an array goes on beside the I/O of hosts.
+namespace job_pace {
+inline constexpr Duration kRest = std::chrono::milliseconds(5);  ///< at least, after a batch beside which hosts did I/O
+inline constexpr Duration kPausePoll = std::chrono::milliseconds(100);
+inline constexpr Duration kRetryAfter = std::chrono::milliseconds(250);  ///< of what cannot be read now
+inline constexpr std::uint32_t kRetries = 20;
+inline constexpr std::uint64_t kBatchBytes = kMiB;  ///< of each member
+}  // namespace job_pace
 
 struct JobStatus {
     JobKind kind = JobKind::kRebuild;

@@ -10,6 +10,9 @@ namespace gemel::raid::detail {
 
 namespace {
 
+constexpr int kForgetTries = 20;
+constexpr Duration kForgetRetry = std::chrono::milliseconds(100);
+
 /// The members that hold the stripe, as bits.
 std::uint32_t holders(const ArrayBody& array, StripeIndex stripe) {
     std::uint32_t out = 0;
@@ -36,6 +39,26 @@ Task<Result<void>> enter_absent(Checksums& sums, std::uint32_t holders, const Me
         }
     }
     co_return Result<void>{};
+}
+
+/// Nothing was sent after all: what these members hold, which is made up from what the others still have, is not known
+/// by its checksums any more.
+Task<void> forget_absent(ArrayBody& array, Shard& shard, std::uint32_t holders, WrittenColumns columns) {
+    for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
+        if ((holders >> m & 1U) != 0) {
+            continue;
+        }
+        Result<void> r = fail(Errc::kIo);
+        for (int i = 0; i < kForgetTries && !r && !array.stopping(); ++i) {
+            if (i > 0) {
+                co_await sleep_for(array.env.clock, kForgetRetry);
+            }
+            r = co_await array.checksums()->forget(m, Lba(columns.first), SectorCount(columns.end - columns.first));
+        }
+        if (!r) {
+            array.distrust(shard, columns.first, columns.end);  // entries of columns that are not trusted say nothing
+        }
+    }
 }
 
 }  // namespace
@@ -83,7 +106,10 @@ Task<Result<void>> write_members(ArrayBody& array, Shard& shard, StripeIndex str
         std::uint32_t to = holders(array, stripe);
         for (; array.checksums() != nullptr && (entered & ~to) != 0; to = holders(array, stripe)) {
             entered = to;
-            CO_TRY_VOID(co_await enter_absent(*array.checksums(), to, writes));
+            if (Result<void> r = co_await enter_absent(*array.checksums(), to, writes); !r) {
+                co_await forget_absent(array, shard, to, columns);
+                co_return r;
+            }
         }
         MemberFan fan;
         const Devices sent = devices_of(array);

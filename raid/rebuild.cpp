@@ -31,13 +31,10 @@
 
 namespace gemel::raid::detail {
 
+using namespace job_pace;
+
 namespace {
-constexpr Duration kRest = std::chrono::milliseconds(5);
-constexpr Duration kPausePoll = std::chrono::milliseconds(100);
-constexpr Duration kRetryAfter = std::chrono::milliseconds(250);
-constexpr std::uint32_t kRetries = 20;
-constexpr std::uint64_t kBatchBytes = kMiB;  ///< of each member
-constexpr std::uint64_t kCheckpoints = 64;   ///< of a whole rebuild
+constexpr std::uint64_t kCheckpoints = 64;  ///< of a whole rebuild
 }  // namespace
 
 Task<Result<void>> ArrayBody::wipe_slots(BlockDevice& device) {
@@ -389,10 +386,7 @@ Task<bool> ArrayBody::rebuild_shard(Shard& shard, std::uint32_t place) {
             co_await resume_on(*shard.executor);
         }
         co_await yield();
-        while (rebuild_goes_on(place) && (rebuild_job.paused() || env.clock.now() < due)) {
-            const Duration left = rebuild_job.paused() ? kPausePoll : due - env.clock.now();
-            co_await sleep_for(env.clock, std::min(kPausePoll, left));
-        }
+        co_await rest_in_rebuild(place, due);
     }
     const bool complete = shard.unbuilt.empty();
     co_await resume_on(home);
@@ -409,11 +403,79 @@ Task<bool> ArrayBody::walk_shards(std::uint32_t place) {
     co_return std::ranges::all_of(walked, [](bool complete) { return complete; });
 }
 
+/// Until it is due, and not paused.
+Task<void> ArrayBody::rest_in_rebuild(std::uint32_t place, TimePoint due) {
+    while (rebuild_goes_on(place) && (rebuild_job.paused() || env.clock.now() < due)) {
+        const Duration left = rebuild_job.paused() ? kPausePoll : due - env.clock.now();
+        co_await sleep_for(env.clock, std::min(kPausePoll, left));
+    }
+}
+
+/// A page of the checksum map, in the units of the job.
+std::uint64_t ArrayBody::columns_of_page() const {
+    return kSectorsPerBlock * geometry.columns() / geometry.member_sectors;
+}
+
 void ArrayBody::begin_job(JobKind kind, std::uint32_t place) {
     const std::uint64_t columns = geometry.columns();
     const double bytes = static_cast<double>(bytes_of(superblock_.members[place].sectors));
+    const std::uint64_t map = checksums_ ? checksums_->layout().pages_on(place) * columns_of_page() : 0;
     rebuild_job.set_kind(kind);
-    rebuild_job.begin(place, columns, superblock_.rebuild.cursor, bytes / static_cast<double>(columns));
+    rebuild_job.begin(place, columns + map, superblock_.rebuild.cursor, bytes / static_cast<double>(columns));
+}
+
+/// The next pages of a shard, from `page` on, that belong on the device. False if there are none any more.
+Task<Result<bool>> ArrayBody::copy_map_pages(Shard& shard, std::uint32_t place, std::uint64_t& page) {
+    co_await resume_on(*shard.executor);
+    const TimePoint started = env.clock.now();
+    const std::uint64_t ios = shard.host_ios;
+    const Result<Checksums::Copied> copied = co_await checksums_->copy_pages(shard, place, page);
+    const bool beside_hosts = shard.host_ios != ios;
+    co_await resume_on(home);
+    CO_TRY_VOID(copied);
+    page = copied->next;
+    TimePoint due = rebuild_job.advance(copied->pages * columns_of_page());
+    if (beside_hosts) {
+        due = std::max(due, env.clock.now() + std::max(kRest, env.clock.now() - started));
+    }
+    co_await rest_in_rebuild(place, due);
+    co_return page < checksums_->layout().pages();
+}
+
+/// The pages of the checksum map that have a copy on the device: what changes in them later goes there, too. A restart
+/// begins anew with them.
+Task<Result<void>> ArrayBody::copy_map(std::uint32_t place) {
+    for (const auto& shard : shards) {
+        std::uint64_t page = 0;
+        std::uint32_t failures = 0;
+        Result<bool> more = checksums_ != nullptr;
+        while (!more || *more) {
+            if (!rebuild_goes_on(place)) {
+                co_return fail(Errc::kIo, "it was cut short");
+            }
+            more = co_await copy_map_pages(*shard, place, page);
+            failures = more ? 0 : failures + 1;
+            if (failures == kRetries) {
+                co_return std::unexpected(std::move(more).error());
+            }
+            if (!more) {
+                co_await rest_in_rebuild(place, env.clock.now() + kRetryAfter);
+            }
+        }
+    }
+    co_return Result<void>{};
+}
+
+/// All that the device of the place is to hold.
+Task<Result<void>> ArrayBody::fill_place(std::uint32_t place) {
+    Result<void> r = fail(Errc::kIo, "its stripes cannot be read, not even after some time");
+    if (co_await walk_shards(place)) {
+        r = co_await copy_map(place);
+    }
+    if (!r && rebuild_job.cancelled()) {
+        r = fail(Errc::kAborted, "it was cancelled");
+    }
+    co_return r;
 }
 
 Task<void> ArrayBody::run_rebuild(std::uint32_t place, bool resumed) {
@@ -422,11 +484,9 @@ Task<void> ArrayBody::run_rebuild(std::uint32_t place, bool resumed) {
     event(Severity::kInfo, "rebuild-started", member_subject(place),
           resumed ? "the rebuild of an earlier start goes on at " + std::to_string(percent) + " %"
                   : "it gets what belongs to its place");
-    Result<void> r = fail(Errc::kIo, "its stripes cannot be read, not even after some time");
-    if (co_await walk_shards(place)) {
+    Result<void> r = co_await fill_place(place);
+    if (r) {
         r = co_await finish_rebuild(place);
-    } else if (rebuild_job.cancelled()) {
-        r = fail(Errc::kAborted, "the rebuild was cancelled");
     }
     if (r) {
         event(Severity::kInfo, "rebuild-ended", member_subject(place), "it is in sync");
@@ -493,23 +553,13 @@ Task<Result<void>> ArrayBody::lose_built_locked(std::uint32_t place, Error why) 
 }
 
 Task<Result<void>> ArrayBody::lose_built(std::uint32_t place, Error why) {
-    Executor& caller = Executor::current();
-    co_await resume_on(home);
-    Result<void> r;
-    {
-        const auto guard = co_await control_.lock();
-        r = co_await lose_built_locked(place, std::move(why));
-    }
-    co_await resume_on(caller);
-    co_return r;
+    return under_control(
+        [this, place, why = std::move(why)]() mutable { return lose_built_locked(place, std::move(why)); });
 }
 
 /// RB6.
 Task<Result<void>> ArrayBody::finish_rebuild(std::uint32_t place) {
-    if (checksums_) {
-        CO_TRY_VOID(co_await checksums_->copy_to(place));
-    }
-    CO_TRY_VOID(co_await checkpoint_rebuild());  // and flushes all that
+    CO_TRY_VOID(co_await checkpoint_rebuild());  // flushes what was written to it
     if (!active(TestSwitch::kRebuildNoLog)) {
         CO_TRY_VOID(co_await log_->copy_to(place));
     }

@@ -212,11 +212,9 @@ Task<void> ArrayBody::run_replace(std::uint32_t place, bool resumed) {
     const std::string with = target_name();
     event(Severity::kInfo, "replace-started", member_subject(place),
           with + (resumed ? " goes on getting what it holds" : " gets what it holds, and then its place"));
-    Result<void> r = fail(Errc::kIo, "its stripes cannot be read, not even after some time");
-    if (co_await walk_shards(place)) {
+    Result<void> r = co_await fill_place(place);
+    if (r) {
         r = co_await finish_replace(place);
-    } else if (rebuild_job.cancelled()) {
-        r = fail(Errc::kAborted, "the replace was cancelled");
     }
     if (!r && !stopping() && !read_only()) {
         const auto guard = co_await control_.lock();
@@ -282,45 +280,41 @@ Task<Result<void>> ArrayBody::flush_target() {
     co_return r;
 }
 
-Task<Result<void>> ArrayBody::target_missed(std::uint32_t index, const BlockDevice& target, Error why) {
-    Executor& caller = Executor::current();
-    co_await resume_on(home);
-    Result<void> r;
-    {
-        const auto guard = co_await control_.lock();
-        const MemberDevice& place = *members[index].device;
-        if (place.device() == &target) {
-            r = std::unexpected(std::move(why));  // it is the member by now
-        } else if (place.target() == &target && read_only()) {
-            r = fail(Errc::kReadOnly, "array " + name + " is read-only");
-        } else if (place.target() == &target) {
-            r = co_await end_replace(index, std::move(why));
-        }
+/// REQUIRES: `control` held.
+Task<Result<void>> ArrayBody::target_missed_locked(std::uint32_t index, const BlockDevice& target, Error why) {
+    const MemberDevice& place = *members[index].device;
+    if (place.device() == &target) {
+        co_return std::unexpected(std::move(why));  // it is the member by now
     }
-    co_await resume_on(caller);
-    co_return r;
+    if (place.target() != &target) {
+        co_return Result<void>{};
+    }
+    if (read_only()) {
+        co_return fail(Errc::kReadOnly, "array " + name + " is read-only");
+    }
+    co_return co_await end_replace(index, std::move(why));
+}
+
+Task<Result<void>> ArrayBody::target_missed(std::uint32_t index, const BlockDevice& target, Error why) {
+    return under_control([this, index, &target, why = std::move(why)]() mutable {
+        return target_missed_locked(index, target, std::move(why));
+    });
+}
+
+/// REQUIRES: `control` held.
+Task<Result<void>> ArrayBody::own_missed_locked(std::uint32_t index, const BlockDevice& own, Error why) {
+    const bool still = members[index].device->device() == &own;
+    co_return still ? co_await fail_locked(index, std::move(why)) : Result<void>{};
 }
 
 Task<Result<void>> ArrayBody::own_missed(std::uint32_t index, const BlockDevice& own, Error why) {
-    Executor& caller = Executor::current();
-    co_await resume_on(home);
-    Result<void> r;
-    {
-        const auto guard = co_await control_.lock();
-        if (members[index].device->device() == &own) {
-            r = co_await fail_locked(index, std::move(why));
-        }
-    }
-    co_await resume_on(caller);
-    co_return r;
+    return under_control(
+        [this, index, &own, why = std::move(why)]() mutable { return own_missed_locked(index, own, std::move(why)); });
 }
 
 /// RP6.
 Task<Result<void>> ArrayBody::finish_replace(std::uint32_t place) {
-    if (checksums_) {
-        CO_TRY_VOID(co_await checksums_->copy_to(place));
-    }
-    CO_TRY_VOID(co_await checkpoint_rebuild());
+    CO_TRY_VOID(co_await checkpoint_rebuild());  // flushes what was copied
     CO_TRY_VOID(co_await log_->copy_to(place));
     log_->stop_copying();  // what follows goes to the target with the member's own
     BlockDevice* old = members[place].device->device();

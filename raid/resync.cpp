@@ -9,10 +9,10 @@
 
 namespace gemel::raid::detail {
 
+using namespace job_pace;
+
 namespace {
-constexpr Duration kRest = std::chrono::milliseconds(5);
-constexpr std::uint64_t kBatchBytes = kMiB;  ///< of each member
-constexpr std::uint64_t kCheckpoints = 16;   ///< of a whole resync
+constexpr std::uint64_t kCheckpoints = 16;  ///< of a whole resync
 }  // namespace
 
 Task<bool> ArrayBody::resync_shard(Shard& shard) {

@@ -11,13 +11,10 @@
 
 namespace gemel::raid::detail {
 
+using namespace job_pace;
+
 namespace {
-constexpr Duration kRest = std::chrono::milliseconds(5);
-constexpr Duration kPausePoll = std::chrono::milliseconds(100);
-constexpr Duration kRetryAfter = std::chrono::milliseconds(250);
-constexpr std::uint32_t kRetries = 20;
-constexpr std::uint32_t kFewRetries = 2;     ///< of stripes behind some that were given up
-constexpr std::uint64_t kBatchBytes = kMiB;  ///< of each member
+constexpr std::uint32_t kFewRetries = 2;  ///< of stripes behind some that were given up
 constexpr std::size_t kBatchStripes = MemberFan::kSlots / 4;
 constexpr std::uint64_t kCheckpoints = 64;  ///< of a whole scrub
 constexpr Duration kCheckpointEvery = std::chrono::seconds(5);
@@ -423,6 +420,7 @@ Task<std::uint64_t> Scrub::seen_below() {
 
 Task<Result<void>> Scrub::flush_written() {
     Result<void> r;
+    const auto turn = co_await flushes_.lock();
     if (unflushed_.exchange(false)) {
         r = co_await array_.flush_with_map();
         if (!r) {

@@ -94,7 +94,8 @@ class Scrub {
     Gate gate_;
     Mutex begins_;
     TimePoint last_checkpoint_{};
-    std::atomic<bool> unflushed_{false};  ///< something was written since the last flush
+    std::atomic<bool> unflushed_{false};  ///< something was written since the last flush began
+    Mutex flushes_;                       ///< a cursor waits for the flush that another checkpoint has begun (SC6)
 
     mutable std::mutex mutex_;  ///< guards what follows; never held over an I/O
     std::optional<ScrubReport> report_;

@@ -28,6 +28,17 @@ StripeImage::StripeImage(ArrayBody& array, StripeIndex stripe, std::uint64_t beg
     }
 }
 
+Result<void> may_write_part(const ArrayBody& array, Lba block) {
+    const Place place = array.geometry.locate(block);
+    const Checksums& sums = *array.checksums();
+    const std::uint64_t column = sums.column_block(place.member, place.member_lba);
+    if (!Checksums::trusted(sums.shard(column), column)) {
+        return {};
+    }
+    return fail(Errc::kMediumError, "array " + array.name + ": the block at sector " + std::to_string(block.value) +
+                                        " cannot be read, so that no part of it can be written; write all of it");
+}
+
 /// `head`, `tail`: the blocks in which the write begins and ends, if they are known.
 Task<Result<void>> WholeBlocks::join(ArrayBody& array, const Buffer* head, const Buffer* tail) {
     const std::size_t bytes = (end_.value - first_.value) * kSectorBytes;
@@ -293,11 +304,7 @@ Task<void> StripeImage::repair(std::uint32_t member, std::size_t first_block, st
     const Result<void> r = co_await array_.members[member].device->write(lba, part, {});
     if (r) {
         array_.found_bad(array_.shard_of(Lba(stripe_.value * array_.geometry.row_sectors())), lba.value);
-        array_.event(Severity::kWarning, "block-repaired", array_.member_subject(member),
-                     std::string(count == 1 ? "a block" : std::to_string(count) + " blocks") + " at sector " +
-                         std::to_string(lba.value) +
-                         (mismatched ? " did not match the checksum" : " could not be read") + " and " +
-                         (count == 1 ? "was" : "were") + " written anew from the other members");
+        co_await array_.note_repaired(member, lba, count, mismatched);
     } else {
         const Result<void> failed = co_await array_.fail_member(member, r.error());
         static_cast<void>(failed);  // the data is known either way; the array has said what became of it

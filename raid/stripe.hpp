@@ -121,14 +121,17 @@ Task<Result<void>> parity_repair(ArrayBody& array, Shard& shard, Lba lba, Slice 
 Task<Result<void>> read_twice(BlockDevice& device, Lba lba, Slice to);
 Task<Result<void>> read_twice(MemberDevice& device, Lba lba, Slice to);
 
+/// CS6. That a part of a block which nobody can read is not written. Errors: kMediumError: its column is trusted.
+Result<void> may_write_part(const ArrayBody& array, Lba block);
+
 /// A host's write with the rest of the blocks in which it begins and ends: whole blocks, for checksums. Where the rest
-/// of a block cannot be known, that end stays as it is.
+/// of a block cannot be known in a column that is not trusted, that end stays as it is.
 class WholeBlocks {
   public:
     WholeBlocks(Lba lba, Slice from) : lba_(lba), from_(from), first_(lba), end_(lba + from.sectors().value) {}
     [[nodiscard]] Lba lba() const { return first_; }
     [[nodiscard]] const Slice& slice() const { return slice_; }
-    /// read(lba, slice) gives a block as it is. Errors: its own but kMediumError, kResources.
+    /// read(lba, slice) gives a block as it is. Errors: its own, kMediumError only as may_write_part(); kResources.
     template <class Read>
     Task<Result<void>> fill(ArrayBody& array, Read read) {
         const Lba first(round_down(first_.value, kSectorsPerBlock));
@@ -160,6 +163,9 @@ class WholeBlocks {
         }
         if (!r && r.error().code != Errc::kMediumError) {
             co_return std::unexpected(std::move(r).error());
+        }
+        if (!r) {
+            CO_TRY_VOID(may_write_part(array, lba));
         }
         co_return r.has_value();
     }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "gemel/check.hpp"
 #include "gemel/crc32c.hpp"
@@ -375,7 +376,7 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
 
 void encode(const Superblock& sb, std::span<std::byte, kSuperblockBytes> to) {
     CHECK(!why_invalid(sb));
-    std::ranges::fill(to, std::byte{0});
+    std::memset(to.data(), 0, to.size());
     LeWriter header(to.first(kHeaderBytes));
     put_header(header, sb);
     put_scrub(LeWriter(to.subspan(kScrubAt, kScrubBytes)), sb.scrub);
@@ -441,9 +442,9 @@ Result<void> refuse_foreign(const Superblock& sb, std::span<const std::byte, kSu
     if (sb.epoch > kMaxEpoch || sb.log_generation > kMaxLogGeneration || sb.redo_from > kMaxLogPosition) {
         return fail(Errc::kCorrupt, "superblock with an epoch or a place in the log that no array reaches");
     }
-    std::array<std::byte, kSuperblockBytes> again{};
+    std::array<std::byte, kSuperblockBytes> again;
     encode(sb, again);
-    if (!std::ranges::equal(again, from)) {
+    if (std::memcmp(again.data(), from.data(), again.size()) != 0) {
         return fail(Errc::kCorrupt, "superblock holds bytes that no field explains");  // SB3
     }
     return {};

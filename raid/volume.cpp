@@ -2,6 +2,7 @@
 #include "raid/volume.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "raid/array_body.hpp"
 
@@ -178,8 +179,8 @@ Task<Result<void>> Volume::discard(Lba lba, SectorCount count) {
     const Use use(*this);
     CO_TRY_VOID(admit(use.map(), lba, count));
     const std::uint64_t step = std::min<std::uint64_t>(kZeroBytes, limits().max_transfer_bytes) / kSectorBytes;
-    CO_TRY(const Buffer zeros, co_await array_.allocate(step * kSectorBytes));
-    std::ranges::fill(zeros.memory(), std::byte{0});
+    CO_TRY(const Buffer zeros, co_await array_.allocate(std::min(step, count.value) * kSectorBytes));
+    std::memset(zeros.memory().data(), 0, zeros.memory().size());
     std::uint64_t done = 0;
     while (done < count.value) {
         const VolumeExtent run = locate(use.map(), lba + done);

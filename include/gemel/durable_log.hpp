@@ -26,6 +26,7 @@ using LogClientId = std::uint32_t;
 inline constexpr LogClientId kLogClientPair = 1U << 16U;
 inline constexpr LogClientId kLogClientJournal = 2U << 16U;  ///< the array's own, of no volume
 inline constexpr LogClientId kLogClientRedo = 3U << 16U;     ///< the same
+inline constexpr LogClientId kLogClientReservations = 8U << 16U;
 
 struct LogRecord {
     std::uint64_t position = 0;  ///< grows with every record; never repeated

@@ -6,6 +6,7 @@
 // return different values of a write that a crash interrupted (F14).
 #include <algorithm>
 #include <bit>
+#include <vector>
 
 #include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
@@ -66,13 +67,38 @@ Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32
     co_return co_await detail::settle_missed(array, fan, sent);
 }
 
-std::size_t unreadable_blocks(Slice slice) {
-    return static_cast<std::size_t>(std::ranges::count(slice.blocks(), BlockStatus::kUnreadable, &BlockInfo::status));
+/// The legs, as bits, that do not have one block of a run.
+struct BadLegs {
+    std::uint32_t unread = 0;
+    std::uint32_t mismatched = 0;  ///< what they have contradicts the checksum
+    [[nodiscard]] std::uint32_t all() const { return unread | mismatched; }
+    friend bool operator==(const BadLegs&, const BadLegs&) = default;
+};
+using BadBlocks = std::vector<BadLegs>;  ///< empty: all legs that were asked have all blocks
+
+bool unreadable(Slice slice, std::size_t block) {
+    return slice.blocks()[block].status == BlockStatus::kUnreadable;
+}
+
+/// The blocks that are unreadable in `part`, which came from leg `m`, and were not noted before.
+std::size_t note_bad(Slice part, std::uint32_t m, std::uint32_t BadLegs::* how, BadBlocks& bad) {
+    std::size_t n = 0;
+    for (std::size_t b = 0; b < part.blocks().size(); ++b) {
+        if (!unreadable(part, b)) {
+            continue;
+        }
+        bad.resize(part.blocks().size());
+        if ((bad[b].all() >> m & 1U) == 0) {
+            bad[b].*how |= 1U << m;
+            ++n;
+        }
+    }
+    return n;
 }
 
 /// What the legs of a run hold that none of them, by the checksum map, may hold: a block that is the same on all legs
 /// in sync is what was written, and the map was wrong (CS5).
-Task<Result<void>> settle_map(ArrayBody& array, Lba lba, Slice to) {
+Task<Result<void>> settle_map(ArrayBody& array, Lba lba, Slice to, BadBlocks& bad) {
     const std::uint32_t legs = array.geometry.legs(lba);
     const Lba member_lba = array.geometry.locate(lba).member_lba;
     CO_TRY(Buffer buffer, co_await array.allocate(2 * kBlockBytes));
@@ -106,6 +132,7 @@ Task<Result<void>> settle_map(ArrayBody& array, Lba lba, Slice to) {
         array.note_wrong_map(at.value, same);
         std::ranges::copy(one.data(), to.block_data(b).begin());
         to.blocks()[b] = BlockInfo{};
+        bad[b] = {};
     }
     co_return Result<void>{};
 }
@@ -113,7 +140,7 @@ Task<Result<void>> settle_map(ArrayBody& array, Lba lba, Slice to) {
 /// Reads a run from one leg, compared with the map. What it could not read is unreadable in `part`, which begins to use
 /// other memory if a device still holds its own. Errors: the map cannot be read.
 Task<Result<void>> read_leg(ArrayBody& array, std::uint32_t m, Lba member_lba, Buffer& buffer, Slice& part,
-                            std::optional<Errc>& failure) {
+                            std::optional<Errc>& failure, BadBlocks& bad) {
     part.clear_infos();
     Result<void> r = co_await detail::read_twice(*array.members[m].device, member_lba, part);
     if (!r) {
@@ -125,24 +152,24 @@ Task<Result<void>> read_leg(ArrayBody& array, std::uint32_t m, Lba member_lba, B
         failure = r.error().code;
         co_await array.note_read_error(m, r.error().code);
     }
+    note_bad(part, m, &BadLegs::unread, bad);
     Checksums* sums = array.checksums();
     if (sums == nullptr || (!r && r.error().code != Errc::kMediumError)) {
         co_return Result<void>{};
     }
-    const std::size_t before = unreadable_blocks(part);
-    r = co_await sums->verify(m, member_lba, part);
-    sums->count_found(unreadable_blocks(part) - before);
+    r = co_await sums->judge(m, member_lba, part);
+    sums->count_found(note_bad(part, m, &BadLegs::mismatched, bad));
     co_return r || r.error().code == Errc::kMediumError ? Result<void>{} : std::move(r);
 }
 
-/// Reads a run from its legs, from leg `first` on, until every block is known; tells which legs had bad ones. REQUIRES:
-/// the lock; with checksums, whole blocks.
-Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& bad_legs, std::uint32_t first = 0) {
+/// Reads a run from its legs, from leg `first` on, until every block is known; tells which of those legs do not have
+/// which. REQUIRES: the lock; with checksums, whole blocks.
+Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, BadBlocks& bad, std::uint32_t first = 0) {
     CO_TRY_VOID(co_await prepare_map(array, lba, to.sectors()));  // what all copies say: one of them may be old
     CO_TRY(Buffer buffer, co_await array.allocate(to.size()));
     Slice part = buffer.slice(to.size(), lba);
     to.mark_all(BlockStatus::kUnreadable);
-    bad_legs = 0;
+    bad.clear();
     Errc failure = Errc::kMediumError;  // another one may be gone the next time: then the blocks are not lost
     const std::uint32_t legs = array.geometry.legs(lba);
     const Lba member_lba = array.geometry.locate(lba).member_lba;
@@ -152,19 +179,17 @@ Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, std::uint32_t& 
             continue;
         }
         std::optional<Errc> code;
-        CO_TRY_VOID(co_await read_leg(array, m, member_lba, buffer, part, code));
+        CO_TRY_VOID(co_await read_leg(array, m, member_lba, buffer, part, code, bad));
         failure = code && *code != Errc::kMediumError ? *code : failure;
-        bad_legs |= part.all_readable() ? 0 : 1U << m;
         for (std::size_t b = 0; b < to.blocks().size(); ++b) {
-            if (to.blocks()[b].status == BlockStatus::kUnreadable &&
-                part.blocks()[b].status != BlockStatus::kUnreadable) {
+            if (unreadable(to, b) && !unreadable(part, b)) {
                 std::ranges::copy(part.block_data(b), to.block_data(b).begin());
                 to.blocks()[b] = BlockInfo{};
             }
         }
     }
     if (array.checksums() != nullptr && !to.all_readable()) {
-        CO_TRY_VOID(co_await settle_map(array, lba, to));
+        CO_TRY_VOID(co_await settle_map(array, lba, to, bad));
     }
     if (!to.all_readable()) {
         co_return fail(failure, "array " + array.name + ": blocks near sector " + std::to_string(lba.value) +
@@ -183,7 +208,7 @@ Task<Result<void>> equalise(ArrayBody& array, Shard& shard, std::uint64_t first,
     }
     CO_TRY(const Buffer buffer, co_await array.allocate((end - first) * kSectorBytes));
     const Slice all = buffer.slice((end - first) * kSectorBytes, Lba(first));
-    std::uint32_t bad = 0;
+    BadBlocks bad;
     const Result<void> r = co_await read_any(array, Lba(first), all, bad);
     array.count_recovery_read(all.size());
     if (!r && r.error().code != Errc::kMediumError) {
@@ -209,6 +234,30 @@ Task<Result<void>> equalise(ArrayBody& array, Shard& shard, std::uint64_t first,
     co_return r;
 }
 
+/// Blocks of a run are written to the legs that do not have them.
+Task<void> give_back(ArrayBody& array, Lba lba, Slice known, const BadBlocks& bad) {
+    for (std::size_t b = 0; b < bad.size();) {
+        std::size_t end = b + 1;
+        while (end < bad.size() && bad[end] == bad[b] && unreadable(known, end) == unreadable(known, b)) {
+            ++end;
+        }
+        const std::size_t from = b == 0 ? 0 : b * kBlockBytes - known.head();
+        const std::size_t to = std::min(known.size(), end * kBlockBytes - known.head());
+        if (bad[b].all() != 0 && !unreadable(known, b)) {
+            const Lba at = lba + from / kSectorBytes;
+            const Result<void> w = co_await write_legs(array, at, known.sub(from, to - from), bad[b].all(), {});
+            static_cast<void>(w);  // the value is known; a leg that failed is recorded
+            const Lba member_lba = array.geometry.locate(at).member_lba;
+            for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
+                if ((bad[b].all() >> m & 1U) != 0 && array.in_sync(m)) {
+                    co_await array.note_repaired(m, member_lba, end - b, (bad[b].mismatched >> m & 1U) != 0);
+                }
+            }
+        }
+        b = end;
+    }
+}
+
 /// A read in one run that leg `suspect` could not answer, or of an area where the legs may differ.
 Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to, std::uint32_t suspect) {
     Executor& caller = Executor::current();
@@ -225,24 +274,12 @@ Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to, std::uint
     Result<void> r;
     {
         const auto guard = co_await shard.lock.acquire(lba.value, end - 1);
-        std::uint32_t bad = 0;
+        BadBlocks bad;
         // What is wrong with the suspect is found out, and mended, only where it is asked first.
         r = co_await read_any(array, lba, to, bad, shard.trusted(lba.value, end) ? suspect : 0);
-        if (bad != 0 && !array.read_only()) {
-            for (std::size_t b = 0; b < to.blocks().size(); ++b) {
-                if (to.blocks()[b].status == BlockStatus::kUnreadable) {
-                    continue;
-                }
-                const std::size_t at = b == 0 ? 0 : b * kBlockBytes - to.head();
-                const Slice block = to.sub(at, to.block_data(b).size());
-                const Result<void> w = co_await write_legs(array, lba + at / kSectorBytes, block, bad, {});
-                static_cast<void>(w);  // the value is known; a leg that failed is recorded
-            }
+        if (!bad.empty() && !array.read_only()) {
+            co_await give_back(array, lba, to, bad);
             array.found_bad(shard, lba.value);
-            array.event(Severity::kWarning, "block-repaired", "array " + array.name,
-                        "blocks at sector " + std::to_string(lba.value) +
-                            " could not be read from one leg, or did not match their checksums, and were written anew "
-                            "from another");
         }
     }
     co_await resume_on(caller);
@@ -328,7 +365,7 @@ Task<Result<void>> write_locked(ArrayBody& array, Shard& shard, Lba lba, Slice f
 /// A write that begins or ends inside a block, with the rest of it.
 Task<Result<void>> write_part(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
     detail::WholeBlocks whole(lba, from);
-    std::uint32_t bad = 0;
+    BadBlocks bad;
     CO_TRY_VOID(co_await whole.fill(array, [&](Lba block, Slice to) { return read_any(array, block, to, bad); }));
     co_return co_await write_locked(array, shard, whole.lba(), whole.slice(), options);
 }
@@ -358,7 +395,7 @@ Task<Result<void>> mirrored_rebuild(ArrayBody& array, Shard& shard, StripeIndex 
     const auto guard = co_await shard.lock.acquire(first.value, end.value - 1);
     CO_TRY(const Buffer buffer, co_await array.allocate(bytes));
     const Slice all = buffer.slice(bytes, first);
-    std::uint32_t bad = 0;
+    BadBlocks bad;
     const Result<void> r = co_await read_any(array, first, all, bad);
     if (!r && r.error().code != Errc::kMediumError) {
         co_return r;

@@ -61,9 +61,10 @@ class MirrorScrub {
     std::array<Buffer, kMaxMembers> buffers_;
     std::array<Slice, kMaxMembers> slices_;
     struct Order {
-        std::uint32_t to = 0;    ///< legs to write the block to, as bits
-        std::uint32_t from = 0;  ///< the leg that has it
-        bool agree = false;      ///< it was a mismatch
+        std::uint32_t to = 0;     ///< legs to write the block to, as bits
+        std::uint32_t from = 0;   ///< the leg that has it
+        std::uint32_t wrong = 0;  ///< of those in `to`: contradicted their checksums
+        bool agree = false;       ///< it was a mismatch
         friend bool operator==(const Order&, const Order&) = default;
     };
     std::array<Order, kMaxBlocks> orders_{};
@@ -116,7 +117,7 @@ Task<Result<void>> MirrorScrub::verify() {
         for (std::size_t b = 0; b < blocks(); ++b) {
             mismatched_[b] |= known(m, b) ? 1U << m : 0;
         }
-        const Result<void> r = co_await sums->verify(m, member_lba_, slices_[m]);
+        const Result<void> r = co_await sums->judge(m, member_lba_, slices_[m]);
         if (!r && r.error().code != Errc::kMediumError) {
             co_return r;
         }
@@ -221,6 +222,7 @@ void MirrorScrub::judge(std::size_t block) {
     }
     if (mode_ == ScrubMode::kRepair || !differ) {  // SC3
         orders_[block].to |= read_ & ~good;
+        orders_[block].wrong = wrong;
         out_.counts.rewritten += static_cast<std::uint64_t>(std::popcount(read_ & ~good & ~wrong));
     }
 }
@@ -246,11 +248,14 @@ Task<Result<void>> MirrorScrub::write_run(std::size_t block, std::size_t end) {
             CO_TRY_VOID(co_await array_.fail_member(m, Error(*code, fan.first_error().message)));
         }
     }
-    if (!order.agree) {
-        array_.event(Severity::kWarning, "block-repaired", "array " + array_.name,
-                     "blocks at sector " + std::to_string(lba(block).value) +
-                         " could not be read from one leg, or did not match their checksums, and were written anew "
-                         "from another");
+    for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
+        const bool mismatched = (order.wrong >> m & 1U) != 0;
+        if (mismatched) {
+            array_.checksums()->count_found(end - block);
+        }
+        if (!order.agree && (order.to >> m & 1U) != 0 && array_.in_sync(m)) {
+            co_await array_.note_repaired(m, member_lba_ + block * kSectorsPerBlock, end - block, mismatched);
+        }
     }
     co_return Result<void>{};
 }

@@ -155,12 +155,13 @@ void check_luns(const Target& target, const Names& volumes, std::map<std::string
         }
         const auto [it, fresh] = exported.try_emplace(lun.volume, &lun);
         const Lun& first = *it->second;
-        if (!fresh && (first.block_bytes != lun.block_bytes || first.write_cache != lun.write_cache ||
-                       first.read_only != lun.read_only)) {
-            mistakes.push_back({lun.volume_place,
-                                fmt::format("volume '{}' is a LUN in line {} with another block_size, write_cache or "
-                                            "read_only; expected the same for one volume",
-                                            lun.volume, first.volume_place.line)});
+        if (!fresh &&
+            (first.block_bytes != lun.block_bytes || first.write_cache != lun.write_cache ||
+             first.read_only != lun.read_only || first.thin != lun.thin || first.removable != lun.removable)) {
+            mistakes.push_back(
+                {lun.volume_place, fmt::format("volume '{}' is a LUN in line {} with another block_size, write_cache, "
+                                               "read_only, thin or removable; expected the same for one volume",
+                                               lun.volume, first.volume_place.line)});
         }
     }
 }

@@ -91,6 +91,8 @@ struct Lun {
     std::uint32_t block_bytes = 512;
     WriteCache write_cache = WriteCache::kVolatile;
     bool read_only = false;
+    bool thin = false;
+    bool removable = false;
     Place place;
     Place volume_place;
 };

@@ -141,6 +141,8 @@ Lun read_lun(TableReader& table) {
     }
     table.choice<WriteCache>("write_cache", to.write_cache, kWriteCaches);
     table.flag("read_only", to.read_only);
+    table.flag("thin", to.thin);
+    table.flag("removable", to.removable);
     return to;
 }
 

@@ -138,7 +138,7 @@ Result<void> Daemon::add_volumes() {
             }
             BlockDevice* device = replicator_ != nullptr ? &replicator_->add_volume(*started.array, info.name)
                                                          : started.array->find(info.name);
-            volumes_[info.name] = {started.array.get(), device};
+            volumes_[info.name] = {started.array.get(), device, info.number};
         }
     }
     for (const config::Volume& v : config_.volumes) {
@@ -155,27 +155,70 @@ scsi::LunOptions Daemon::unit_options(const config::Lun& lun) const {
     scsi::LunOptions options;
     options.block_bytes = lun.block_bytes;
     options.read_only = lun.read_only;
+    options.thin = lun.thin;
+    // They are not sent to the peer: what one node says would not hold on the other, and a fence that is none is worse.
+    options.persistent_reservations = !replicates();
+    options.removable = lun.removable;
     options.write_cache =
         lun.write_cache == config::WriteCache::kNone ? scsi::WriteCache::kNone : scsi::WriteCache::kVolatile;
     return options;
 }
 
-Result<void> Daemon::make_units() {
+/// Its persistent reservations, or nothing where they cannot be told: then the volume is no LUN.
+Task<std::optional<scsi::Reservations>> Daemon::open_reservations(const std::string& name, const Volume& volume) {
+    ReservationLog& log = *reservations_.at(name);
+    Result<scsi::Reservations> reservations = co_await log.open();
+    if (reservations) {
+        co_return *std::move(reservations);
+    }
+    const std::string array = volume.array->status().name;
+    const Result<void> forgotten =
+        force_.contains(array) ? co_await log.forget() : fail(Errc::kNeedsForce, "without --force " + array);
+    if (forgotten) {
+        events_.emit({Severity::kWarning, "reservations-forgotten", "volume " + name,
+                      "its persistent reservations could not be read (" + reservations.error().message +
+                          "); by --force it goes on without",
+                      "hosts that had some register again"});
+        co_return scsi::Reservations();
+    }
+    events_.emit(
+        {Severity::kError, "reservations-lost", "volume " + name,
+         "its persistent reservations cannot be read, so it is not known which hosts may write: it is no LUN (" +
+             reservations.error().message + "; " + forgotten.error().message + ")",
+         "see to it that no fenced host writes, then start gemeld with --force " + array});
+    co_return std::nullopt;
+}
+
+Result<void> Daemon::make_unit(const config::Target& target, const config::Lun& lun, const Volume& volume,
+                               scsi::Reservations reservations) {
+    const scsi::LunOptions options = unit_options(lun);
+    if (auto good = scsi::LogicalUnit::check(volume.device->limits(), options); !good) {
+        return fail(good.error().code, fmt::format("volume '{}' cannot be LUN {} of {}: {}", lun.volume, lun.lun,
+                                                   target.iqn, good.error().message));
+    }
+    units_[lun.volume] = std::make_unique<scsi::LogicalUnit>(
+        environment_, *volume.device, options, reservations_.at(lun.volume).get(), std::move(reservations));
+    return {};
+}
+
+Task<Result<void>> Daemon::make_units() {
+    std::map<std::string, scsi::Reservations> known;
+    for (const auto& [name, volume] : volumes_) {
+        reservations_[name] =
+            std::make_unique<ReservationLog>(volume.array->log(), volume.number, runtime_.processors().io(0));
+        if (std::optional<scsi::Reservations> found = co_await open_reservations(name, volume)) {
+            known[name] = *std::move(found);
+        }
+    }
     for (const config::Target& target : config_.targets) {
         for (const config::Lun& lun : target.luns) {
             const auto volume = volumes_.find(lun.volume);
-            if (volume == volumes_.end() || units_.contains(lun.volume)) {
-                continue;
+            if (volume != volumes_.end() && known.contains(lun.volume) && !units_.contains(lun.volume)) {
+                CO_TRY_VOID(make_unit(target, lun, volume->second, known.at(lun.volume)));
             }
-            const scsi::LunOptions options = unit_options(lun);
-            if (auto good = scsi::LogicalUnit::check(volume->second.device->limits(), options); !good) {
-                return fail(good.error().code, fmt::format("volume '{}' cannot be LUN {} of {}: {}", lun.volume,
-                                                           lun.lun, target.iqn, good.error().message));
-            }
-            units_[lun.volume] = std::make_unique<scsi::LogicalUnit>(environment_, *volume->second.device, options);
         }
     }
-    return {};
+    co_return Result<void>{};
 }
 
 iscsi::ServerConfig Daemon::server_config() {
@@ -230,7 +273,7 @@ Task<std::expected<void, StartFailure>> Daemon::start() {
             co_return failed(port ? DaemonExit::kListen : DaemonExit::kReplication, std::move(replicating).error());
         }
     }
-    if (auto units = make_units(); !units) {
+    if (auto units = co_await make_units(); !units) {
         co_return failed(DaemonExit::kConfig, std::move(units).error());
     }
     if (auto admin = start_admin(); !admin) {
@@ -281,6 +324,7 @@ Task<void> Daemon::stop() {
     server_.reset();
     admin_.reset();
     units_.clear();
+    reservations_.clear();
     volumes_.clear();
     replicator_.reset();
     arrays_.clear();

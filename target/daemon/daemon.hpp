@@ -21,6 +21,7 @@
 #include "target/admin/server.hpp"
 #include "target/config/config.hpp"
 #include "target/daemon/array_start.hpp"
+#include "target/daemon/reservation_log.hpp"
 #include "target/iscsi/portal.hpp"
 #include "target/runtime/runtime.hpp"
 #include "target/scsi/lun.hpp"
@@ -90,12 +91,16 @@ class Daemon final : public admin::Management {
     struct Volume {
         raid::Array* array = nullptr;
         BlockDevice* device = nullptr;  ///< the mirror, or the array's volume where nothing replicates
+        std::uint16_t number = 0;       ///< in the array
     };
 
     Result<void> probe_ports();
     Task<std::expected<void, StartFailure>> start_arrays();
     Result<void> add_volumes();
-    Result<void> make_units();
+    Task<Result<void>> make_units();
+    Task<std::optional<scsi::Reservations>> open_reservations(const std::string& name, const Volume& volume);
+    Result<void> make_unit(const config::Target& target, const config::Lun& lun, const Volume& volume,
+                           scsi::Reservations reservations);
     [[nodiscard]] scsi::LunOptions unit_options(const config::Lun& lun) const;
     iscsi::ServerConfig server_config();
     Result<void> start_server();
@@ -126,7 +131,8 @@ class Daemon final : public admin::Management {
     std::vector<StartedArray> arrays_;
     std::unique_ptr<replication::Replicator> replicator_;
     std::map<std::string, Volume> volumes_;
-    std::map<std::string, std::unique_ptr<scsi::LogicalUnit>> units_;  ///< by name of volume
+    std::map<std::string, std::unique_ptr<ReservationLog>> reservations_;  ///< by name of volume
+    std::map<std::string, std::unique_ptr<scsi::LogicalUnit>> units_;      ///< the same
     std::unique_ptr<iscsi::Server> server_;
     std::unique_ptr<admin::AdminServer> admin_;
 };

@@ -94,6 +94,7 @@ json::object array_json(const raid::ArrayStatus& status) {
             {"members", std::move(members)},
             {"spares", std::move(spares)},
             {"unreadable_blocks", status.unreadable_blocks},
+            {"repaired_blocks", status.repaired_blocks},
             {"resync", std::move(resync)},
             {"rebuild", status.rebuild ? json::value(job_json(*status.rebuild)) : json::value(nullptr)},
             {"scrub", status.scrub ? json::value(job_json(*status.scrub)) : json::value(nullptr)},

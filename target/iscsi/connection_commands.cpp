@@ -82,6 +82,7 @@ void Connection::plan_command(ScsiTask& task, const ScsiCommandPdu& pdu) {
         // Nothing will be moved whatever the bits say: the command runs and reports what did not fit.
         command.direction = command.plan.direction;
     }
+    command.declared_out = writes ? task.expected_length : 0;
     command.data_in_capacity = command.direction == scsi::DataDirection::kIn ? task.expected_length : 0;
     if (reads && writes) {
         return refuse(task, check_condition(scsi::kInvalidFieldInCdb));  // no bidirectional command is supported

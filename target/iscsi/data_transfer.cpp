@@ -40,7 +40,7 @@ void ScsiTask::clear() {
     command.data_out_bytes = command.data_in_capacity = 0;
     command.nexus = nullptr;
     result.status = scsi::Status::kGood;
-    result.sense.size = 0;
+    result.sense = scsi::Sense{};
     result.data_in = Buffer{};
     result.data_in_bytes = 0;
     result.transfer_bytes = 0;
@@ -53,7 +53,7 @@ void ScsiTask::clear() {
 scsi::ScsiResult check_condition(scsi::SenseCode code) {
     scsi::ScsiResult result;
     result.status = scsi::Status::kCheckCondition;
-    result.sense = scsi::encode_sense(scsi::Sense{code, {}, {}}, scsi::SenseFormat::kFixed);
+    result.sense = scsi::Sense{code, {}, {}};
     return result;
 }
 
@@ -182,8 +182,10 @@ ScsiResponse make_response(ScsiTask& task, ConstBytes& sense) {
     pdu.status = static_cast<std::uint8_t>(task.result.status);
     pdu.exp_data_sn = task.in_data_sn + task.r2t_sn;
     pdu.residual_count = residual.count;
-    const ConstBytes bytes = task.result.sense.view();
-    if (task.result.status == scsi::Status::kCheckCondition && !bytes.empty()) {
+    if (task.result.status == scsi::Status::kCheckCondition) {
+        const auto format = task.binding != nullptr ? task.binding->unit->sense_format() : scsi::SenseFormat::kFixed;
+        const scsi::SenseBytes encoded = scsi::encode_sense(task.result.sense, format);
+        const ConstBytes bytes = encoded.view();
         store_be(task.sense_segment.data(), static_cast<std::uint16_t>(bytes.size()));
         std::ranges::copy(bytes, task.sense_segment.begin() + 2);
         sense = ConstBytes(task.sense_segment).first(2 + bytes.size());

@@ -31,10 +31,21 @@ constexpr Usage usage16(std::uint8_t b1) {
     return {0xff, b1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f};
 }
 
+constexpr Usage usage_reserve_in() {
+    return {0xff, 0x1f, 0, 0, 0, 0, 0, 0xff, 0xff};
+}
+/// Scope and type in 2, length in 5-8.
+constexpr Usage usage_reserve_out() {
+    return {0xff, 0x1f, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff};
+}
+
 constexpr std::uint8_t kReadFlags = 0x1c;    // DPO, FUA, RARC
 constexpr std::uint8_t kWriteFlags = 0x18;   // DPO, FUA
 constexpr std::uint8_t kVerifyFlags = 0x16;  // DPO, BYTCHK
 constexpr std::uint8_t kSyncFlags = 0x06;    // SYNC_NV (obsolete), IMMED
+constexpr std::uint8_t kImmediate = 0x02;
+constexpr std::uint8_t kUnmapFlag = 0x08;
+constexpr std::uint8_t kNoDataFlag = 0x01;  // NDOB
 
 constexpr Field kNoField{};
 constexpr Field kLba6{1, 3};
@@ -51,8 +62,8 @@ constexpr std::uint16_t kTransfer = 60;  // a mirror may wait for its peer's dea
 constexpr std::uint16_t kFlush = 120;
 
 constexpr CommandRow kRows[] = {
-    {0x00, kPlain, "TEST UNIT READY", 6, usage6(0, 0, 0, 0), kNone, kNoField, kNoField, kRead, kReport, kQuick, nullptr,
-     commands::test_unit_ready, "SPC-4 6.47"},
+    {0x00, kPlain, "TEST UNIT READY", 6, usage6(0, 0, 0, 0), kNone, kNoField, kNoField, kState, kReport, kQuick,
+     nullptr, commands::test_unit_ready, "SPC-4 6.47"},
     {0x03, kPlain, "REQUEST SENSE", 6, usage6(0x01, 0, 0, 0xff), kAllocation, kNoField, kLength6, kAllowed, kPass,
      kQuick, commands::request_sense, nullptr, "SPC-4 6.39"},
     {0x08, kPlain, "READ(6)", 6, usage6(0x1f, 0xff, 0xff, 0xff), kBlocksIn, kLba6, kLength6, kRead, kReport, kTransfer,
@@ -61,15 +72,17 @@ constexpr CommandRow kRows[] = {
      kTransfer, nullptr, commands::write, "SBC-3 5.31"},
     {0x12, kPlain, "INQUIRY", 6, usage6(0x01, 0xff, 0xff, 0xff), kAllocation, kNoField, Field{3, 2}, kAllowed, kPass,
      kQuick, commands::inquiry, nullptr, "SPC-4 6.6"},
+    {0x15, kPlain, "MODE SELECT(6)", 6, usage6(0x11, 0, 0, 0xff), kParameters, kNoField, kLength6, kWrite, kReport,
+     kFlush, nullptr, commands::mode_select, "SPC-4 6.11"},
     {0x16, kPlain, "RESERVE(6)", 6, usage6(0, 0, 0, 0), kNone, kNoField, kNoField, kRead, kReport, kQuick,
      commands::reserve, nullptr, "SPC-2 7.21"},
     {0x17, kPlain, "RELEASE(6)", 6, usage6(0, 0, 0, 0), kNone, kNoField, kNoField, kAllowed, kReport, kQuick,
      commands::release, nullptr, "SPC-2 7.16"},
     {0x1a, kPlain, "MODE SENSE(6)", 6, usage6(0x08, 0xff, 0xff, 0xff), kAllocation, kNoField, kLength6, kRead, kReport,
      kQuick, commands::mode_sense, nullptr, "SPC-4 6.13"},
-    {0x1b, kPlain, "START STOP UNIT", 6, usage6(0x01, 0, 0x0f, 0xf7), kNone, kNoField, kNoField, kRead, kReport, kFlush,
-     nullptr, commands::start_stop_unit, "SBC-3 5.24"},
-    {0x1e, kPlain, "PREVENT ALLOW MEDIUM REMOVAL", 6, usage6(0, 0, 0, 0x03), kNone, kNoField, kNoField, kRead, kReport,
+    {0x1b, kPlain, "START STOP UNIT", 6, usage6(0x01, 0, 0x0f, 0xf7), kNone, kNoField, kNoField, kWrite, kReport,
+     kFlush, nullptr, commands::start_stop_unit, "SBC-3 5.24"},
+    {0x1e, kPlain, "PREVENT ALLOW MEDIUM REMOVAL", 6, usage6(0, 0, 0, 0x03), kNone, kNoField, kNoField, kWrite, kReport,
      kQuick, commands::prevent_allow, nullptr, "SBC-3 5.8"},
     {0x25,
      kPlain,
@@ -93,8 +106,54 @@ constexpr CommandRow kRows[] = {
      kTransfer, nullptr, commands::write_and_verify, "SBC-3 5.36"},
     {0x2f, kPlain, "VERIFY(10)", 10, usage10(kVerifyFlags), kVerify, kLba10, kLength10, kRead, kReport, kTransfer,
      nullptr, commands::verify, "SBC-3 5.27"},
+    {0x34, kPlain, "PRE-FETCH(10)", 10, usage10(kImmediate), kRange, kLba10, kLength10, kRead, kReport, kTransfer,
+     nullptr, commands::pre_fetch, "SBC-3 5.10"},
     {0x35, kPlain, "SYNCHRONIZE CACHE(10)", 10, usage10(kSyncFlags), kRange, kLba10, kLength10, kWrite, kReport, kFlush,
      nullptr, commands::synchronize_cache, "SBC-3 5.25"},
+    {0x37,
+     kPlain,
+     "READ DEFECT DATA(10)",
+     10,
+     {0xff, 0, 0x1f, 0, 0, 0, 0, 0xff, 0xff},
+     kAllocation,
+     kNoField,
+     kLength10,
+     kRead,
+     kReport,
+     kQuick,
+     commands::read_defect_data_10,
+     nullptr,
+     "SBC-3 5.17"},
+    {0x41, kPlain, "WRITE SAME(10)", 10, usage10(kUnmapFlag), kSame, kLba10, kLength10, kWrite, kReport, kFlush,
+     nullptr, commands::write_same, "SBC-3 5.41"},
+    {0x42,
+     kPlain,
+     "UNMAP",
+     10,
+     {0xff, 0, 0, 0, 0, 0, 0x1f, 0xff, 0xff},
+     kParameters,
+     kNoField,
+     kLength10,
+     kWrite,
+     kReport,
+     kFlush,
+     nullptr,
+     commands::unmap,
+     "SBC-3 5.28"},
+    {0x55,
+     kPlain,
+     "MODE SELECT(10)",
+     10,
+     {0xff, 0x11, 0, 0, 0, 0, 0, 0xff, 0xff},
+     kParameters,
+     kNoField,
+     kLength10,
+     kWrite,
+     kReport,
+     kFlush,
+     nullptr,
+     commands::mode_select,
+     "SPC-4 6.12"},
     {0x56,
      kPlain,
      "RESERVE(10)",
@@ -137,16 +196,60 @@ constexpr CommandRow kRows[] = {
      commands::mode_sense,
      nullptr,
      "SPC-4 6.14"},
+    {0x5e, 0x00, "PERSISTENT RESERVE IN READ KEYS", 10, usage_reserve_in(), kAllocation, kNoField, kLength10, kState,
+     kReport, kQuick, commands::persistent_reserve_in, nullptr, "SPC-4 6.15"},
+    {0x5e, 0x01, "PERSISTENT RESERVE IN READ RESERVATION", 10, usage_reserve_in(), kAllocation, kNoField, kLength10,
+     kState, kReport, kQuick, commands::persistent_reserve_in, nullptr, "SPC-4 6.15"},
+    {0x5e, 0x02, "PERSISTENT RESERVE IN REPORT CAPABILITIES", 10, usage_reserve_in(), kAllocation, kNoField, kLength10,
+     kState, kReport, kQuick, commands::persistent_reserve_in, nullptr, "SPC-4 6.15"},
+    {0x5e, 0x03, "PERSISTENT RESERVE IN READ FULL STATUS", 10, usage_reserve_in(), kAllocation, kNoField, kLength10,
+     kState, kReport, kQuick, commands::persistent_reserve_in, nullptr, "SPC-4 6.15"},
+    {0x5f, 0x00, "PERSISTENT RESERVE OUT REGISTER", 10, usage_reserve_out(), kParameters, kNoField, Field{5, 4}, kState,
+     kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+    {0x5f, 0x01, "PERSISTENT RESERVE OUT RESERVE", 10, usage_reserve_out(), kParameters, kNoField, Field{5, 4}, kState,
+     kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+    {0x5f, 0x02, "PERSISTENT RESERVE OUT RELEASE", 10, usage_reserve_out(), kParameters, kNoField, Field{5, 4}, kState,
+     kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+    {0x5f, 0x03, "PERSISTENT RESERVE OUT CLEAR", 10, usage_reserve_out(), kParameters, kNoField, Field{5, 4}, kState,
+     kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+    {0x5f, 0x04, "PERSISTENT RESERVE OUT PREEMPT", 10, usage_reserve_out(), kParameters, kNoField, Field{5, 4}, kState,
+     kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+    {0x5f, 0x05, "PERSISTENT RESERVE OUT PREEMPT AND ABORT", 10, usage_reserve_out(), kParameters, kNoField,
+     Field{5, 4}, kState, kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+    {0x5f, 0x06, "PERSISTENT RESERVE OUT REGISTER AND IGNORE EXISTING KEY", 10, usage_reserve_out(), kParameters,
+     kNoField, Field{5, 4}, kState, kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
+    {0x5f, 0x07, "PERSISTENT RESERVE OUT REGISTER AND MOVE", 10, usage_reserve_out(), kParameters, kNoField,
+     Field{5, 4}, kState, kReport, kFlush, nullptr, commands::persistent_reserve_out, "SPC-4 6.16"},
     {0x88, kPlain, "READ(16)", 16, usage16(kReadFlags), kBlocksIn, kLba16, kLength16, kRead, kReport, kTransfer,
      nullptr, commands::read, "SBC-3 5.13"},
+    {0x89,
+     kPlain,
+     "COMPARE AND WRITE",
+     16,
+     {0xff, kWriteFlags, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xff, 0x1f},
+     kCompare,
+     kLba16,
+     Field{13, 1},
+     kWrite,
+     kReport,
+     kTransfer,
+     nullptr,
+     commands::compare_and_write,
+     "SBC-3 5.3"},
     {0x8a, kPlain, "WRITE(16)", 16, usage16(kWriteFlags), kBlocksOut, kLba16, kLength16, kWrite, kReport, kTransfer,
      nullptr, commands::write, "SBC-3 5.34"},
+    {0x8b, kPlain, "ORWRITE(16)", 16, usage16(kWriteFlags), kBlocksOut, kLba16, kLength16, kWrite, kReport, kTransfer,
+     nullptr, commands::orwrite, "SBC-3 5.9"},
     {0x8e, kPlain, "WRITE AND VERIFY(16)", 16, usage16(kVerifyFlags), kBlocksOut, kLba16, kLength16, kWrite, kReport,
      kTransfer, nullptr, commands::write_and_verify, "SBC-3 5.38"},
     {0x8f, kPlain, "VERIFY(16)", 16, usage16(kVerifyFlags), kVerify, kLba16, kLength16, kRead, kReport, kTransfer,
      nullptr, commands::verify, "SBC-3 5.29"},
+    {0x90, kPlain, "PRE-FETCH(16)", 16, usage16(kImmediate), kRange, kLba16, kLength16, kRead, kReport, kTransfer,
+     nullptr, commands::pre_fetch, "SBC-3 5.11"},
     {0x91, kPlain, "SYNCHRONIZE CACHE(16)", 16, usage16(kSyncFlags), kRange, kLba16, kLength16, kWrite, kReport, kFlush,
      nullptr, commands::synchronize_cache, "SBC-3 5.26"},
+    {0x93, kPlain, "WRITE SAME(16)", 16, usage16(kUnmapFlag | kNoDataFlag), kSame, kLba16, kLength16, kWrite, kReport,
+     kFlush, nullptr, commands::write_same, "SBC-3 5.42"},
     {0x9e,
      0x10,
      "READ CAPACITY(16)",
@@ -161,6 +264,20 @@ constexpr CommandRow kRows[] = {
      commands::read_capacity_16,
      nullptr,
      "SBC-3 5.16"},
+    {0x9e,
+     0x12,
+     "GET LBA STATUS",
+     16,
+     {0xff, 0x1f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+     kAllocation,
+     kNoField,
+     kLength16,
+     kRead,
+     kReport,
+     kQuick,
+     commands::get_lba_status,
+     nullptr,
+     "SBC-3 5.6"},
     {0xa0,
      kPlain,
      "REPORT LUNS",
@@ -189,6 +306,20 @@ constexpr CommandRow kRows[] = {
      commands::report_supported_operation_codes,
      nullptr,
      "SPC-4 6.35"},
+    {0xa3,
+     0x0d,
+     "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS",
+     12,
+     {0xff, 0x1f, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff},
+     kAllocation,
+     kNoField,
+     kLength12,
+     kAllowed,
+     kReport,
+     kQuick,
+     commands::report_supported_task_management_functions,
+     nullptr,
+     "SPC-4 6.36"},
     {0xa8, kPlain, "READ(12)", 12, usage12(kReadFlags), kBlocksIn, kLba10, kLength12, kRead, kReport, kTransfer,
      nullptr, commands::read, "SBC-3 5.12"},
     {0xaa, kPlain, "WRITE(12)", 12, usage12(kWriteFlags), kBlocksOut, kLba10, kLength12, kWrite, kReport, kTransfer,
@@ -197,6 +328,20 @@ constexpr CommandRow kRows[] = {
      kTransfer, nullptr, commands::write_and_verify, "SBC-3 5.37"},
     {0xaf, kPlain, "VERIFY(12)", 12, usage12(kVerifyFlags), kVerify, kLba10, kLength12, kRead, kReport, kTransfer,
      nullptr, commands::verify, "SBC-3 5.28"},
+    {0xb7,
+     kPlain,
+     "READ DEFECT DATA(12)",
+     12,
+     {0xff, 0x1f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+     kAllocation,
+     kNoField,
+     kLength12,
+     kRead,
+     kReport,
+     kQuick,
+     commands::read_defect_data_12,
+     nullptr,
+     "SBC-3 5.18"},
 };
 
 constexpr bool in_order() {
@@ -245,6 +390,27 @@ const CommandRow* find_row(std::uint8_t opcode, std::int16_t service_action) {
         }
     }
     return nullptr;
+}
+
+bool available(const CommandRow& row, const LunOptions& options) {
+    if (row.medium == commands::unmap) {
+        return options.thin;
+    }
+    const bool reserves =
+        row.medium == commands::persistent_reserve_out || row.control == commands::persistent_reserve_in;
+    return !reserves || options.persistent_reservations;
+}
+
+bool needs_medium(const CommandRow& row) {
+    const bool of_state = row.medium == commands::start_stop_unit || row.medium == commands::mode_select ||
+                          row.medium == commands::persistent_reserve_out;
+    return (row.medium != nullptr && !of_state) || row.control == commands::read_capacity_10 ||
+           row.control == commands::read_capacity_16 || row.control == commands::get_lba_status;
+}
+
+bool writes_medium(const CommandRow& row) {
+    return row.transfer == kBlocksOut || row.transfer == kCompare || row.transfer == kSame ||
+           row.medium == commands::unmap;
 }
 
 OpcodeKind opcode_kind(std::uint8_t opcode) {

@@ -32,6 +32,9 @@ enum class Transfer : std::uint8_t {
     kAllocation,  ///< in, at most `length` bytes
     kBlocksIn,    ///< in, `length` blocks from `lba`
     kBlocksOut,   ///< out, the same
+    kCompare,     ///< out, twice `length` blocks, the first of which are expected from `lba` on
+    kSame,        ///< out, one block for `length` blocks from `lba`, or none
+    kParameters,  ///< out, `length` bytes
     kVerify,      ///< BYTCHK 0: none; 1: out, `length` blocks; 3: out, one block; 2: refused
     kRange,       ///< no data; `length` blocks from `lba` must exist
     kEightBytes,  ///< in, 8 bytes, without a length in the CDB
@@ -40,8 +43,9 @@ enum class Transfer : std::uint8_t {
 /// Against reservations of other nexuses (SPC-2 table 10, SPC-4 table 65).
 enum class ReservationClass : std::uint8_t {
     kAllowed,  ///< runs whatever is reserved
+    kState,    ///< kept out by RESERVE, not by a persistent reservation
     kRead,     ///< reads the medium or its state
-    kWrite,    ///< changes the medium
+    kWrite,    ///< changes the medium or its state
 };
 
 /// Whether a pending unit attention is reported on the command (SAM-5 5.14.5).
@@ -78,6 +82,13 @@ const CommandRow* find_row(std::uint8_t opcode, std::int16_t service_action);
 /// Whether any row has this operation code, and then whether its rows are told apart by service actions.
 enum class OpcodeKind : std::uint8_t { kUnknown, kPlain, kServiceActions };
 OpcodeKind opcode_kind(std::uint8_t opcode);
+
+/// A unit with these options has the command.
+bool available(const CommandRow& row, const LunOptions& options);
+/// The command is about the medium, which a removable unit may lack.
+bool needs_medium(const CommandRow& row);
+/// The command changes the medium: refused where that is write protected.
+bool writes_medium(const CommandRow& row);
 
 /// REQUIRES: field.bytes <= 8 and inside the CDB.
 inline std::uint64_t load_field(const Cdb& cdb, Field field) {

@@ -10,6 +10,9 @@ namespace gemel::scsi {
 namespace {
 
 constexpr std::uint32_t kMaxTransferBytes = 4U << 20U;
+constexpr std::uint64_t kMaxParameterBytes = 65535;
+constexpr unsigned kPersistentReserveIn = 0x5e;
+constexpr unsigned kPersistentReserveOut = 0x5f;
 
 Task<ScsiResult> at_once(ScsiResult result) {
     co_return result;
@@ -20,7 +23,7 @@ std::optional<FieldPointer> stray_bit(const Cdb& cdb, const CommandRow& row) {
     for (std::size_t i = 1; i < row.cdb_bytes; ++i) {
         const unsigned stray = cdb_byte(cdb, i) & ~unsigned{row.usage[i]};
         if (stray != 0) {
-            return FieldPointer{static_cast<std::uint8_t>(i), static_cast<std::uint8_t>(std::bit_width(stray) - 1)};
+            return FieldPointer{static_cast<std::uint16_t>(i), static_cast<std::uint8_t>(std::bit_width(stray) - 1)};
         }
     }
     return std::nullopt;
@@ -32,7 +35,7 @@ void refuse(CommandPlan& plan, Sense sense) {
     plan.refusal = sense;
 }
 
-Sense bad_field(std::uint8_t byte, std::uint8_t bit) {
+Sense bad_field(std::uint16_t byte, std::uint8_t bit) {
     return {.code = kInvalidFieldInCdb, .field = FieldPointer{byte, bit}};
 }
 
@@ -41,7 +44,41 @@ struct Geometry {
     std::uint64_t blocks;
     std::uint32_t block_bytes;
     std::uint32_t max_transfer_bytes;
+    std::uint32_t max_same_blocks;
+    bool thin;
 };
+
+/// The most blocks that a command of this kind may name.
+std::uint64_t most_blocks(Transfer transfer, const Geometry& unit) {
+    switch (transfer) {
+        case Transfer::kRange:
+            return unit.blocks;
+        case Transfer::kSame:
+            return unit.max_same_blocks;
+        case Transfer::kCompare:
+            return unit.max_transfer_bytes / 2 / unit.block_bytes;
+        default:
+            return unit.max_transfer_bytes / unit.block_bytes;
+    }
+}
+
+/// WRITE SAME: NDOB is bit 0 of byte 1 of the longer form. Refused: no blocks (WSNZ), UNMAP of a unit that does not.
+void plan_same(CommandPlan& plan, const Cdb& cdb, std::uint64_t count, const Geometry& unit) {
+    const CommandRow& row = *plan.row;
+    if (count == 0) {
+        refuse(plan, bad_field(row.length.offset, 7));
+        return;
+    }
+    if ((cdb_byte(cdb, 1) & 0x08U) != 0 && !unit.thin) {
+        refuse(plan, bad_field(1, 3));
+        return;
+    }
+    if (row.cdb_bytes == 16 && (cdb_byte(cdb, 1) & 0x01U) != 0) {
+        return;
+    }
+    plan.direction = DataDirection::kOut;
+    plan.transfer_bytes = unit.block_bytes;
+}
 
 /// The blocks that the CDB names. A length of 0 in READ(6) and WRITE(6) means 256; elsewhere nothing is moved.
 void plan_blocks(CommandPlan& plan, const Cdb& cdb, const Geometry& unit) {
@@ -56,7 +93,7 @@ void plan_blocks(CommandPlan& plan, const Cdb& cdb, const Geometry& unit) {
         return;
     }
     const std::uint64_t bytes = count * unit.block_bytes;
-    if (row.transfer != Transfer::kRange && (count > unit.max_transfer_bytes / unit.block_bytes)) {
+    if (count > most_blocks(row.transfer, unit)) {
         refuse(plan, bad_field(row.length.offset, 7));
         return;
     }
@@ -70,6 +107,13 @@ void plan_blocks(CommandPlan& plan, const Cdb& cdb, const Geometry& unit) {
         case Transfer::kBlocksOut:
             plan.direction = DataDirection::kOut;
             plan.transfer_bytes = bytes;
+            break;
+        case Transfer::kCompare:
+            plan.direction = count == 0 ? DataDirection::kNone : DataDirection::kOut;
+            plan.transfer_bytes = 2 * bytes;
+            break;
+        case Transfer::kSame:
+            plan_same(plan, cdb, count, unit);
             break;
         case Transfer::kVerify:
             plan.transfer_bytes = bytchk(cdb) == 3 ? std::min<std::uint64_t>(bytes, unit.block_bytes) : bytes;
@@ -93,7 +137,8 @@ CommandPlan plan_without_medium(const Cdb& cdb) {
     CommandPlan plan;
     plan.row = find_row(cdb);
     if (plan.row == nullptr) {
-        refuse(plan, {.code = kInvalidOpcode});
+        const bool reserve = cdb_byte(cdb, 0) == kPersistentReserveIn || cdb_byte(cdb, 0) == kPersistentReserveOut;
+        refuse(plan, reserve ? bad_field(1, 4) : Sense{.code = kInvalidOpcode});
         return plan;
     }
     if (const std::optional<FieldPointer> stray = stray_bit(cdb, *plan.row)) {
@@ -103,11 +148,42 @@ CommandPlan plan_without_medium(const Cdb& cdb) {
     if (plan.row->transfer == Transfer::kAllocation) {
         plan.direction = DataDirection::kIn;
         plan.transfer_bytes = load_field(cdb, plan.row->length);
+    } else if (plan.row->transfer == Transfer::kParameters) {
+        plan.transfer_bytes = load_field(cdb, plan.row->length);
+        plan.direction = plan.transfer_bytes == 0 ? DataDirection::kNone : DataDirection::kOut;
+        if (plan.transfer_bytes > kMaxParameterBytes) {
+            refuse(plan, bad_field(plan.row->length.offset, 7));
+        }
     } else if (plan.row->transfer == Transfer::kEightBytes) {
         plan.direction = DataDirection::kIn;
         plan.transfer_bytes = 8;
     }
     return plan;
+}
+
+/// Forms of commands that change the state of the unit, but take nothing from anybody: allowed whatever is reserved
+/// (SBC-3 table 13): START STOP UNIT that only starts, PREVENT ALLOW that allows.
+bool takes_nothing(const ScsiCommand& command) {
+    const unsigned b4 = cdb_byte(command.cdb, 4);
+    return (command.plan.row->medium == commands::start_stop_unit && (b4 & 0xf3U) == 0x01U) ||
+           (command.plan.row->control == commands::prevent_allow && (b4 & 0x03U) == 0);
+}
+
+/// COMPARE AND WRITE and WRITE SAME with other than the data that their CDB asks for: a part of it means nothing.
+bool needs_all_data(const CommandRow& row) {
+    return row.transfer == Transfer::kCompare || row.transfer == Transfer::kSame;
+}
+
+Attention attention_for(ReservationNotice what) {
+    switch (what) {
+        case ReservationNotice::kReservationsPreempted:
+            return Attention::kReservationsPreempted;
+        case ReservationNotice::kReservationsReleased:
+            return Attention::kReservationsReleased;
+        case ReservationNotice::kRegistrationsPreempted:
+            break;
+    }
+    return Attention::kRegistrationsPreempted;
 }
 
 /// The answer when the declared direction leaves no way for the command's data. Data for the initiator, declared as a
@@ -127,9 +203,11 @@ std::optional<ScsiResult> wrong_way(const ScsiCommand& command) {
 
 // ---- ItlNexus
 
-ItlNexus::ItlNexus(LogicalUnit& unit, Nexus nexus) : unit_(unit), nexus_(std::move(nexus)) {
+ItlNexus::ItlNexus(LogicalUnit& unit, Nexus nexus)
+    : unit_(unit), nexus_(std::move(nexus)), name_{nexus_.initiator_port, nexus_.target_port} {
     raise(Attention::kPowerOn);
     const std::lock_guard lock(unit_.nexuses_mutex_);
+    admitted_.store(unit_.reservations_.admits(name_), std::memory_order_release);
     unit_.nexuses_.push_back(this);
 }
 
@@ -170,8 +248,15 @@ Result<void> LogicalUnit::check(const DeviceLimits& limits, const LunOptions& op
     return {};
 }
 
-LogicalUnit::LogicalUnit(Environment& environment, BlockDevice& device, LunOptions options)
-    : environment_(environment), device_(device), options_(std::move(options)) {
+LogicalUnit::LogicalUnit(Environment& environment, BlockDevice& device, LunOptions options, ReservationStore* store,
+                         Reservations reservations)
+    : environment_(environment),
+      device_(device),
+      options_(std::move(options)),
+      mode_(options_.write_cache == WriteCache::kNone ? UnitMode::kNoWriteCache : 0),
+      store_(store),
+      reservation_type_(reservations.type()),
+      reservations_(std::move(reservations)) {
     CHECK(check(device_.limits(), options_).has_value());
     device_.observe(this);
 }
@@ -196,13 +281,28 @@ std::uint32_t LogicalUnit::max_transfer_bytes() const {
     return bytes / options_.block_bytes * options_.block_bytes;
 }
 
+std::uint8_t LogicalUnit::max_compare_blocks() const {
+    return static_cast<std::uint8_t>(std::min(255U, max_transfer_bytes() / 2 / options_.block_bytes));
+}
+
 std::uint64_t LogicalUnit::blocks() const {
     return device_.limits().sectors.value / sectors_per_block();
 }
 
 CommandPlan LogicalUnit::plan(const Cdb& cdb) const {
     CommandPlan plan = plan_without_medium(cdb);
-    if (plan.refusal || plan.row->lba.bytes == 0) {
+    if (plan.refusal) {
+        return plan;
+    }
+    if (!available(*plan.row, options_)) {
+        refuse(plan, {.code = kInvalidOpcode});
+        return plan;
+    }
+    const bool refused = writes_medium(*plan.row) && write_protected();
+    if (plan.row->lba.bytes == 0) {
+        if (refused) {
+            refuse(plan, {.code = kWriteProtected});
+        }
         return plan;
     }
     if (bytchk_is_reserved(cdb, *plan.row)) {
@@ -213,8 +313,10 @@ CommandPlan LogicalUnit::plan(const Cdb& cdb) const {
     plan_blocks(plan, cdb,
                 {.blocks = limits.sectors.value / sectors_per_block(),
                  .block_bytes = options_.block_bytes,
-                 .max_transfer_bytes = std::min(limits.max_transfer_bytes, kMaxTransferBytes)});
-    if (!plan.refusal && plan.row->transfer == Transfer::kBlocksOut && options_.read_only) {
+                 .max_transfer_bytes = std::min(limits.max_transfer_bytes, kMaxTransferBytes),
+                 .max_same_blocks = max_same_blocks(),
+                 .thin = options_.thin});
+    if (!plan.refusal && refused) {
         refuse(plan, {.code = kWriteProtected});
     }
     return plan;
@@ -228,14 +330,20 @@ Task<ScsiResult> LogicalUnit::execute(const ScsiCommand& command) {
             return at_once(check_condition({.code = attention_code(*a)}));
         }
     }
-    if (row != nullptr && row->reservation != ReservationClass::kAllowed && reserved_by_other(nexus)) {
+    if (row != nullptr && !takes_nothing(command) && keeps_out(nexus, *row)) {
         return at_once(with_status(Status::kReservationConflict));
     }
     if (command.plan.refusal) {
         return at_once(check_condition(*command.plan.refusal));
     }
+    if (!medium_present() && needs_medium(*row)) {
+        return at_once(check_condition({.code = kMediumNotPresent}));
+    }
     if (std::optional<ScsiResult> answer = wrong_way(command)) {
         return at_once(*std::move(answer));
+    }
+    if (needs_all_data(*row) && command.declared_out != command.plan.transfer_bytes) {
+        return at_once(check_condition({.code = kInvalidFieldInCdb}));
     }
     if (row->control != nullptr) {
         return at_once(row->control(*this, command));
@@ -245,6 +353,13 @@ Task<ScsiResult> LogicalUnit::execute(const ScsiCommand& command) {
 
 void LogicalUnit::reset() {
     reserved_by_.store(nullptr, std::memory_order_release);
+    mode_.reset();
+    {
+        const std::lock_guard lock(nexuses_mutex_);
+        for (ItlNexus* nexus : nexuses_) {
+            nexus->prevent_removal(false);
+        }
+    }
     raise_all(Attention::kReset);
 }
 
@@ -261,7 +376,57 @@ void LogicalUnit::capacity_changed(SectorCount /*now*/) {
     raise_all(Attention::kCapacityChanged);
 }
 
+bool LogicalUnit::removal_prevented() {
+    const std::lock_guard lock(nexuses_mutex_);
+    return std::ranges::any_of(nexuses_, &ItlNexus::prevents_removal);
+}
+
+void LogicalUnit::load_medium(const ItlNexus& by) {
+    if (!medium_present_.exchange(true, std::memory_order_acq_rel)) {
+        raise_all(Attention::kMediumChanged, &by);
+    }
+}
+
+bool LogicalUnit::keeps_out(const ItlNexus& nexus, const CommandRow& row) const {
+    if (row.reservation == ReservationClass::kAllowed) {
+        return false;
+    }
+    if (reserved_by_other(nexus)) {
+        return true;
+    }
+    const ReservationType type = reservation_type_.load(std::memory_order_acquire);
+    if (type == ReservationType::kNone || row.reservation == ReservationClass::kState || nexus.admitted()) {
+        return false;
+    }
+    return row.reservation == ReservationClass::kWrite || excludes_readers(type);
+}
+
+Reservations LogicalUnit::reservations() {
+    const std::lock_guard lock(nexuses_mutex_);
+    return reservations_;
+}
+
+/// Who is kept out is told so before the type says so, and the other way round: between the two nobody is let in who
+/// is not let in before or after.
+void LogicalUnit::set_reservations(Reservations next, std::span<const Reservations::Notice> notices) {
+    const std::lock_guard lock(nexuses_mutex_);
+    reservations_ = std::move(next);
+    for (ItlNexus* nexus : nexuses_) {
+        nexus->admitted_.store(reservations_.admits(nexus->name()), std::memory_order_release);
+        for (const Reservations::Notice& n : notices) {
+            if (n.to == nexus->name()) {
+                nexus->raise(attention_for(n.what));
+            }
+        }
+    }
+    reservation_type_.store(reservations_.type(), std::memory_order_release);
+}
+
 bool LogicalUnit::reserve(ItlNexus& by) {
+    const std::lock_guard lock(nexuses_mutex_);
+    if (!reservations_.registrations().empty()) {
+        return false;  // SPC-4 5.12.3
+    }
     const ItlNexus* holder = nullptr;
     return reserved_by_.compare_exchange_strong(holder, &by, std::memory_order_acq_rel) || holder == &by;
 }

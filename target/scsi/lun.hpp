@@ -13,6 +13,7 @@
 //   LU2  A unit attention is reported once to each I_T nexus, on its next command that may carry it.
 //   LU3  Only bytes that a handler wrote, or that the device filled, are in data_in: never stale memory.
 //   LU4  execute() ends only when the device's operation has ended.
+//   LU5  What changes the medium passes the gate; what must be one step with a read has it alone (write_gate.hpp).
 // Threads: any I/O processor's executor, several at once. Per-nexus state is atomic; the list of nexuses is behind a
 // mutex that the data path never takes.
 #pragma once
@@ -29,11 +30,15 @@
 
 #include "gemel/block_device.hpp"
 #include "gemel/environment.hpp"
+#include "target/scsi/reservations.hpp"
 #include "target/scsi/sense.hpp"
+#include "target/scsi/unit_mode.hpp"
+#include "target/scsi/write_gate.hpp"
 
 namespace gemel::scsi {
 
 inline constexpr std::size_t kCdbBytes = 16;
+inline constexpr std::uint32_t kMaxUnmapDescriptors = 256;
 using Cdb = std::array<std::byte, kCdbBytes>;
 
 enum class WriteCache : std::uint8_t {
@@ -48,6 +53,9 @@ struct LunOptions {
     std::string serial;               ///< VPD 80, up to 32; empty: derived from the device's identity
     std::uint32_t block_bytes = 512;  ///< 512 or 4096: what the hosts see
     bool read_only = false;
+    bool persistent_reservations = true;
+    bool thin = false;       ///< UNMAP is there, and initiators are told so (LBPME)
+    bool removable = false;  ///< the medium can be ejected by START STOP UNIT (RMB)
     WriteCache write_cache = WriteCache::kVolatile;
 };
 
@@ -80,15 +88,26 @@ enum class Attention : std::uint8_t {
     kPowerOn,                 ///< 29/00
     kReset,                   ///< 29/03 bus device reset function: LUN reset, target reset
     kNexusLoss,               ///< 29/07
+    kMediumChanged,           ///< 28/00
     kCapacityChanged,         ///< 2A/09
     kModeChanged,             ///< 2A/01
+    kReservationsPreempted,   ///< 2A/03
     kReservationsReleased,    ///< 2A/04
+    kRegistrationsPreempted,  ///< 2A/05
     kAsymmetricStateChanged,  ///< 2A/06
     kLunsChanged,             ///< 3F/0E
     kCommandsCleared,         ///< 2F/00 by another initiator
 };
 
 class LogicalUnit;
+
+/// Where persistent reservations survive a restart (APTPL).
+class ReservationStore {
+  public:
+    virtual ~ReservationStore() = default;
+    /// Success: the newest record is this one, durably. Ends on the caller's executor.
+    virtual Task<Result<void>> save(std::vector<std::byte> record) = 0;
+};
 
 /// What a logical unit keeps for one I_T nexus. The session owns it and destroys it before the unit; destruction
 /// releases what the nexus had reserved.
@@ -100,17 +119,27 @@ class ItlNexus {
     ItlNexus& operator=(const ItlNexus&) = delete;
 
     [[nodiscard]] const Nexus& nexus() const { return nexus_; }
+    [[nodiscard]] const NexusName& name() const { return name_; }
+    /// A persistent reservation keeps this nexus from nothing.
+    [[nodiscard]] bool admitted() const { return admitted_.load(std::memory_order_acquire); }
     void raise(Attention a) { attentions_.fetch_or(1U << static_cast<unsigned>(a), std::memory_order_relaxed); }
     [[nodiscard]] bool attention_pending() const { return attentions_.load(std::memory_order_relaxed) != 0; }
     /// Takes the pending condition of the highest precedence.
     std::optional<Attention> take_attention();
+    /// PREVENT ALLOW MEDIUM REMOVAL.
+    void prevent_removal(bool prevents) { prevents_removal_.store(prevents, std::memory_order_relaxed); }
+    [[nodiscard]] bool prevents_removal() const { return prevents_removal_.load(std::memory_order_relaxed); }
     /// Forgets `a`: the initiator has asked for what it announces.
     void clear(Attention a) { attentions_.fetch_and(~(1U << static_cast<unsigned>(a)), std::memory_order_relaxed); }
 
   private:
+    friend class LogicalUnit;
     LogicalUnit& unit_;
     const Nexus nexus_;
+    const NexusName name_;
+    std::atomic<bool> admitted_{true};
     std::atomic<std::uint32_t> attentions_{0};
+    std::atomic<bool> prevents_removal_{false};
 };
 
 struct ScsiCommand {
@@ -126,12 +155,13 @@ struct ScsiCommand {
     /// then the whole blocks among it are used.
     Buffer data_out;
     std::size_t data_out_bytes = 0;
+    std::uint64_t declared_out = 0;       ///< EDTL of a command that the initiator declares as a write
     std::span<const std::uint64_t> luns;  ///< LUN numbers that this initiator may see, ascending, for REPORT LUNS
 };
 
 struct ScsiResult {
     Status status = Status::kGood;
-    SenseBytes sense;  ///< with kCheckCondition
+    Sense sense;  ///< with kCheckCondition; encoded as LogicalUnit::sense_format() says
     Buffer data_in;
     std::size_t data_in_bytes = 0;     ///< in data_in, from its start; at most ScsiCommand::data_in_capacity
     std::uint64_t transfer_bytes = 0;  ///< what the command would have moved with room enough: residual = this - EDTL
@@ -148,8 +178,10 @@ class LogicalUnit final : private DeviceObserver {
     /// Errors: kInvalidArgument when the device cannot be shown with these options; the text says why.
     static Result<void> check(const DeviceLimits& limits, const LunOptions& options);
 
-    /// REQUIRES: check() passed. Becomes the device's observer. `environment` and `device` outlive it.
-    LogicalUnit(Environment& environment, BlockDevice& device, LunOptions options);
+    /// REQUIRES: check() passed. Becomes the device's observer. `environment`, `device` and `store` outlive it.
+    /// `store`: where `reservations` came from; null: none survives.
+    LogicalUnit(Environment& environment, BlockDevice& device, LunOptions options, ReservationStore* store = nullptr,
+                Reservations reservations = {});
     ~LogicalUnit() override;
     LogicalUnit(const LogicalUnit&) = delete;
     LogicalUnit& operator=(const LogicalUnit&) = delete;
@@ -176,9 +208,27 @@ class LogicalUnit final : private DeviceObserver {
     /// The largest data transfer of one command, in bytes (VPD B0).
     [[nodiscard]] std::uint32_t max_transfer_bytes() const;
     [[nodiscard]] std::uint64_t blocks() const;
+    /// The largest COMPARE AND WRITE, UNMAP and WRITE SAME, in blocks (VPD B0).
+    [[nodiscard]] std::uint8_t max_compare_blocks() const;
+    [[nodiscard]] std::uint32_t max_unmap_blocks() const { return kMaxUnmapBytes / options_.block_bytes; }
+    [[nodiscard]] static std::uint32_t max_same_blocks() { return 0xffff; }  // as much as the shorter form can name
     [[nodiscard]] std::uint32_t sectors_per_block() const { return options_.block_bytes / kSectorBytes; }
 
-    /// RESERVE: false when another nexus holds the unit.
+    [[nodiscard]] bool write_protected() const { return options_.read_only || mode_.write_protected(); }
+    [[nodiscard]] UnitMode& mode() { return mode_; }
+    [[nodiscard]] const UnitMode& mode() const { return mode_; }
+    [[nodiscard]] SenseFormat sense_format() const {
+        return mode_.descriptor_sense() ? SenseFormat::kDescriptor : SenseFormat::kFixed;
+    }
+    [[nodiscard]] WriteGate& gate() { return gate_; }
+
+    [[nodiscard]] bool medium_present() const { return medium_present_.load(std::memory_order_acquire); }
+    [[nodiscard]] bool removal_prevented();
+    void eject_medium() { medium_present_.store(false, std::memory_order_release); }
+    /// 28/00 for all others if it was not there.
+    void load_medium(const ItlNexus& by);
+
+    /// RESERVE: false when another nexus holds the unit, or there are persistent registrations.
     bool reserve(ItlNexus& by);
     void release(const ItlNexus& by);
     [[nodiscard]] bool reserved_by_other(const ItlNexus& than) const {
@@ -186,16 +236,31 @@ class LogicalUnit final : private DeviceObserver {
         return holder != nullptr && holder != &than;
     }
 
+    // Persistent reservations.
+    [[nodiscard]] Reservations reservations();
+    [[nodiscard]] ReservationStore* reservation_store() const { return store_; }
+    /// What every nexus may do changes at once. REQUIRES: the gate is had alone.
+    void set_reservations(Reservations next, std::span<const Reservations::Notice> notices);
+    /// A reservation of another nexus keeps this one from the command.
+    [[nodiscard]] bool keeps_out(const ItlNexus& nexus, const CommandRow& row) const;
+
   private:
     friend class ItlNexus;
+    static constexpr std::uint32_t kMaxUnmapBytes = 512U << 20U;  ///< of one command (PV2)
     void capacity_changed(SectorCount now) override;
     void detach(ItlNexus& nexus);
 
     Environment& environment_;
     BlockDevice& device_;
     const LunOptions options_;
+    UnitMode mode_;
+    WriteGate gate_;
+    std::atomic<bool> medium_present_{true};
     std::atomic<const ItlNexus*> reserved_by_{nullptr};
+    ReservationStore* const store_;
+    std::atomic<ReservationType> reservation_type_{ReservationType::kNone};
     std::mutex nexuses_mutex_;
+    Reservations reservations_;       ///< guarded by it, like each nexus's part of it
     std::vector<ItlNexus*> nexuses_;  ///< in order of attaching
 };
 

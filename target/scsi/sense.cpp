@@ -58,7 +58,8 @@ static_assert(every_code_has_an_answer());
 
 /// Sense key specific bytes of a field pointer: SKSV, C/D, BPV, the bit, the byte (SPC-4 4.5.2.4.2).
 void put_field_pointer(std::byte* to, FieldPointer field) {
-    to[0] = std::byte{0xc8} | std::byte{static_cast<unsigned char>(field.bit & 7U)};
+    const std::byte of_cdb = field.in_parameters ? std::byte{0} : std::byte{0x40};
+    to[0] = std::byte{0x88} | of_cdb | std::byte{static_cast<unsigned char>(field.bit & 7U)};
     store_be<std::uint16_t>(to + 1, field.byte);
 }
 

@@ -49,29 +49,36 @@ inline constexpr SenseCode kNoAdditionalSense{};
 inline constexpr SenseCode kNotReadyBecoming{SenseKey::kNotReady, 0x04, 0x01};
 inline constexpr SenseCode kNotReadyStandby{SenseKey::kNotReady, 0x04, 0x0b};
 inline constexpr SenseCode kNotReadyManualIntervention{SenseKey::kNotReady, 0x04, 0x03};
+inline constexpr SenseCode kMediumNotPresent{SenseKey::kNotReady, 0x3a, 0x00};
 inline constexpr SenseCode kUnrecoveredReadError{SenseKey::kMediumError, 0x11, 0x00};
 inline constexpr SenseCode kInternalTargetFailure{SenseKey::kHardwareError, 0x44, 0x00};
+inline constexpr SenseCode kParameterListLength{SenseKey::kIllegalRequest, 0x1a, 0x00};
 inline constexpr SenseCode kInvalidOpcode{SenseKey::kIllegalRequest, 0x20, 0x00};
 inline constexpr SenseCode kLbaOutOfRange{SenseKey::kIllegalRequest, 0x21, 0x00};
 inline constexpr SenseCode kInvalidFieldInCdb{SenseKey::kIllegalRequest, 0x24, 0x00};
 inline constexpr SenseCode kLunNotSupported{SenseKey::kIllegalRequest, 0x25, 0x00};
+inline constexpr SenseCode kInvalidFieldInParameters{SenseKey::kIllegalRequest, 0x26, 0x00};
+inline constexpr SenseCode kInvalidRelease{SenseKey::kIllegalRequest, 0x26, 0x04};
+inline constexpr SenseCode kInsufficientRegistrationResources{SenseKey::kIllegalRequest, 0x55, 0x04};
 inline constexpr SenseCode kSavingParametersNotSupported{SenseKey::kIllegalRequest, 0x39, 0x00};
+inline constexpr SenseCode kMediumRemovalPrevented{SenseKey::kIllegalRequest, 0x53, 0x02};
 inline constexpr SenseCode kWriteProtected{SenseKey::kDataProtect, 0x27, 0x00};
 inline constexpr SenseCode kSpaceAllocationFailed{SenseKey::kDataProtect, 0x27, 0x07};
 inline constexpr SenseCode kInformationUnitCrc{SenseKey::kAbortedCommand, 0x47, 0x03};
 inline constexpr SenseCode kCommandAborted{SenseKey::kAbortedCommand, 0x00, 0x00};
 inline constexpr SenseCode kMiscompareDuringVerify{SenseKey::kMiscompare, 0x1d, 0x00};
 
-/// The CDB bit that is wrong (SPC-4 4.5.2.4.2, sense key specific field pointer).
+/// The bit of the CDB, or of the parameter list, that is wrong (SPC-4 4.5.2.4.2, sense key specific field pointer).
 struct FieldPointer {
-    std::uint8_t byte = 0;
+    std::uint16_t byte = 0;
     std::uint8_t bit = 7;  ///< leftmost bit in error, 0..7
+    bool in_parameters = false;
 };
 
 /// Why a command ends with CHECK CONDITION.
 struct Sense {
     SenseCode code;
-    std::optional<FieldPointer> field;         ///< only with kInvalidFieldInCdb
+    std::optional<FieldPointer> field;         ///< only with kInvalidFieldInCdb and kInvalidFieldInParameters
     std::optional<std::uint64_t> information;  ///< first bad LBA in the LUN's blocks, or the offset of a miscompare
 };
 

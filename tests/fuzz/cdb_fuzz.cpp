@@ -56,7 +56,7 @@ ScsiCommand decode(World& world, const LogicalUnit& unit, ConstBytes record) {
 }
 
 void check_result(const ScsiCommand& command, const ScsiResult& result) {
-    CHECK((result.status == Status::kCheckCondition) == (result.sense.size != 0));
+    CHECK((result.status == Status::kCheckCondition) == (result.sense.code.key != SenseKey::kNoSense));
     CHECK(result.data_in_bytes <= command.data_in_capacity);
     CHECK(result.data_in_bytes <= result.transfer_bytes);
     if (command.plan.direction == DataDirection::kNone) {

@@ -39,7 +39,25 @@ void RaidWorld::note_bad_sectors() {
     const raid::ArrayStatus status = array_->status();
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         const bool counts = !lost_[i] || status.members[i].state == MemberState::kInSync;
-        unreadable_ok_ = unreadable_ok_ || (counts && disks_[i]->damaged_sectors() > 0);
+        for (const std::uint64_t sector : disks_[i]->latent()) {
+            if (counts) {
+                note_bad_stripe(sector / (base_.strip_bytes / kSectorBytes));
+            }
+        }
+    }
+}
+
+/// The volumes lie one behind the other.
+void RaidWorld::note_bad_stripe(std::uint64_t stripe) {
+    met_damage_ = true;
+    std::uint64_t begin = 0;
+    for (Volume& v : volumes_) {
+        const std::uint64_t first = std::max(stripe * stripe_sectors_, begin);
+        const std::uint64_t end = std::min((stripe + 1) * stripe_sectors_, begin + v.oracle->sectors().value);
+        if (first < end) {
+            v.bad.add(first - begin, end - begin);
+        }
+        begin += v.oracle->sectors().value;
     }
 }
 
@@ -87,6 +105,8 @@ void RaidWorld::begin_rebuild() {
     const auto began = scheduler_.run(home(), array_->rebuild(static_cast<std::uint32_t>(place), {disk, ""}));
     if (own && !began && (silent || began.error().code == Errc::kBusy)) {
         chronicle_.reached("silent member refused");
+    } else if (own && !began && lies(place) && began.error().code == Errc::kRefused) {
+        chronicle_.reached("member that lost its superblocks in silence refused");  // its data might be anybody's
     } else if (!began && !rebuilding() && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
         chronicle_.violation("a rebuild does not begin: " + began.error().message);
     }

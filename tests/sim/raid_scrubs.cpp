@@ -117,7 +117,7 @@ bool RaidWorld::end_scrub() {
     raid::Job& job = *array_->job(JobKind::kScrub);
     job.pause(false);
     job.set_limit(0);
-    if (!scheduler_.run_until([&] { return !array_->status().scrub; }, kScrubPatience)) {
+    if (!scheduler_.run_until([&] { return !job.running(); }, kScrubPatience)) {
         chronicle_.violation("the scrub does not end");
         return false;
     }

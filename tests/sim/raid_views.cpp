@@ -67,7 +67,7 @@ void RaidWorld::compare_view(raid::Array& view, const std::string& what,
                 const Lba lba((at + b * kBlockBytes) / kSectorBytes);
                 const auto image = std::span(images[i]).subspan(at + b * kBlockBytes, slice.block_data(b).size());
                 const bool unknown = slice.blocks()[b].status == BlockStatus::kUnreadable;
-                if (unknown ? !unreadable_expected(lba)
+                if (unknown ? !unreadable_expected(volumes_[i].name, lba)
                             : std::memcmp(slice.block_data(b).data(), image.data(), image.size()) != 0) {
                     chronicle_.violation(what + (unknown ? " cannot read" : " differs at") + " sector " +
                                          std::to_string(lba.value) + " of " + volumes_[i].name);

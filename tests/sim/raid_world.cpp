@@ -262,7 +262,7 @@ bool RaidWorld::error_expected(const Error& error) {
     // Blocks that cannot be known may keep their stripe from being written in part when another member is lost or bad
     // there; without the journal's only level 6 has spare for that.
     const bool doubtful = std::ranges::any_of(volumes_, [](const Volume& v) { return !v.doubtful.empty(); });
-    const bool possible = doubtful ? row_->parities() > 0 : unreadable_ok_ && row_->parities() > 1;
+    const bool possible = doubtful ? row_->parities() > 0 : met_damage_ && row_->parities() > 1;
     const bool stuck = possible && error.code == Errc::kMediumError;
     return errors_expected_ || crashing_ || stuck;
 }
@@ -687,7 +687,7 @@ void RaidWorld::finish() {
     note_lies();
     const bool redundancy = row_->redundant && !any_lost() && !liar_;
     stop_cleanly();
-    if (chronicle_.result.violations.empty() && redundancy && damaged() == 0 && !unreadable_ok_) {
+    if (chronicle_.result.violations.empty() && redundancy && damaged() == 0) {
         check_views(images);
     }
 }

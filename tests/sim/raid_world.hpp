@@ -44,7 +44,7 @@ class RaidWorld : public HostWorld {
     Task<LegMask> holders() override { co_return kLegA; }
     LegMask reader() override { return kLegA; }
     bool error_expected(const Error& error) override;
-    bool unreadable_expected(Lba lba) override;
+    bool unreadable_expected(std::string_view volume, Lba lba) override;
     void waited(Duration d) override;
 
   private:
@@ -54,6 +54,7 @@ class RaidWorld : public HostWorld {
         std::unique_ptr<SimHost> host;
         Oracle::Id clean = 0;          ///< when the journal last listed nothing
         std::vector<Extent> doubtful;  ///< RW6
+        raid::IntervalSet bad;         ///< stripes with bad sectors that a crash, or lost redundancy, has met
     };
     enum class Crash : std::uint8_t { kPower, kKill };
 
@@ -81,6 +82,7 @@ class RaidWorld : public HostWorld {
     void note_replay();
     [[nodiscard]] raid::RecoveryPolicy some_journal();
     void note_bad_sectors();
+    void note_bad_stripe(std::uint64_t stripe);
     void rest();
     void doubt_for_crash(bool power);
     void nothing_listed();
@@ -128,7 +130,7 @@ class RaidWorld : public HostWorld {
     void disturb_replace();
     void fail_target();
     void note_replace();
-    [[nodiscard]] bool rebuilding() const { return array_ && array_->status().rebuild.has_value(); }
+    [[nodiscard]] bool rebuilding() const { return array_ && array_->job(raid::JobKind::kRebuild)->running(); }
     void take_complaints();
     [[nodiscard]] std::uint64_t writes() const;
 
@@ -196,8 +198,8 @@ class RaidWorld : public HostWorld {
     bool crashing_ = false;
     std::optional<SimDisk*> liar_;  ///< RW8
     std::uint64_t lies_told_ = 0;
-    bool told_by_p_ = false;      ///< since a start by force P tells what a missing member held; ends with the resync
-    bool unreadable_ok_ = false;  ///< damage met lost redundancy: for the rest of the history
+    bool told_by_p_ = false;   ///< since a start by force P tells what a missing member held; ends with the resync
+    bool met_damage_ = false;  ///< some stripe is bad: writes of parts of such blocks may fail
 };
 
 HistoryResult run_raid_history(const HistoryOptions& options);

@@ -11,12 +11,11 @@ namespace {
 constexpr Duration kPatience = 60s;
 }
 
-bool RaidWorld::unreadable_expected(Lba lba) {
-    return unreadable_ok_ || errors_expected_ || std::ranges::any_of(volumes_, [&](const Volume& v) {
-               return std::ranges::any_of(v.doubtful, [&](const Extent& e) {
-                   return e.lba <= lba && lba.value < e.lba.value + e.sectors.value;
-               });
-           });
+bool RaidWorld::unreadable_expected(std::string_view volume, Lba lba) {
+    const auto v = std::ranges::find(volumes_, volume, &Volume::name);
+    CHECK(v != volumes_.end());
+    const auto holds = [lba](const Extent& e) { return e.lba <= lba && lba.value < e.lba.value + e.sectors.value; };
+    return errors_expected_ || v->bad.intersects(lba.value, lba.value + 1) || std::ranges::any_of(v->doubtful, holds);
 }
 
 /// RW6: with their stripes, and those listed ahead of a sequential writer.

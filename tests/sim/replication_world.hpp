@@ -31,7 +31,7 @@ class ReplicationWorld : public HostWorld {
     Task<LegMask> holders() override;
     LegMask reader() override { return leg(active_); }
     bool error_expected(const Error& error) override;
-    bool unreadable_expected(Lba /*lba*/) override { return false; }
+    bool unreadable_expected(std::string_view /*volume*/, Lba /*lba*/) override { return false; }
     void waited(Duration d) override;
 
   private:

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/sim/sim_host.hpp"
 
+#include <cstring>
+
 namespace gemel::sim {
 
 namespace {
@@ -173,7 +175,7 @@ Task<Result<void>> SimHost::read_into(Extent where, Buffer& buffer) {
         }
         buffer = *pool_.allocate(bytes_of(where.sectors));
         const Slice data = buffer.slice(bytes_of(where.sectors), where.lba);
-        std::ranges::fill(data.data(), std::byte{0xdb});
+        std::memset(data.data().data(), 0xdb, data.size());
         result = co_await device_->read(where.lba, data);
     }
     co_return result;
@@ -216,7 +218,10 @@ void SimHost::judge_read(std::uint64_t id, Extent where, Slice data, const Resul
         chronicle_.violation(describe("read", where) + " returned data that does not match its own checksums");
     }
     const std::size_t known = oracle_.violations().size();
-    if (const auto bad = oracle_.end_read(id, data, world_.reader()); bad && !world_.unreadable_expected(*bad)) {
+    const std::vector<Lba> unreadable = oracle_.end_read(id, data, world_.reader());
+    const auto bad =
+        std::ranges::find_if(unreadable, [this](Lba lba) { return !world_.unreadable_expected(options_.name, lba); });
+    if (bad != unreadable.end()) {
         chronicle_.violation(describe("read", where) + ": sector " + std::to_string(bad->value) +
                              " is unreadable: " + (result ? "" : result.error().message));
     }

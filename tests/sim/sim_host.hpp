@@ -27,7 +27,7 @@ class HostWorld {
     /// The leg that reads are served from now.
     virtual LegMask reader() = 0;
     virtual bool error_expected(const Error& error) = 0;
-    virtual bool unreadable_expected(Lba lba) = 0;
+    virtual bool unreadable_expected(std::string_view volume, Lba lba) = 0;
     virtual void waited(Duration d) = 0;
 };
 

@@ -47,7 +47,7 @@ std::string_view verdict_name(Verdict v) {
 }
 
 Oracle::Oracle(std::uint32_t volume, SectorCount sectors, LegMask legs)
-    : volume_(volume), legs_(legs), served_from_(legs), sectors_(sectors.value) {
+    : volume_(volume), legs_(legs), served_from_(legs), sectors_(sectors.value, &memory_) {
     writes_.push_back(Write{Lba(0), sectors.value, 0, 0, State::kAcknowledged, true});   // kInitial
     writes_.push_back(Write{Lba(0), sectors.value, 0, 0, State::kAcknowledged, false});  // kAnything
 }
@@ -149,12 +149,12 @@ Oracle::Id Oracle::begin_read(Lba lba, SectorCount sectors) {
     return id;
 }
 
-std::optional<Lba> Oracle::end_read(Id id, Slice data, LegMask served_by) {
+std::vector<Lba> Oracle::end_read(Id id, Slice data, LegMask served_by) {
     const auto it = reads_.find(id);
     CHECK(it != reads_.end());
     const Read read = it->second;
     ++tick_;
-    std::optional<Lba> unreadable;
+    std::vector<Lba> unreadable;
     for (std::uint64_t i = 0; i < read.sectors; ++i) {
         const std::uint64_t sector = read.lba.value + i;
         const std::size_t block = (data.head() + i * kSectorBytes) / kBlockBytes;
@@ -162,8 +162,8 @@ std::optional<Lba> Oracle::end_read(Id id, Slice data, LegMask served_by) {
             const Candidates& list = at(sector);
             const bool anything = std::ranges::any_of(
                 list, [&](const Candidate& c) { return c.write == kAnything && c.died > read.began; });
-            if (!unreadable && !anything) {
-                unreadable = Lba(sector);
+            if (!anything) {
+                unreadable.emplace_back(sector);
             }
             continue;
         }
@@ -272,7 +272,9 @@ void Oracle::tidy(Candidates& list) const {
         return;
     }
     const std::uint64_t oldest = oldest_read();
-    std::vector<std::uint32_t> gone;
+    std::array<std::byte, 256> room;
+    std::pmr::monotonic_buffer_resource memory(room.data(), room.size());
+    std::pmr::vector<std::uint32_t> gone(&memory);
     for (const Candidate& v : list) {
         if (v.died < oldest &&
             std::ranges::any_of(

@@ -21,6 +21,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <memory_resource>
 #include <optional>
 #include <set>
 #include <string>
@@ -69,8 +70,8 @@ class Oracle {
 
     Id begin_read(Lba lba, SectorCount sectors);
     /// Checks what the read returned, sector by sector. Blocks marked unreadable are passed over.
-    /// Returns the first sector that was unreadable although its value is known here, if any.
-    std::optional<Lba> end_read(Id id, Slice data, LegMask served_by);
+    /// Returns the sectors that were unreadable although their values are known here.
+    std::vector<Lba> end_read(Id id, Slice data, LegMask served_by);
     void drop_read(Id id) { reads_.erase(id); }
 
     Id begin_flush() { return ++tick_; }
@@ -133,7 +134,7 @@ class Oracle {
         std::uint64_t sectors;
         std::uint64_t began;
     };
-    using Candidates = std::vector<Candidate>;
+    using Candidates = std::pmr::vector<Candidate>;
 
     [[nodiscard]] Candidates& at(std::uint64_t sector);
     [[nodiscard]] bool before(const Candidate& v, const Candidate& w, LegMask legs) const;
@@ -155,7 +156,8 @@ class Oracle {
     std::array<std::uint64_t, 4> last_power_loss_{};  ///< by leg
     std::vector<Write> writes_;
     std::set<std::uint32_t> open_;
-    std::vector<Candidates> sectors_;  ///< empty: only the initial zeros
+    std::pmr::unsynchronized_pool_resource memory_;  ///< of candidates
+    std::pmr::vector<Candidates> sectors_;           ///< empty: only the initial zeros
     std::map<Id, Read> reads_;
     std::vector<Violation> violations_;
     std::uint64_t checked_ = 0;

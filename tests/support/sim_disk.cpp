@@ -11,9 +11,9 @@ constexpr std::array<std::byte, kSectorBytes> kZeros{};
 constexpr Duration kHangPoll = std::chrono::milliseconds(100);
 
 // Whole sectors are copied by memcpy: element by element they take a third of the simulator's time at -O1.
-std::shared_ptr<const std::vector<std::byte>> copy_of(ConstBytes from) {
-    auto out = std::make_shared<std::vector<std::byte>>(from.size());
-    std::memcpy(out->data(), from.data(), from.size());
+std::shared_ptr<const std::byte[]> copy_of(ConstBytes from) {
+    auto out = std::make_shared_for_overwrite<std::byte[]>(from.size());
+    std::memcpy(out.get(), from.data(), from.size());
     return out;
 }
 
@@ -106,8 +106,8 @@ ConstBytes SimDisk::media(std::uint64_t sector) const {
 
 void SimDisk::to_media(std::uint64_t sector, ConstBytes data) {
     auto& page = pages_[sector / kSectorsPerBlock];
-    if (!page) {
-        page = std::make_unique<Page>();
+    if (page.use_count() != 1) {
+        page = page ? std::make_shared<Page>(*page) : std::make_shared<Page>();
     }
     std::memcpy(page->bytes.data() + sector % kSectorsPerBlock * kSectorBytes, data.data(), kSectorBytes);
 }
@@ -118,7 +118,7 @@ ConstBytes SimDisk::visible(std::uint64_t sector) const {
         return media(sector);
     }
     const Version& v = it->second.back();
-    return ConstBytes(*v.data).subspan(v.offset, kSectorBytes);
+    return v.bytes();
 }
 
 void SimDisk::copy_visible(Lba lba, MutableBytes to) const {
@@ -129,7 +129,7 @@ void SimDisk::copy_visible(Lba lba, MutableBytes to) const {
     }
     for (auto it = cache_.lower_bound(lba.value); it != cache_.end() && it->first < end; ++it) {
         const Version& newest = it->second.back();
-        std::memcpy(place(it->first), newest.data->data() + newest.offset, kSectorBytes);
+        std::memcpy(place(it->first), newest.bytes().data(), kSectorBytes);
     }
 }
 
@@ -146,10 +146,10 @@ void SimDisk::apply(Pending& p, std::size_t sector, bool durable) {
     }
     // Already flushed, or still in the cache, perhaps below the version of an overlapping write.
     if (const auto it = cache_.find(at); it != cache_.end()) {
-        std::vector<Version>& versions = it->second;
+        Versions& versions = it->second;
         const auto mine = std::ranges::find_if(versions, [&](const Version& v) { return v.data == p.data; });
         if (mine != versions.end()) {
-            to_media(at, ConstBytes(*mine->data).subspan(mine->offset, kSectorBytes));
+            to_media(at, mine->bytes());
             versions.erase(versions.begin(), std::next(mine));
         }
         if (versions.empty()) {
@@ -227,7 +227,7 @@ Task<Result<void>> SimDisk::write(Lba lba, Slice from, WriteOptions options) {
     p.applied.resize(from.sectors().value);
     pending_.push_back(&p);
     co_await delay(from.size());
-    if (std::memcmp(from.data().data(), p.data->data(), from.size()) != 0) {
+    if (std::memcmp(from.data().data(), p.data.get(), from.size()) != 0) {
         complaints_.push_back(options_.name + ": the caller changed a borrowed buffer during a write at sector " +
                               std::to_string(lba.value));
     }
@@ -288,11 +288,11 @@ Task<Result<void>> SimDisk::flush() {
 /// SD2: versions up to `serial` are durable; of each sector the newest of them goes to the media.
 void SimDisk::settle(std::uint64_t serial) {
     for (auto it = cache_.begin(); it != cache_.end();) {
-        std::vector<Version>& versions = it->second;
+        Versions& versions = it->second;
         const auto end = std::ranges::find_if(versions, [&](const Version& v) { return v.serial > serial; });
         if (end != versions.begin()) {
             const Version& newest = *std::prev(end);
-            to_media(it->first, ConstBytes(*newest.data).subspan(newest.offset, kSectorBytes));
+            to_media(it->first, newest.bytes());
             versions.erase(versions.begin(), end);
         }
         it = versions.empty() ? cache_.erase(it) : std::next(it);
@@ -350,7 +350,7 @@ void SimDisk::power_cut(CachePolicy policy) {
         }
         if (keep > 0) {
             const Version& v = versions[keep - 1];
-            to_media(sector, ConstBytes(*v.data).subspan(v.offset, kSectorBytes));
+            to_media(sector, v.bytes());
         }
     }
     cache_.clear();
@@ -376,10 +376,11 @@ void SimDisk::damage(Lba lba, SectorCount count) {
 }
 
 void SimDisk::rot(Lba lba) {
-    auto copy = std::make_shared<std::vector<std::byte>>(visible(lba.value).begin(), visible(lba.value).end());
-    (*copy)[random_.below(kSectorBytes)] ^= std::byte{1} << random_.below(8);
+    std::array<std::byte, kSectorBytes> copy;
+    std::ranges::copy(visible(lba.value), copy.begin());
+    copy[random_.below(kSectorBytes)] ^= std::byte{1} << random_.below(8);
     cache_.erase(lba.value);
-    to_media(lba.value, *copy);
+    to_media(lba.value, copy);
 }
 
 std::vector<std::byte> SimDisk::snapshot() const {
@@ -392,9 +393,7 @@ std::vector<std::byte> SimDisk::snapshot() const {
 
 void SimDisk::load(const SimDisk& other) {
     CHECK(cache_.empty() && pending_.empty() && options_.sectors == other.options_.sectors);
-    for (std::size_t i = 0; i < pages_.size(); ++i) {
-        pages_[i] = other.pages_[i] ? std::make_unique<Page>(*other.pages_[i]) : nullptr;
-    }
+    pages_ = other.pages_;
     for (const auto& [sector, versions] : other.cache_) {
         to_media(sector, other.visible(sector));
     }
@@ -414,12 +413,12 @@ std::vector<UncertainSector> SimDisk::uncertain() const {
     };
     for (const auto& [sector, versions] : cache_) {
         for (const Version& v : versions) {
-            add(sector, ConstBytes(*v.data).subspan(v.offset, kSectorBytes));
+            add(sector, v.bytes());
         }
     }
     for (const Pending* p : pending_) {
         for (std::size_t i = 0; i < p->applied.size(); ++i) {
-            add(p->lba.value + i, ConstBytes(*p->data).subspan(i * kSectorBytes, kSectorBytes));
+            add(p->lba.value + i, ConstBytes(p->data.get() + i * kSectorBytes, kSectorBytes));
         }
     }
     std::vector<UncertainSector> out;

@@ -16,6 +16,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <memory_resource>
 #include <set>
 #include <string>
 #include <vector>
@@ -94,6 +95,7 @@ class SimDisk : public BlockDevice {
     void heal() { latent_.clear(); }
     [[nodiscard]] bool damaged(Lba lba) const { return latent_.contains(lba.value); }
     [[nodiscard]] std::size_t damaged_sectors() const { return latent_.size(); }
+    [[nodiscard]] const std::set<std::uint64_t>& latent() const { return latent_; }
     /// Flips one bit of the sector, silently.
     void rot(Lba lba);
     void set_full(bool full) { full_ = full; }
@@ -132,12 +134,13 @@ class SimDisk : public BlockDevice {
     [[nodiscard]] const std::vector<std::string>& complaints() const { return complaints_; }
 
   private:
-    using Data = std::shared_ptr<const std::vector<std::byte>>;
+    using Data = std::shared_ptr<const std::byte[]>;
     /// One version of one sector in the cache.
     struct Version {
         std::uint64_t serial;  ///< order of becoming visible
         Data data;
         std::size_t offset;
+        [[nodiscard]] ConstBytes bytes() const { return {data.get() + offset, kSectorBytes}; }
     };
     struct Pending {
         Lba lba;
@@ -171,9 +174,11 @@ class SimDisk : public BlockDevice {
     SimScheduler& scheduler_;
     SeededRandom random_;
     SimDiskOptions options_;
-    std::vector<std::unique_ptr<Page>> pages_;
-    std::map<std::uint64_t, std::vector<Version>> cache_;  ///< SD2: per sector, oldest first, never empty
-    std::list<Pending*> pending_;                          ///< writes in flight, in order of submission
+    std::vector<std::shared_ptr<Page>> pages_;  ///< shared with copies of this disk until one of them is written
+    using Versions = std::pmr::vector<Version>;
+    std::pmr::unsynchronized_pool_resource cache_memory_;  ///< the cache is most of what the simulator allocates
+    std::pmr::map<std::uint64_t, Versions> cache_{&cache_memory_};  ///< SD2: per sector, oldest first, never empty
+    std::list<Pending*> pending_;                                   ///< writes in flight, in order of submission
     std::set<std::uint64_t> latent_;
     std::uint64_t serial_ = 0;
     std::uint64_t life_ = 0;  ///< grows at each death: what was submitted in another life fails (SD4)

@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <memory_resource>
 #include <optional>
 #include <string>
 #include <vector>
@@ -99,7 +100,8 @@ class SimScheduler : public Clock {
     SeededRandom random_;
     TimePoint now_{std::chrono::seconds(1)};
     std::vector<std::unique_ptr<SimExecutor>> executors_;
-    std::map<std::pair<TimePoint, std::uint64_t>, Timer*> timers_;
+    std::pmr::unsynchronized_pool_resource timer_memory_;
+    std::pmr::map<std::pair<TimePoint, std::uint64_t>, Timer*> timers_{&timer_memory_};
     std::size_t ready_total_ = 0;
     std::uint64_t next_timer_ = 0;
     std::uint64_t trace_ = 0xcbf29ce484222325ULL;

@@ -78,6 +78,11 @@ void add_job(CLI::App& app, Invocation& given) {
     app.add_option("--kind", given.kind, "rebuild, replace or scrub, where more may be meant");
 }
 
+void add_wait(CLI::App& app, Invocation& given, const std::string& until) {
+    app.add_flag("--wait", given.wait, "wait until " + until + ", with a progress line");
+    app.add_option("--timeout", given.timeout_seconds, "seconds that --wait waits at most");
+}
+
 void add_arrays(CLI::App& root, Invocation& given, Verb& chosen) {
     CLI::App& array = *root.add_subcommand("array", "RAID arrays and their members");
     array.require_subcommand(1);
@@ -88,19 +93,16 @@ void add_arrays(CLI::App& root, Invocation& given, Verb& chosen) {
         add_verb(array, "rebuild", "rebuild a member that is not in sync", rebuild_member, given, chosen);
     add_member(rebuild, given);
     rebuild.add_option("--with", given.with, "spare that takes the place (default: the device that is there)");
-    rebuild.add_flag("--wait", given.wait, "wait until it is in sync, with a progress line");
-    rebuild.add_option("--timeout", given.timeout_seconds, "seconds that --wait waits at most");
+    add_wait(rebuild, given, "it is in sync");
     CLI::App& scrub = add_verb(array, "scrub", "compare every stripe with its redundancy", scrub_array, given, chosen);
     add_array(scrub, given);
     scrub.add_flag("--repair", given.repair, "make right what contradicts its redundancy");
-    scrub.add_flag("--wait", given.wait, "wait until it has ended, with a progress line");
-    scrub.add_option("--timeout", given.timeout_seconds, "seconds that --wait waits at most");
+    add_wait(scrub, given, "it has ended");
     CLI::App& replace =
         add_verb(array, "replace", "exchange a member that works for a spare", replace_member, given, chosen);
     add_member(replace, given);
     replace.add_option("--with", given.with, "spare that takes the place (default: the first one)");
-    replace.add_flag("--wait", given.wait, "wait until the spare has the place, with a progress line");
-    replace.add_option("--timeout", given.timeout_seconds, "seconds that --wait waits at most");
+    add_wait(replace, given, "the spare has the place");
 
     CLI::App& job = *root.add_subcommand("job", "background work of arrays");
     job.require_subcommand(1);

@@ -94,6 +94,10 @@ std::string arrays_text(const json::array& arrays) {
             broken += fmt::format("  {}: {} blocks did not match their checksums since the start (gemel events)\n",
                                   text_of(a, "name"), found);
         }
+        if (const std::uint64_t repaired = number_of(a, "repaired_blocks"); repaired > 0) {
+            broken += fmt::format("  {}: {} blocks were written anew since the start (gemel events)\n",
+                                  text_of(a, "name"), repaired);
+        }
         for (const std::string& job : {render_rebuild(a), render_scrub(a)}) {
             broken += job.empty() ? "" : "  " + job + "\n";
         }

@@ -52,6 +52,8 @@ ScsiResult with_status(Status status);
 ScsiResult check_condition(const Sense& sense);
 /// 05/24/00 with a pointer to the field.
 ScsiResult invalid_field(std::uint8_t byte, std::uint8_t bit = 7);
+/// 05/26/00 with a pointer to the field.
+ScsiResult invalid_parameter(std::size_t byte, std::uint8_t bit = 7);
 /// The answer to a failed device operation. `information` as in Sense.
 ScsiResult from_error(const Error& error, std::optional<std::uint64_t> information = std::nullopt);
 /// GOOD with `page`, cut to the plan's allocation length and to what the initiator can take.
@@ -74,17 +76,32 @@ Task<ScsiResult> write(LogicalUnit& unit, const ScsiCommand& command);
 Task<ScsiResult> write_and_verify(LogicalUnit& unit, const ScsiCommand& command);
 Task<ScsiResult> verify(LogicalUnit& unit, const ScsiCommand& command);
 Task<ScsiResult> synchronize_cache(LogicalUnit& unit, const ScsiCommand& command);
+Task<ScsiResult> pre_fetch(LogicalUnit& unit, const ScsiCommand& command);
+// compare_and_write.cpp
+Task<ScsiResult> compare_and_write(LogicalUnit& unit, const ScsiCommand& command);
+Task<ScsiResult> orwrite(LogicalUnit& unit, const ScsiCommand& command);
+// provisioning.cpp
+Task<ScsiResult> unmap(LogicalUnit& unit, const ScsiCommand& command);
+Task<ScsiResult> write_same(LogicalUnit& unit, const ScsiCommand& command);
 // inquiry.cpp
 ScsiResult inquiry(LogicalUnit& unit, const ScsiCommand& command);
 ScsiResult inquiry_no_lun(Environment& environment, const ScsiCommand& command);
-// mode_sense.cpp
+// mode_pages.cpp
 ScsiResult mode_sense(LogicalUnit& unit, const ScsiCommand& command);
+Task<ScsiResult> mode_select(LogicalUnit& unit, const ScsiCommand& command);
 // reports.cpp
 ScsiResult read_capacity_10(LogicalUnit& unit, const ScsiCommand& command);
 ScsiResult read_capacity_16(LogicalUnit& unit, const ScsiCommand& command);
 ScsiResult report_luns(LogicalUnit& unit, const ScsiCommand& command);
 ScsiResult report_luns_of(Environment& environment, const ScsiCommand& command);
 ScsiResult report_supported_operation_codes(LogicalUnit& unit, const ScsiCommand& command);
+ScsiResult report_supported_task_management_functions(LogicalUnit& unit, const ScsiCommand& command);
+ScsiResult get_lba_status(LogicalUnit& unit, const ScsiCommand& command);
+ScsiResult read_defect_data_10(LogicalUnit& unit, const ScsiCommand& command);
+ScsiResult read_defect_data_12(LogicalUnit& unit, const ScsiCommand& command);
+// persistent_reserve.cpp
+ScsiResult persistent_reserve_in(LogicalUnit& unit, const ScsiCommand& command);
+Task<ScsiResult> persistent_reserve_out(LogicalUnit& unit, const ScsiCommand& command);
 // unit_state.cpp
 Task<ScsiResult> test_unit_ready(LogicalUnit& unit, const ScsiCommand& command);
 Task<ScsiResult> start_stop_unit(LogicalUnit& unit, const ScsiCommand& command);

@@ -85,18 +85,25 @@ void put_identification(PageBuilder& page, const LogicalUnit& unit, const Nexus&
              std::string_view(nexus.target_port).substr(0, nexus.target_port.find(',')));
 }
 
-/// SBC-3 6.6.4. Commands that are not there (COMPARE AND WRITE, UNMAP, WRITE SAME, atomic writes) have limit 0.
+/// SBC-3 6.6.4. Commands that are not there (atomic writes; UNMAP of a fully provisioned unit) have limit 0.
 void put_block_limits(PageBuilder& page, const LogicalUnit& unit, const Nexus& /*nexus*/) {
     const DeviceLimits limits = unit.device().limits();
     const std::uint32_t block = unit.options().block_bytes;
     const std::uint32_t physical = std::max(1U, limits.physical_sectors / unit.sectors_per_block());
     const std::uint32_t optimal = std::min(limits.optimal_transfer_bytes, unit.max_transfer_bytes()) / block;
-    page.u8(0);
-    page.u8(0);          // COMPARE AND WRITE
+    const bool thin = unit.options().thin;
+    page.u8(1);  // WSNZ: WRITE SAME of 0 blocks does not mean all
+    page.u8(unit.max_compare_blocks());
     page.u16(physical);  // optimal transfer length granularity
     page.u32(unit.max_transfer_bytes() / block);
     page.u32(optimal);
-    page.zeros(48);
+    page.u32(0);  // PRE-FETCH: no limit
+    page.u32(thin ? unit.max_unmap_blocks() : 0);
+    page.u32(thin ? kMaxUnmapDescriptors : 0);
+    page.u32(thin ? std::max(1U, static_cast<std::uint32_t>(kBlockBytes) / block) : 0);  // granularity
+    page.u32(thin ? 0x8000'0000U : 0);                                                   // aligned to block 0
+    page.u64(unit.max_same_blocks());
+    page.zeros(20);
 }
 
 /// SBC-3 6.6.2: no rotation.
@@ -105,9 +112,16 @@ void put_characteristics(PageBuilder& page, const LogicalUnit& /*unit*/, const N
     page.zeros(58);
 }
 
-/// SBC-3 6.6.6: fully provisioned.
-void put_provisioning(PageBuilder& page, const LogicalUnit& /*unit*/, const Nexus& /*nexus*/) {
-    page.zeros(4);
+/// SBC-3 6.6.6. A thin unit: UNMAP and WRITE SAME(10), (16) unmap; what is unmapped reads as zeros; all of its space is
+/// there from the start (resource provisioned).
+void put_provisioning(PageBuilder& page, const LogicalUnit& unit, const Nexus& /*nexus*/) {
+    constexpr unsigned kUnmaps = 0xe0;  // LBPU, LBPWS, LBPWS10
+    constexpr unsigned kReadsZeros = 0x04;
+    constexpr unsigned kResourceProvisioned = 1;
+    page.u8(0);  // no thresholds
+    page.u8(unit.options().thin ? kUnmaps | kReadsZeros : 0U);
+    page.u8(unit.options().thin ? kResourceProvisioned : 0U);
+    page.u8(0);
 }
 
 constexpr VpdPage kVpdPages[] = {
@@ -142,7 +156,7 @@ ScsiResult vital_product_data(LogicalUnit& unit, const ScsiCommand& command, uns
 void put_standard_data(PageBuilder& page, std::uint8_t qualifier_and_type, const LunOptions& options) {
     constexpr std::uint16_t kStandards[] = {0x00a0, 0x0960, 0x0460, 0x04c0};  // SAM-5, iSCSI, SPC-4, SBC-3
     page.u8(qualifier_and_type);
-    page.u8(0);     // medium not removable
+    page.u8(options.removable ? 0x80U : 0U);
     page.u8(0x06);  // SPC-4
     page.u8(0x12);  // HISUP, response data format 2
     page.u8(91);    // 96 bytes in all

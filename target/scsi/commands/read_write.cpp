@@ -1,85 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // Medium access: READ, WRITE, WRITE AND VERIFY, VERIFY, SYNCHRONIZE CACHE (SBC-3 5).
-//
-// Invariants:
-//   RW1  plan() has checked the range and the size; the device may have shrunk since and answers for itself.
-//   RW2  With EDTL below the CDB's length only the whole blocks that EDTL covers are moved; the residual tells the
-//        initiator. The status stays GOOD (RFC 7143 11.4.5.1).
-#include "target/scsi/commands/commands.hpp"
+#include "target/scsi/commands/medium_access.hpp"
 
 namespace gemel::scsi {
 
 namespace {
 
-std::uint64_t block_of(const LogicalUnit& unit, Lba lba) {
-    return lba.value / unit.sectors_per_block();
-}
-
-/// Address, in the unit's blocks, of the first block of `slice` that could not be read.
-std::optional<std::uint64_t> first_unreadable(const LogicalUnit& unit, Lba start, const Slice& slice) {
-    for (std::size_t i = 0; i < slice.blocks().size(); ++i) {
-        if (slice.blocks()[i].status == BlockStatus::kUnreadable) {
-            const auto offset = static_cast<std::uint64_t>(slice.block_data(i).data() - slice.data().data());
-            return block_of(unit, start + offset / kSectorBytes);
-        }
-    }
-    return std::nullopt;
-}
-
-constexpr int kReadTries = 4;
-
-/// Reads `bytes` into a new buffer and turns a block that is not known into an error, whatever the device returned
-/// (B2). Where a device below does not answer, it keeps the buffer (B4), and another one is filled without that device.
-Task<std::optional<ScsiResult>> read_into(LogicalUnit& unit, Lba lba, std::size_t bytes, Buffer& buffer) {
-    Result<void> done = fail(Errc::kTimedOut);
-    Slice to;
-    for (int i = 0; i < kReadTries && !done && done.error().code == Errc::kTimedOut; ++i) {
-        Result<Buffer> fresh = unit.environment().buffers.allocate(bytes);
-        if (!fresh) {
-            co_return from_error(fresh.error());
-        }
-        buffer = *std::move(fresh);
-        to = buffer.slice(bytes, lba);
-        done = co_await unit.device().read(lba, to);
-    }
-    if (!done) {
-        std::optional<std::uint64_t> where;
-        if (done.error().code == Errc::kMediumError) {
-            where = first_unreadable(unit, lba, to).value_or(block_of(unit, lba));
-        }
-        co_return from_error(done.error(), where);
-    }
-    if (!to.all_readable()) {
-        co_return from_error(Error(Errc::kMediumError), first_unreadable(unit, lba, to));
-    }
-    co_return std::nullopt;
-}
-
-/// A result of a command whose data did arrive, so that its residual is the usual one.
-ScsiResult after_transfer(ScsiResult result, const ScsiCommand& command) {
-    result.transfer_bytes = command.plan.transfer_bytes;
-    return result;
-}
-
-std::size_t whole_blocks(const LogicalUnit& unit, std::size_t bytes) {
-    return round_down(bytes, unit.options().block_bytes);
-}
-
 /// The data of the command that will be used, with its checksums taken.
 Slice sealed_data(const LogicalUnit& unit, const ScsiCommand& command) {
-    const std::size_t bytes = std::min<std::uint64_t>(command.data_out_bytes, command.plan.transfer_bytes);
-    const std::size_t usable = whole_blocks(unit, bytes);
+    const std::size_t usable = usable_bytes(unit, command);
     if (usable == 0) {
         return {};
     }
     const Slice data = command.data_out.slice(usable, command.plan.lba);
     data.seal();
     return data;
-}
-
-bool write_through(const LogicalUnit& unit, const ScsiCommand& command) {
-    const bool fua = command.plan.row->cdb_bytes > 6 && (cdb_byte(command.cdb, 1) & 0x08U) != 0;
-    return fua || unit.options().write_cache == WriteCache::kNone;
 }
 
 /// Reads the range of the plan and compares it with the data of the command. GOOD, MISCOMPARE or the device's error.
@@ -92,10 +27,8 @@ Task<ScsiResult> compare(LogicalUnit& unit, const ScsiCommand& command, ConstByt
     const Slice medium = buffer.slice(bytes, command.plan.lba);
     for (std::size_t at = 0; !data.empty() && at < bytes; at += data.size()) {
         const ConstBytes stored = ConstBytes(medium.data()).subspan(at, std::min(data.size(), bytes - at));
-        const auto difference = std::ranges::mismatch(stored, data);
-        if (difference.in1 != stored.end()) {
-            const auto offset = at + static_cast<std::size_t>(difference.in1 - stored.begin());
-            co_return after_transfer(check_condition({.code = kMiscompareDuringVerify, .information = offset}),
+        if (const auto offset = first_difference(stored, data.first(stored.size()))) {
+            co_return after_transfer(check_condition({.code = kMiscompareDuringVerify, .information = at + *offset}),
                                      command);
         }
     }
@@ -122,6 +55,13 @@ Task<ScsiResult> commands::read(LogicalUnit& unit, const ScsiCommand& command) {
 Task<ScsiResult> commands::write(LogicalUnit& unit, const ScsiCommand& command) {
     const Slice data = sealed_data(unit, command);
     if (!data.empty()) {
+        WriteGate::Pass pass = unit.gate().try_pass();
+        if (!pass) {
+            pass = co_await unit.gate().pass();
+        }
+        if (std::optional<ScsiResult> refusal = refused_now(unit, command)) {
+            co_return *std::move(refusal);
+        }
         const Result<void> done =
             co_await unit.device().write(command.plan.lba, data, {.fua = write_through(unit, command)});
         if (!done) {
@@ -137,6 +77,10 @@ Task<ScsiResult> commands::write_and_verify(LogicalUnit& unit, const ScsiCommand
     if (data.empty()) {
         co_return after_transfer(good(), command);
     }
+    const WriteGate::Pass pass = co_await unit.gate().pass();
+    if (std::optional<ScsiResult> refusal = refused_now(unit, command)) {
+        co_return *std::move(refusal);
+    }
     const Result<void> done = co_await unit.device().write(command.plan.lba, data, {.fua = true});
     if (!done) {
         co_return after_transfer(from_error(done.error()), command);
@@ -150,8 +94,7 @@ Task<ScsiResult> commands::verify(LogicalUnit& unit, const ScsiCommand& command)
     std::size_t bytes = bytes_of(command.plan.sectors);
     ConstBytes data;
     if (bytchk(command.cdb) != 0) {
-        const std::size_t arrived = std::min<std::uint64_t>(command.data_out_bytes, command.plan.transfer_bytes);
-        data = ConstBytes(command.data_out.memory()).first(whole_blocks(unit, arrived));
+        data = ConstBytes(command.data_out.memory()).first(usable_bytes(unit, command));
         if (bytchk(command.cdb) == 1) {
             bytes = data.size();
         }
@@ -163,6 +106,11 @@ Task<ScsiResult> commands::verify(LogicalUnit& unit, const ScsiCommand& command)
         co_return after_transfer(good(), command);
     }
     co_return co_await compare(unit, command, data, bytes);
+}
+
+/// Nothing is kept in a cache of this unit, so the blocks would not stay: GOOD, not CONDITION MET (SBC-3 5.10).
+Task<ScsiResult> commands::pre_fetch(LogicalUnit& /*unit*/, const ScsiCommand& /*command*/) {
+    co_return good();
 }
 
 /// Flushes everything, whatever range was named, and before its status even with IMMED: more than was asked for.

@@ -33,12 +33,17 @@ ScsiResult with_status(Status status) {
 
 ScsiResult check_condition(const Sense& sense) {
     ScsiResult result = with_status(Status::kCheckCondition);
-    result.sense = encode_sense(sense, SenseFormat::kFixed);
+    result.sense = sense;
     return result;
 }
 
 ScsiResult invalid_field(std::uint8_t byte, std::uint8_t bit) {
     return check_condition({.code = kInvalidFieldInCdb, .field = FieldPointer{byte, bit}});
+}
+
+ScsiResult invalid_parameter(std::size_t byte, std::uint8_t bit) {
+    return check_condition({.code = kInvalidFieldInParameters,
+                            .field = FieldPointer{static_cast<std::uint16_t>(byte), bit, /*in_parameters=*/true}});
 }
 
 ScsiResult from_error(const Error& error, std::optional<std::uint64_t> information) {
@@ -80,15 +85,18 @@ std::expected<PageBuilder, ScsiResult> new_page(Environment& environment, std::s
 
 SenseCode attention_code(Attention a) {
     // In the order of the enumeration.
-    constexpr std::array<SenseCode, 9> kCodes{{{SenseKey::kUnitAttention, 0x29, 0x00},
-                                               {SenseKey::kUnitAttention, 0x29, 0x03},
-                                               {SenseKey::kUnitAttention, 0x29, 0x07},
-                                               {SenseKey::kUnitAttention, 0x2a, 0x09},
-                                               {SenseKey::kUnitAttention, 0x2a, 0x01},
-                                               {SenseKey::kUnitAttention, 0x2a, 0x04},
-                                               {SenseKey::kUnitAttention, 0x2a, 0x06},
-                                               {SenseKey::kUnitAttention, 0x3f, 0x0e},
-                                               {SenseKey::kUnitAttention, 0x2f, 0x00}}};
+    constexpr std::array<SenseCode, 12> kCodes{{{SenseKey::kUnitAttention, 0x29, 0x00},
+                                                {SenseKey::kUnitAttention, 0x29, 0x03},
+                                                {SenseKey::kUnitAttention, 0x29, 0x07},
+                                                {SenseKey::kUnitAttention, 0x28, 0x00},
+                                                {SenseKey::kUnitAttention, 0x2a, 0x09},
+                                                {SenseKey::kUnitAttention, 0x2a, 0x01},
+                                                {SenseKey::kUnitAttention, 0x2a, 0x03},
+                                                {SenseKey::kUnitAttention, 0x2a, 0x04},
+                                                {SenseKey::kUnitAttention, 0x2a, 0x05},
+                                                {SenseKey::kUnitAttention, 0x2a, 0x06},
+                                                {SenseKey::kUnitAttention, 0x3f, 0x0e},
+                                                {SenseKey::kUnitAttention, 0x2f, 0x00}}};
     static_assert(kCodes.size() == static_cast<std::size_t>(Attention::kCommandsCleared) + 1);
     return kCodes[static_cast<std::size_t>(a)];
 }

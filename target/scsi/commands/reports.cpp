@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// READ CAPACITY, REPORT LUNS, REPORT SUPPORTED OPERATION CODES.
+// READ CAPACITY, REPORT LUNS, REPORT SUPPORTED OPERATION CODES and TASK MANAGEMENT FUNCTIONS, READ DEFECT DATA.
 #include <bit>
 
 #include "target/scsi/commands/commands.hpp"
@@ -36,9 +36,12 @@ void put_timeouts(PageBuilder& page, const CommandRow& row) {
 }
 
 /// SPC-4 6.35.2.
-void put_all_commands(PageBuilder& page, bool timeouts) {
+void put_all_commands(PageBuilder& page, const LunOptions& options, bool timeouts) {
     page.u32(0);
     for (const CommandRow& row : command_table()) {
+        if (!available(row, options)) {
+            continue;
+        }
         const bool service_actions = row.service_action != kNoServiceAction;
         page.u8(row.opcode);
         page.u8(0);
@@ -101,7 +104,7 @@ ScsiResult commands::read_capacity_16(LogicalUnit& unit, const ScsiCommand& comm
     page->u32(unit.options().block_bytes);
     page->u8(0);                                                              // no protection information
     page->u8(static_cast<unsigned>(std::bit_width(per_physical) - 1) & 15U);  // blocks per physical block, exponent
-    page->u16(0);                                                             // LBPME=0; lowest aligned LBA 0
+    page->u16(unit.options().thin ? 0xc000U : 0U);                            // LBPME, LBPRZ; lowest aligned LBA 0
     page->zeros(16);
     return reply(command, *std::move(page));
 }
@@ -149,12 +152,71 @@ ScsiResult commands::report_supported_operation_codes(LogicalUnit& unit, const S
         return std::move(page).error();
     }
     if (options == 0) {
-        put_all_commands(*page, timeouts);
+        put_all_commands(*page, unit.options(), timeouts);
     } else {
         const bool action_fits = action <= 0x1f && (kind == OpcodeKind::kServiceActions || action == 0 || options == 1);
-        put_one_command(*page, action_fits ? find_row(opcode, static_cast<std::int16_t>(action)) : nullptr, timeouts);
+        const CommandRow* row = action_fits ? find_row(opcode, static_cast<std::int16_t>(action)) : nullptr;
+        put_one_command(*page, row != nullptr && available(*row, unit.options()) ? row : nullptr, timeouts);
     }
     return reply(command, *std::move(page));
+}
+
+/// What target/iscsi does with task management requests (SPC-4 6.36).
+ScsiResult commands::report_supported_task_management_functions(LogicalUnit& unit, const ScsiCommand& command) {
+    constexpr unsigned kAbortTask = 0x80;
+    constexpr unsigned kAbortTaskSet = 0x40;
+    constexpr unsigned kClearTaskSet = 0x10;
+    constexpr unsigned kLogicalUnitReset = 0x08;
+    constexpr unsigned kTargetReset = 0x02;
+    auto page = new_page(unit.environment());
+    if (!page) {
+        return std::move(page).error();
+    }
+    page->u8(kAbortTask | kAbortTaskSet | kClearTaskSet | kLogicalUnitReset | kTargetReset);
+    page->zeros(3);
+    return reply(command, *std::move(page));
+}
+
+/// One descriptor: all blocks from there on have space of their own, since it was allocated when the array was made.
+ScsiResult commands::get_lba_status(LogicalUnit& unit, const ScsiCommand& command) {
+    constexpr unsigned kMapped = 0;
+    const std::uint64_t lba = load_field(command.cdb, {2, 8});
+    if (lba >= unit.blocks()) {
+        return check_condition({.code = kLbaOutOfRange});
+    }
+    auto page = new_page(unit.environment());
+    if (!page) {
+        return std::move(page).error();
+    }
+    page->u32(20);
+    page->zeros(4);
+    page->u64(lba);
+    page->u32(std::min<std::uint64_t>(unit.blocks() - lba, 0xffff'ffffU));
+    page->u8(kMapped);
+    page->zeros(3);
+    return reply(command, *std::move(page));
+}
+
+namespace {
+/// An empty list in whatever format was asked for: what a member cannot read is made up or reported where it is read.
+ScsiResult no_defects(LogicalUnit& unit, const ScsiCommand& command, unsigned flags, std::size_t zeros) {
+    auto page = new_page(unit.environment());
+    if (!page) {
+        return std::move(page).error();
+    }
+    page->u8(0);
+    page->u8(flags & 0x1fU);  // the lists and the format that were asked for
+    page->zeros(zeros);
+    return reply(command, *std::move(page));
+}
+}  // namespace
+
+ScsiResult commands::read_defect_data_10(LogicalUnit& unit, const ScsiCommand& command) {
+    return no_defects(unit, command, cdb_byte(command.cdb, 2), 2);
+}
+
+ScsiResult commands::read_defect_data_12(LogicalUnit& unit, const ScsiCommand& command) {
+    return no_defects(unit, command, cdb_byte(command.cdb, 1), 6);
 }
 
 }  // namespace gemel::scsi

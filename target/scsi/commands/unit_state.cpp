@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Commands about the unit itself: TEST UNIT READY, REQUEST SENSE, START STOP UNIT, PREVENT ALLOW, RESERVE, RELEASE.
-#include "target/scsi/commands/commands.hpp"
+#include "target/scsi/commands/medium_access.hpp"
 
 namespace gemel::scsi {
 
@@ -19,22 +19,47 @@ Task<ScsiResult> commands::test_unit_ready(LogicalUnit& unit, const ScsiCommand&
     co_return good();
 }
 
+namespace {
+/// No write is under way when the medium goes, and nobody has taken it, or holds it, since the command began.
+Task<ScsiResult> eject(LogicalUnit& unit, const ScsiCommand& command) {
+    const WriteGate::Alone alone = co_await unit.gate().alone();
+    if (std::optional<ScsiResult> refusal = refused_now(unit, command)) {
+        co_return *std::move(refusal);
+    }
+    if (unit.removal_prevented()) {
+        co_return check_condition({.code = kMediumRemovalPrevented});
+    }
+    unit.eject_medium();
+    co_return good();
+}
+}  // namespace
+
 /// There is no spindle, and one initiator must not take the unit away from the others: stopping makes everything
-/// durable and changes nothing else. The medium cannot be ejected (LOEJ).
+/// durable and changes nothing else. LOEJ ejects the medium of a removable unit, or brings it back.
 Task<ScsiResult> commands::start_stop_unit(LogicalUnit& unit, const ScsiCommand& command) {
     const unsigned b4 = cdb_byte(command.cdb, 4);
     const bool power_condition = (b4 & 0xf0U) != 0;
     const bool no_flush = (b4 & 0x04U) != 0;
     const bool load_eject = (b4 & 0x02U) != 0;
     const bool start = (b4 & 0x01U) != 0;
-    if (load_eject && !power_condition) {
+    if (load_eject && !power_condition && !unit.options().removable) {
         co_return invalid_field(4, 1);
+    }
+    const bool moves = load_eject && !power_condition;
+    if (moves && unit.removal_prevented()) {
+        co_return check_condition({.code = kMediumRemovalPrevented});
+    }
+    if (moves && start) {
+        unit.load_medium(*command.nexus);
+        co_return good();
     }
     if (power_condition || start || no_flush) {
         co_return good();
     }
-    const Result<void> done = co_await unit.device().flush();
-    co_return done ? good() : from_error(done.error());
+    if (const Result<void> done = co_await unit.device().flush(); !done) {
+        co_return from_error(done.error());
+    }
+    co_return moves ? co_await eject(unit, command) : good();
 }
 
 /// Sense data as parameter data. A pending unit attention is handed over that way and is then no longer pending
@@ -59,9 +84,13 @@ ScsiResult commands::request_sense_of(Environment& environment, const ScsiComman
     return reply(command, *std::move(page));
 }
 
-/// The medium cannot be removed, so there is nothing to prevent; 10b and 11b are obsolete (SBC-3 5.8).
+/// 10b and 11b are obsolete (SBC-3 5.8). What a unit without a removable medium is told has no effect.
 ScsiResult commands::prevent_allow(LogicalUnit& /*unit*/, const ScsiCommand& command) {
-    return cdb_byte(command.cdb, 4) > 1 ? invalid_field(4, 1) : good();
+    if (cdb_byte(command.cdb, 4) > 1) {
+        return invalid_field(4, 1);
+    }
+    command.nexus->prevent_removal(cdb_byte(command.cdb, 4) == 1);
+    return good();
 }
 
 /// Of the whole unit; held until RELEASE, a reset, or the end of the nexus (SPC-2 5.5.1).

@@ -36,6 +36,19 @@ void for_each_layout(Check check) {
     }
 }
 
+TEST(ChecksumLayout, PagesOfAMemberAreCounted) {
+    for_each_layout([](const LevelRow& level, const Geometry& g) {
+        const ChecksumLayout layout = ChecksumLayout::of(g);
+        for (std::uint32_t m = 0; m < g.members; ++m) {
+            std::uint64_t pages = 0;
+            for (std::uint64_t page = 0; page < layout.pages(); ++page) {
+                pages += layout.lies_on(page, m) ? 1 : 0;
+            }
+            EXPECT_EQ(layout.pages_on(m), pages) << level.name << " of " << g.members;
+        }
+    });
+}
+
 TEST(ChecksumLayout, EveryBlockOfColumnsHasOneEntryForEachSlotInAPageOfItsGroup) {
     for_each_layout([](const LevelRow& level, const Geometry& g) {
         const ChecksumLayout layout = ChecksumLayout::of(g);

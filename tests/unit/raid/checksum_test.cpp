@@ -5,6 +5,7 @@
 
 #include "raid/checksum_page.hpp"
 #include "raid/level_table.hpp"
+#include "raid/repair_report.hpp"
 #include "tests/unit/raid/array_fixture.hpp"
 
 namespace gemel::raid {
@@ -114,6 +115,7 @@ TEST_P(EveryShape, ABlockThatRotsOnAnyMemberIsFoundAndWrittenAnew) {
         const bool mended = std::equal(before.begin() + static_cast<std::ptrdiff_t>(block * kBlockBytes),
                                        before.begin() + static_cast<std::ptrdiff_t>((block + 1) * kBlockBytes),
                                        after.begin() + static_cast<std::ptrdiff_t>(block * kBlockBytes));
+        a.f.scheduler.run_for(2 * RepairReport::kTellEvery);
         EXPECT_EQ(mended, a.f.environment.events().has("block-repaired")) << "member " << m;
     }
     EXPECT_GT(a.f.array->status().checksums.found, 0U);
@@ -319,6 +321,15 @@ TEST(Checksums, WithoutRedundancyACorruptBlockIsAnErrorNotWrongData) {
         ASSERT_FALSE(r.result) << shape.level;
         EXPECT_EQ(r.result.error().code, Errc::kMediumError);
         EXPECT_EQ(r.status[0], BlockStatus::kUnreadable);
+        // A part of the block could not be read back: it is refused, with what goes on behind the block.
+        for (const std::uint64_t count : {1U, 9U}) {
+            const Result<void> part = a.f.write(3, a.f.pattern(count));
+            ASSERT_FALSE(part) << shape.level;
+            EXPECT_EQ(part.error().code, Errc::kMediumError) << part.error().message;
+        }
+        const auto behind = a.f.read(8, 8);
+        ASSERT_TRUE(behind.result);
+        EXPECT_TRUE(std::equal(behind.data.begin(), behind.data.end(), a.model.begin() + 8 * kSectorBytes));
         const Buffer buffer = *a.f.environment.pool().allocate(kBlockBytes);
         const Slice right = buffer.slice(kBlockBytes, Lba(0));
         std::ranges::fill(right.data(), std::byte{9});
@@ -326,7 +337,135 @@ TEST(Checksums, WithoutRedundancyACorruptBlockIsAnErrorNotWrongData) {
         const Result<void> repaired = a.f.scheduler.run(*a.f.caller, a.f.volume().repair_write(Lba(0), right));
         ASSERT_TRUE(repaired) << shape.level << ": " << repaired.error().message;
         EXPECT_EQ(a.f.read(0, 8).data, Bytes(8 * kSectorBytes, std::byte{9}));
+        const Bytes two = a.f.pattern(2);
+        ASSERT_TRUE(a.f.write(3, two));
+        EXPECT_EQ(a.f.read(3, 2).data, two);
     }
+}
+
+/// Also while the first resync runs: a write makes its columns right, and from then on they are compared.
+TEST_P(EveryShape, WhatIsWrittenBeforeTheFirstResyncHasPassedIsChecked) {
+    ArrayFixture f(options_of(GetParam()));
+    ASSERT_TRUE(f.create());
+    const std::uint64_t at = round_down(f.volume().limits().sectors.value - 64, 64);
+    const Bytes data = f.pattern(8);
+    ASSERT_TRUE(f.write(at, data));
+    const Place place = geometry_of(newest_superblock(*f.disks[0])).locate(Lba(at));
+    for (auto& disk : f.disks) {
+        disk->set_slowness(2000);
+    }
+    ASSERT_TRUE(f.flush());
+    f.disks[place.member]->rot(place.member_lba);
+    const auto r = f.read(at, 8);
+    EXPECT_TRUE(f.array->status().resyncing);
+    ASSERT_TRUE(r.result) << r.result.error().message;
+    EXPECT_EQ(r.data, data);
+    EXPECT_GE(f.array->status().checksums.found, 1U);
+    for (auto& disk : f.disks) {
+        disk->set_slowness(1);
+    }
+}
+
+/// One bad member of a mirror: it has lost the write of a block and that of the page of the map that knows of it. All
+/// copies of the page together tell, and under the lock no other question is asked.
+TEST(Checksums, AnOldBlockBesideAnOldCopyOfItsPageIsMended) {
+    constexpr std::uint64_t kBlocks = 16;  // of stripes that a scrub looks at together: the first one brings the page
+    for (const Shape& shape : {Shape{"1", 2, 1, kMiB}, Shape{"1", 3, 4, 8 * kKiB}, Shape{"10", 4, 1, kMiB}}) {
+        for (std::uint32_t liar = 0; liar < 2; ++liar) {
+            Full a(options_of(shape));
+            const Bytes old = a.f.disks[liar]->snapshot();
+            a.rewrite(0, 256);
+            a.rest();
+            ASSERT_TRUE(a.f.stop());
+            const AreaRecord area = newest_superblock(*a.f.disks[liar]).area(AreaKind::kChecksums);
+            a.f.disks[liar]->load(ConstBytes(old).first(kBlocks * kBlockBytes));
+            Bytes all = a.f.disks[liar]->snapshot();
+            const auto pages = static_cast<std::ptrdiff_t>(byte_offset(area.lba));
+            const auto end = pages + static_cast<std::ptrdiff_t>(bytes_of(area.sectors));
+            std::copy(old.begin() + pages, old.begin() + end, all.begin() + pages);
+            a.f.disks[liar]->load(ConstBytes(all));
+            ASSERT_TRUE(a.f.reopen());
+            ASSERT_TRUE(a.f.scheduler.run(*a.f.caller, a.f.array->scrub(ScrubMode::kCheck)));
+            ASSERT_TRUE(a.f.scheduler.run_until([&] { return !a.f.array->status().scrub; }));
+            EXPECT_EQ(a.f.array->status().scrub_report->counts.unreadable, 0U) << shape.level << " liar " << liar;
+            EXPECT_EQ(a.f.array->status().repaired_blocks, kBlocks);
+            EXPECT_EQ(a.f.array->status().checksums.found, kBlocks);
+            EXPECT_FALSE(a.f.environment.events().has("checksum-renewed"));
+            a.expect_all_right("after the scrub");
+        }
+    }
+}
+
+TEST_P(EveryShape, ManyRepairsAreFewEventsAndAllAreCounted) {
+    Full a(options_of(GetParam()));
+    std::uint64_t flipped = 0;
+    a.edit(1, [&](Bytes& all) {
+        for (std::uint64_t block = 0; block < a.data_blocks; block += 3, ++flipped) {
+            all[block * kBlockBytes + 9] ^= std::byte{1};
+        }
+    });
+    a.f.environment.events().clear();
+    ASSERT_TRUE(a.f.scheduler.run(*a.f.caller, a.f.array->scrub(ScrubMode::kCheck)));
+    ASSERT_TRUE(a.f.scheduler.run_until([&] { return !a.f.array->status().scrub; }));
+    a.f.scheduler.run_for(std::chrono::seconds(3));
+    EXPECT_GT(flipped, 40U);
+    EXPECT_EQ(a.f.array->status().repaired_blocks, flipped);
+    EXPECT_LE(a.f.environment.events().count("block-repaired"), 3U);
+    std::uint64_t told = 0;
+    for (const auto& e : a.f.environment.events().all()) {
+        if (e.id == "block-repaired") {
+            EXPECT_NE(e.subject.find("member 1"), std::string::npos) << e.subject;
+            EXPECT_NE(e.cause.find("did not match"), std::string::npos) << e.cause;
+            told += std::stoull(e.cause);
+        }
+    }
+    EXPECT_EQ(told, flipped);
+}
+
+/// Of a degraded array whose map thrashes in a tiny cache and cannot be read for some time, at any moment of a write.
+TEST(Checksums, AWriteThatFailsForTheMapLeavesWhatWasThere) {
+    ArrayFixture f({.level = "5",
+                    .members = 16,
+                    .strip_bytes = static_cast<std::uint32_t>(kMiB),
+                    .member_bytes = 6 * kMiB,
+                    .checksum_cache = 8 * kKiB});
+    ASSERT_TRUE(f.create());
+    f.settle();
+    const std::uint64_t strip = kMiB / kSectorBytes;
+    Bytes model = f.pattern(strip);
+    ASSERT_TRUE(f.write(0, model));
+    f.disks[geometry_of(newest_superblock(*f.disks[0])).locate(Lba(0)).member]->die();
+    ASSERT_TRUE(f.write(0, model));
+    std::uint64_t failed = 0;
+    for (std::uint64_t steps = 0; steps < 260; steps += 5) {
+        const Bytes data = f.pattern(strip);
+        const Buffer buffer = *f.environment.pool().allocate(data.size());
+        const Slice slice = buffer.slice(data.size(), Lba(0));
+        std::ranges::copy(data, slice.data().begin());
+        slice.seal();
+        std::optional<Result<void>> done;
+        const auto run = [](Task<Result<void>> write, std::optional<Result<void>>& out) -> Task<void> {
+            out.emplace(co_await std::move(write));
+        };
+        f.scheduler.start(*f.caller, run(f.volume().write(Lba(0), slice, {}), done));
+        for (std::uint64_t i = 0; i < steps && !done; ++i) {
+            f.scheduler.step();
+        }
+        for (auto& disk : f.disks) {
+            disk->set_fault_rates(/*read=*/1, 0, 0);
+        }
+        f.scheduler.run_for(std::chrono::milliseconds(300));
+        for (auto& disk : f.disks) {
+            disk->set_fault_rates(0, 0, 0);
+        }
+        ASSERT_TRUE(f.scheduler.run_until([&] { return done.has_value(); }));
+        failed += *done ? 0 : 1;
+        model = *done ? data : model;
+        const auto r = f.read(0, strip);
+        ASSERT_TRUE(r.result) << steps << ": " << r.result.error().message;
+        ASSERT_TRUE(r.data == model) << steps;
+    }
+    EXPECT_GT(failed, 5U);
 }
 
 TEST(Checksums, AMapThatWasNotKeptForAWhileSaysNothing) {

@@ -62,6 +62,14 @@ struct Written {
         ASSERT_TRUE(got.result) << when << ": " << got.result.error().message;
         EXPECT_TRUE(got.data == model) << when;
     }
+    /// A read of all of it gave what was written, or said that it is unreadable.
+    void expect_nothing_wrong(const ArrayFixture::ReadOut& got) {
+        for (std::size_t b = 0; b < got.status.size(); ++b) {
+            const auto mine = ConstBytes(model).subspan(b * kBlockBytes, kBlockBytes);
+            EXPECT_TRUE(got.status[b] == BlockStatus::kUnreadable ||
+                        std::ranges::equal(ConstBytes(got.data).subspan(b * kBlockBytes, kBlockBytes), mine));
+        }
+    }
     /// With the device in the config at its place; every single other member may be gone.
     void expect_redundant(std::size_t disk) {
         ASSERT_TRUE(f.stop());

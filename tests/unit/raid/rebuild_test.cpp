@@ -2,6 +2,7 @@
 // Rebuild: onto a blank device and onto the member's own, with writes, restarts, crashes and failures in the middle.
 #include <gtest/gtest.h>
 
+#include "raid/checksum_page.hpp"
 #include "tests/unit/raid/rebuild_fixture.hpp"
 
 namespace gemel::raid {
@@ -284,11 +285,7 @@ TEST(Rebuild, a_block_that_cannot_be_made_up_is_unreadable_for_ever_until_it_is_
         const auto got = d.f.read(0, kSectors);
         ASSERT_FALSE(got.result);
         EXPECT_EQ(got.result.error().code, Errc::kMediumError);
-        for (std::size_t b = 0; b < got.status.size(); ++b) {
-            const auto mine = ConstBytes(d.model).subspan(b * kBlockBytes, kBlockBytes);
-            EXPECT_TRUE(got.status[b] == BlockStatus::kUnreadable ||
-                        std::ranges::equal(ConstBytes(got.data).subspan(b * kBlockBytes, kBlockBytes), mine));
-        }
+        d.expect_nothing_wrong(got);
         d.rewrite(0, kSectors);
         EXPECT_EQ(d.f.array->status().unreadable_blocks, 0U);
         d.f.crash(/*power=*/true);
@@ -468,6 +465,38 @@ TEST(Rebuild, what_cannot_be_is_refused_and_nothing_changes) {
     ArrayFixture plain({.level = "0", .members = 2});
     ASSERT_TRUE(plain.create());
     EXPECT_EQ(plain.scheduler.run(*plain.caller, plain.array->rebuild(0, {})).error().code, Errc::kInvalidArgument);
+}
+
+/// The pages of the checksum map are a part of the job: they can be paused, and the job cancelled meanwhile.
+TEST(Rebuild, CopiesTheMapAsAPartOfTheJob) {
+    for (const Shape& shape : kShapes) {
+        Degraded d(options_of(shape));
+        d.f.scheduler.run_for(std::chrono::seconds(8));  // nothing is listed
+        sim::SimDisk& fresh = d.add_disk();
+        ASSERT_TRUE(d.rebuild(&fresh));
+        const Superblock sb = newest_superblock(*d.f.disks[0]);
+        const std::uint64_t data = bytes_of(sb.members[1].sectors);
+        const std::uint64_t map = ChecksumLayout::of(geometry_of(sb)).pages_on(1) * kChecksumPageBytes;
+        ASSERT_GT(map, 0U);
+        const auto copied = [&] {
+            const auto job = d.f.array->status().rebuild;
+            return job && job->done_bytes >= data;
+        };
+        ASSERT_TRUE(d.f.scheduler.run_until(copied, std::chrono::hours(1)));
+        EXPECT_EQ(d.f.array->status().rebuild->total_bytes, data + map) << shape.level;
+        d.f.array->job(JobKind::kRebuild)->pause(true);
+        d.f.scheduler.run_for(std::chrono::minutes(1));
+        ASSERT_FALSE(d.ended()) << shape.level;
+        EXPECT_EQ(d.state(), MemberState::kRebuilding);
+        d.f.array->job(JobKind::kRebuild)->cancel();
+        d.finish();
+        EXPECT_EQ(d.state(), MemberState::kFailed);
+        EXPECT_TRUE(d.f.environment.events().has("rebuild-failed"));
+        ASSERT_TRUE(d.rebuild(&fresh));
+        d.finish();
+        EXPECT_EQ(d.f.array->status().state, ArrayState::kOptimal);
+        d.expect_redundant(d.f.disks.size() - 1);
+    }
 }
 
 }  // namespace

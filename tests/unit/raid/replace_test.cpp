@@ -403,11 +403,7 @@ TEST(Replace, what_the_old_member_cannot_read_comes_from_the_others_and_the_rest
         d.f.disks[0]->damage(Lba(200), SectorCount(8));
         const auto got = d.f.read(0, kSectors);
         ASSERT_EQ(got.result.has_value(), std::string_view(shape.level) == "6");
-        for (std::size_t b = 0; b < got.status.size(); ++b) {
-            const auto mine = ConstBytes(d.model).subspan(b * kBlockBytes, kBlockBytes);
-            EXPECT_TRUE(got.status[b] == BlockStatus::kUnreadable ||
-                        std::ranges::equal(ConstBytes(got.data).subspan(b * kBlockBytes, kBlockBytes), mine));
-        }
+        d.expect_nothing_wrong(got);
         d.rewrite(0, kSectors);
         EXPECT_EQ(d.f.array->status().unreadable_blocks, 0U);
         d.expect_exchanged();

@@ -11,6 +11,7 @@ namespace {
 
 using testing::ArrayFixture;
 using testing::FixtureOptions;
+using testing::newest_superblock;
 using End = ScrubReport::End;
 using namespace std::chrono_literals;
 
@@ -543,6 +544,56 @@ TEST(Scrub, what_cannot_be_is_refused) {
         ASSERT_FALSE(less.f.write(0, less.f.pattern(64)));
         expect(less.f, Errc::kReadOnly, "read-only");
     }
+}
+
+/// A device whose flushes take a while before they begin.
+class SlowFlush : public BlockDevice {
+  public:
+    SlowFlush(sim::SimScheduler& scheduler, BlockDevice& below) : scheduler_(scheduler), below_(below) {}
+    [[nodiscard]] DeviceLimits limits() const override { return below_.limits(); }
+    Task<Result<void>> read(Lba lba, Slice to, ReadOptions o) override { return below_.read(lba, to, o); }
+    Task<Result<void>> write(Lba lba, Slice from, WriteOptions o) override { return below_.write(lba, from, o); }
+    Task<Result<void>> flush() override {
+        co_await sleep_for(scheduler_, delay);
+        co_return co_await below_.flush();
+    }
+    Task<Result<void>> discard(Lba lba, SectorCount count) override { return below_.discard(lba, count); }
+    [[nodiscard]] std::string name() const override { return below_.name(); }
+
+    Duration delay{};
+
+  private:
+    sim::SimScheduler& scheduler_;
+    BlockDevice& below_;
+};
+
+/// SC6, where the shards' checkpoints overlap: the second finds nothing to flush, but what the first has begun to
+/// flush.
+TEST(Scrub, a_cursor_waits_for_the_flush_of_what_was_repaired_below_it) {
+    Scrubbed s(options_of({"1", 2, 4}));
+    ASSERT_TRUE(s.f.stop());
+    SlowFlush slow(s.f.scheduler, *s.f.disks[1]);
+    ArrayConfig c = s.f.config();
+    c.members[1].device = &slow;
+    ASSERT_TRUE(s.f.open(c));
+    s.rot(1, 0);
+    slow.delay = 15s;
+    ASSERT_TRUE(s.begin(ScrubMode::kRepair));
+    s.job().set_limit(50 * kKiB);
+    std::uint64_t cursor = 0;
+    for (int i = 0; i < 500 && cursor == 0 && s.running(); ++i) {
+        s.f.scheduler.run_for(200ms);
+        cursor = newest_superblock(*s.f.disks[0]).scrub.cursor;
+    }
+    ASSERT_GT(cursor, 0U);
+    EXPECT_EQ(s.report().counts.repaired, 1U);
+    const auto mine = s.f.disks[0]->durable_snapshot();
+    const auto other = s.f.disks[1]->durable_snapshot();
+    EXPECT_TRUE(std::equal(mine.begin(), mine.begin() + kBlockBytes, other.begin()));
+    slow.delay = {};
+    s.job().set_limit(0);
+    s.finish();
+    ASSERT_TRUE(s.f.stop());
 }
 
 }  // namespace

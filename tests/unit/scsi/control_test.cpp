@@ -135,8 +135,11 @@ TEST(Inquiry, block_limits_follow_the_device) {
         EXPECT_EQ(page.number(6, 2), row.granularity);
         EXPECT_EQ(page.number(8, 4), row.max);
         EXPECT_EQ(page.number(12, 4), row.optimal);
+        EXPECT_EQ(page.at(4), 1U) << "WSNZ";
+        EXPECT_EQ(page.at(5), 255U) << "COMPARE AND WRITE";
+        EXPECT_EQ(page.number(36, 8), 0xffffU) << "WRITE SAME";
         for (std::size_t i = 16; i < 64; ++i) {
-            EXPECT_EQ(page.at(i), 0U) << i;
+            EXPECT_TRUE(page.at(i) == 0U || (i >= 36 && i < 44)) << i;
         }
         EXPECT_EQ(bench.send({0x12, 1, 0xb1, 0, 255}).number(4, 2), 1U);
         EXPECT_EQ(bench.send({0x12, 1, 0xb2, 0, 255}).number(4, 4), 0U);
@@ -223,7 +226,7 @@ TEST(ModeSense, all_pages_with_and_without_block_descriptor_in_both_forms) {
     }
 }
 
-TEST(ModeSense, wce_is_the_units_write_cache_in_current_and_default_and_nothing_is_changeable) {
+TEST(ModeSense, wce_is_the_units_write_cache_in_current_and_default_and_changeable_where_it_is_set) {
     for (const WriteCache cache : {WriteCache::kVolatile, WriteCache::kNone}) {
         ScsiBench bench({.write_cache = cache});
         const unsigned wce = cache == WriteCache::kVolatile ? 0x04 : 0x00;
@@ -232,7 +235,10 @@ TEST(ModeSense, wce_is_the_units_write_cache_in_current_and_default_and_nothing_
         const Answer changeable = bench.send({0x1a, 0x08, 0x7f, 0, 255});
         EXPECT_EQ(changeable.number(4, 2), 0x010aU);
         EXPECT_EQ(changeable.number(16, 2), 0x0812U);
-        EXPECT_EQ(std::ranges::count(ConstBytes(changeable.data).subspan(18, 18), std::byte{0}), 18);
+        EXPECT_EQ(changeable.at(18), wce);
+        EXPECT_EQ(std::ranges::count(ConstBytes(changeable.data).subspan(19, 17), std::byte{0}), 17);
+        EXPECT_EQ(changeable.at(38), 0x04U) << "D_SENSE";
+        EXPECT_EQ(changeable.at(40), 0x08U) << "SWP";
     }
 }
 

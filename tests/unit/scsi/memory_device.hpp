@@ -83,6 +83,10 @@ class MemoryDevice : public BlockDevice {
         co_return error ? fail(*error, "as the test wants") : Result<void>{};
     }
     Task<Result<void>> discard(Lba lba, SectorCount count) override {
+        ++discards;
+        if (error) {
+            co_return fail(*error, "as the test wants");
+        }
         std::ranges::fill(area(lba, bytes_of(count)), std::byte{0});
         co_return Result<void>{};
     }
@@ -110,6 +114,7 @@ class MemoryDevice : public BlockDevice {
     int reads = 0;
     int writes = 0;
     int flushes = 0;
+    int discards = 0;
     bool last_fua = false;
     bool hide_medium_errors = false;              ///< success, with the status of the blocks alone telling (B2)
     int silent_reads = 0;                         ///< so many next reads keep their memory
@@ -157,8 +162,9 @@ inline Cdb cdb_of(std::initializer_list<unsigned> bytes) {
 struct Sent {
     std::vector<std::byte> data_out{};
     std::size_t data_in_capacity = 1U << 20U;
-    std::optional<DataDirection> direction{};  ///< what the initiator declares; default: what the plan says
-    ItlNexus* nexus = nullptr;                 ///< default: the bench's first
+    std::optional<DataDirection> direction{};     ///< what the initiator declares; default: what the plan says
+    std::optional<std::uint64_t> declared_out{};  ///< EDTL of a write; default: the size of the data
+    ItlNexus* nexus = nullptr;                    ///< default: the bench's first
 };
 
 struct Answer {
@@ -180,9 +186,11 @@ struct Answer {
     }
 };
 
-inline Answer answer_of(const ScsiResult& result) {
+inline Answer answer_of(const ScsiResult& result, SenseFormat format = SenseFormat::kFixed) {
     Answer out{result.status, {}, {}, {}, result.transfer_bytes};
-    const ConstBytes sense = result.sense.view();
+    const SenseBytes encoded =
+        result.status == Status::kCheckCondition ? encode_sense(result.sense, format) : SenseBytes{};
+    const ConstBytes sense = encoded.view();
     out.raw_sense.assign(sense.begin(), sense.end());
     if (sense.size() >= 14) {
         out.sense = {static_cast<SenseKey>(sense[2]), static_cast<std::uint8_t>(sense[12]),
@@ -195,8 +203,9 @@ inline Answer answer_of(const ScsiResult& result) {
 
 class ScsiBench {
   public:
-    explicit ScsiBench(LunOptions options = {}, MemoryDeviceOptions device_options = {})
-        : device(device_options), unit(node_.get(), device, std::move(options)) {
+    explicit ScsiBench(LunOptions options = {}, MemoryDeviceOptions device_options = {},
+                       ReservationStore* store = nullptr, Reservations reservations = {})
+        : device(device_options), unit(node_.get(), device, std::move(options), store, std::move(reservations)) {
         first = attach("first");
     }
     /// A nexus whose power-on attention is gone.
@@ -219,12 +228,22 @@ class ScsiBench {
         command.direction = sent.direction.value_or(command.plan.direction);
         command.data_in_capacity = sent.data_in_capacity;
         command.luns = luns;
+        command.declared_out = sent.declared_out.value_or(sent.data_out.size());
         if (!sent.data_out.empty()) {
             command.data_out = *node_.get().buffers.allocate(sent.data_out.size());
             std::ranges::copy(sent.data_out, command.data_out.memory().begin());
             command.data_out_bytes = sent.data_out.size();
         }
         return answer_of(finish(unit.execute(command)));
+    }
+    /// The reservation commands, so that a test reads like the standard.
+    Answer reserve_out(unsigned action, std::uint64_t key, std::uint64_t service_action_key, unsigned type = 0,
+                       ItlNexus* nexus = nullptr, unsigned flags = 0) {
+        std::vector<std::byte> list(24);
+        store_be(list.data(), key);
+        store_be(list.data() + 8, service_action_key);
+        list[20] = static_cast<std::byte>(flags);
+        return send({0x5f, action, type, 0, 0, 0, 0, 0, 24}, {.data_out = std::move(list), .nexus = nexus});
     }
     Answer send(std::initializer_list<unsigned> cdb, Sent sent = {}) { return send(cdb_of(cdb), std::move(sent)); }
     Answer send_no_lun(std::initializer_list<unsigned> bytes) {
