@@ -57,6 +57,8 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
         shard->index = i;
         shard->shards = static_cast<std::uint32_t>(config.shards.size());
         shard->group_columns = geometry.group_columns();
+        const std::uint64_t cached = level.parities() == 0 ? 0 : config.stripe_cache_bytes / kBlockBytes;
+        shard->cache = std::make_unique<StripeCache>(cached / config.shards.size(), cache_doubts_);
         shard->writable = !level.redundant;  // nothing to resync: an unclean stop makes no difference
         shards.push_back(std::move(shard));
     }
@@ -94,6 +96,9 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
             co_await log_->stop();
         }
         co_await stop_journal();
+        if (missed) {
+            co_await missed->stop();
+        }
     }
     co_return r;
 }
@@ -120,6 +125,7 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
         const Superblock& winner = assembly.winner;
         const bool target = assembly.states[m] == MemberState::kRebuilding;
         members[m].tag.store(device_tag(target ? winner.rebuild.uuid : winner.members[m].uuid));
+        members[m].newest = assembly.newest[m];
         lost_set_.fetch_or(assembly.states[m] == MemberState::kInSync ? 0 : 1U << m);
         CO_TRY(Buffer slot, env.buffers.allocate(kSuperblockBytes));
         slots_.push_back(std::move(slot));
@@ -134,12 +140,16 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     if (assembly.forced && !active(TestSwitch::kForcedRebuildGoesOn)) {
         begin_rebuild_anew();
     }
+    find_returned(assembly, doubts);
     resume_places();
     apply_doubts(doubts);
     resume_replace(assembly);
     CO_TRY(const std::uint64_t generation, co_await log_->begin_generation());
     CO_TRY_VOID(co_await replay_redo(doubts.redo, generation, assembly));
     co_await open_journal(doubts);
+    if (missed && (!journal_ || (redo_ && redo_->always()))) {  // what the journal does not list it cannot name
+        missed->name_all();
+    }
     CO_TRY_VOID(co_await begin_incarnation(generation, assembly));
     if (assembly.forced) {
         event(Severity::kWarning, "array-forced", "array " + name,
@@ -164,7 +174,7 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     const bool replaced = members[place].device->target() != nullptr;
     gate_.spawn(rebuilding(place) ? run_rebuild(place, /*resumed=*/true)
                 : replaced        ? run_replace(place, /*resumed=*/true)
-                                  : use_spares());
+                                  : fill_places());
     scrub->resume();
     co_return Result<void>{};
 }
@@ -230,6 +240,9 @@ Task<Result<void>> ArrayBody::stop() {
         }
         co_await log_->stop();
         co_await stop_journal();
+        if (missed) {
+            co_await missed->stop();
+        }
         r = co_await mark_clean();
         co_await watch.stop();
     }
@@ -262,7 +275,8 @@ ArrayStatus ArrayBody::status() const {
         for (std::uint32_t m = 0; m < geometry.members; ++m) {
             out.members.push_back({member_names_[m], members[m].state.load(),
                                    MemberWatch::unanswered(members[m].device->device()),
-                                   members[m].device->target() != nullptr ? target_name_ : ""});
+                                   members[m].device->target() != nullptr ? target_name_ : "",
+                                   missed && !in_sync(m) ? missed->missed_bytes(m) : std::nullopt});
         }
         for (const MemberSpec& spare : spares_) {
             out.spares.push_back(spare.name);
@@ -295,6 +309,10 @@ ArrayStatus ArrayBody::status() const {
     }
     if (checksums_) {
         out.checksums = {true, checksums_->found(), checksums_->cached_bytes()};
+    }
+    for (const auto& shard : shards) {
+        out.stripe_cache.bytes += shard->cache->bytes();
+        out.stripe_cache.hits += shard->cache->hits();
     }
     out.resync_total = SectorCount(level.redundant ? geometry.columns() : 0);
     out.resync_done = SectorCount(out.resync_total.value - std::min(out.resync_total.value, untrusted_columns()));

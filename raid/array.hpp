@@ -50,6 +50,8 @@ struct ReservedAreas {
 
 inline constexpr std::uint64_t kDefaultChecksumCache = 64 * kMiB;  ///< entries of 59 GiB of members
 
+inline constexpr std::uint64_t kDefaultStripeCache = 16 * kMiB;
+
 inline constexpr Duration kDefaultMemberTimeout = std::chrono::seconds(30);
 inline constexpr Duration kMinMemberTimeout = std::chrono::milliseconds(100);
 inline constexpr Duration kMaxMemberTimeout = std::chrono::minutes(10);
@@ -70,6 +72,7 @@ struct ArrayConfig {
     std::uint32_t journal_stripes = 0;                 ///< most that the journal lists for writes; 0: by its room
     bool checksums = true;  ///< of every block, where the level has redundancy; from this start on
     std::uint64_t checksum_cache_bytes = kDefaultChecksumCache;  ///< of the checksum map, in memory at most
+    std::uint64_t stripe_cache_bytes = kDefaultStripeCache;      ///< of parity levels, from the pool, at most; 0: none
     ReservedAreas areas;
     Duration member_timeout = kDefaultMemberTimeout;  ///< a member I/O that takes longer fails its member
     std::vector<Executor*> shards;                    ///< at least one; the first also runs what is not data path
@@ -84,8 +87,9 @@ enum class MemberState : std::uint8_t { kInSync, kFailed, kMissing, kStale, kReb
 struct MemberStatus {
     std::string name;
     MemberState state = MemberState::kInSync;
-    std::uint32_t unanswered = 0;  ///< I/Os that were not waited for any longer and have not ended
-    std::string replaced_with;     ///< the device that is to have its place; empty: none
+    std::uint32_t unanswered = 0;               ///< I/Os that were not waited for any longer and have not ended
+    std::string replaced_with;                  ///< the device that is to have its place; empty: none
+    std::optional<std::uint64_t> missed_bytes;  ///< of a lost one: what it gets when it comes back; nothing: all
 };
 
 struct JournalStatus {
@@ -115,6 +119,11 @@ struct ChecksumStatus {
     std::uint64_t cached_bytes = 0;
 };
 
+struct StripeCacheStatus {
+    std::uint64_t bytes = 0;
+    std::uint64_t hits = 0;  ///< blocks of members that a write needed and did not read, since the start
+};
+
 struct ArrayStatus {
     std::string name;
     std::string level;
@@ -137,6 +146,7 @@ struct ArrayStatus {
     std::uint64_t epoch = 0;
     JournalStatus journal;
     ChecksumStatus checksums;
+    StripeCacheStatus stripe_cache;
 };
 
 class MemberWatch;

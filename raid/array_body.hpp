@@ -31,6 +31,7 @@
 #include "raid/member_device.hpp"
 #include "raid/member_fan.hpp"
 #include "raid/member_watch.hpp"
+#include "raid/missed_extents.hpp"
 #include "raid/repair_report.hpp"
 #include "raid/shard.hpp"
 #include "raid/superblock.hpp"
@@ -44,6 +45,7 @@ namespace gemel::raid::detail {
 class Checksums;
 class RedoLog;
 class Scrub;
+struct RebuildTurn;
 class Volume;
 
 struct Member {
@@ -51,6 +53,7 @@ struct Member {
     std::atomic<MemberState> state{MemberState::kMissing};
     std::atomic<std::uint64_t> tag{0};  ///< of the device that has, or is to get, the place (redo_record.hpp)
     std::uint64_t slot = 0;             ///< of the newest superblock on it (SB1); under `control`
+    SuperblockStamp newest;             ///< of that one; the same
 };
 
 class ArrayBody : public SilenceJudge {
@@ -110,6 +113,18 @@ class ArrayBody : public SilenceJudge {
     [[nodiscard]] DirtyJournal* journal() const { return journal_.get(); }
     /// Redo records below this position of the log were done again at this start. Home executor.
     [[nodiscard]] std::uint64_t replayed_below() const { return replayed_below_; }
+    /// ME1: columns may be changed. If not: await_missed().
+    [[nodiscard]] bool in_missed(std::uint64_t first_column, std::uint64_t end_column) const {
+        return !missed || missed->recorded(first_column, end_column);
+    }
+    Task<Result<void>> await_missed(std::uint64_t first_column, std::uint64_t end_column) {
+        return missed->record(first_column, end_column);
+    }
+    void note_repair(std::uint64_t first_column, std::uint64_t end_column) {
+        if (missed) {
+            missed->note_repair(first_column, end_column);
+        }
+    }
     [[nodiscard]] bool one_group(Lba lba, Slice slice) const {
         const std::uint64_t group = geometry.group_sectors();
         return lba.value / group == (lba.value + slice.sectors().value - 1) / group;
@@ -134,6 +149,10 @@ class ArrayBody : public SilenceJudge {
     /// A write that makes the redundancy of its stripes right whatever was there.
     Task<Result<void>> repair(Lba lba, Slice from) { return write_pieces(lba, from, {}, true); }
     Task<Result<void>> flush();
+    /// On any executor: a host reads.
+    void note_host_read();
+    /// I/Os of hosts, for background work to yield to. A read on an executor without a shard is not counted.
+    [[nodiscard]] std::uint64_t host_ios() const;
     /// After an I/O error of member `index`. A read error alone fails no member; a device that is gone does.
     Task<void> note_read_error(std::uint32_t index, Errc code);
 
@@ -158,6 +177,13 @@ class ArrayBody : public SilenceJudge {
     void trust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
     void distrust(Shard& shard, std::uint64_t first_column, std::uint64_t end_column);
 
+    // --- Stripe cache (stripe_cache.hpp): any executor ---------------------------------------------------------------
+    /// KC3.
+    void doubt_cached() { cache_doubts_.fetch_add(1, std::memory_order_acq_rel); }
+    /// KC2: a member is written there. KC1: only that of `member` is to be forgotten.
+    void forget_cached_columns(Lba member_lba, SectorCount sectors);
+    void forget_cached(std::uint32_t member, Lba member_lba, SectorCount sectors);
+
     // --- Scrub (scrub.hpp) -----------------------------------------------------------------------------------------
     std::unique_ptr<Scrub> scrub;
     /// On the shard: blocks of the stripe at `column` could not be read, or contradict their redundancy.
@@ -173,6 +199,9 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> forget_unreadable(std::uint32_t member, std::uint64_t first, std::uint64_t count);
     Job rebuild_job;  ///< of a replace, too: only one of them runs
     Task<Result<void>> fail_by_operator(std::uint32_t place);
+
+    // --- Members that come back (catch_up.cpp) -----------------------------------------------------------------------
+    std::unique_ptr<MissedExtents> missed;  ///< nothing where there is no redundancy; fixed after start()
 
     // --- Replace (replace.cpp): any executor; end on the caller's ------------------------------------------------
     Task<Result<void>> replace(std::uint32_t place, MemberSpec spec);
@@ -321,14 +350,19 @@ class ArrayBody : public SilenceJudge {
     }
     void resume_places();
     void begin_rebuild_anew();
-    void await_columns(Shard& shard, std::uint64_t from);
+    void await_columns(Shard& shard, std::uint64_t from, bool only_missed = false);
     Task<Result<void>> rebuild_at_home(std::uint32_t place, MemberSpec spec);
     Result<void> may_build(std::uint32_t place) const;
     Task<Result<void>> wipe_slots(BlockDevice& device);
-    Task<Result<void>> begin_rebuild(std::uint32_t place, MemberSpec spec);
+    /// What of a device that a rebuild goes onto stays there.
+    enum class Onto : std::uint8_t {
+        kAny,       ///< what it holds, if that is known, or nothing
+        kReturned,  ///< what it holds; refused if that is not known
+    };
+    Task<Result<void>> begin_rebuild(std::uint32_t place, MemberSpec spec, Onto onto);
     static Result<void> check_answers(const MemberSpec& spec);
     Task<Result<void>> check_target(std::uint32_t place, MemberSpec spec);
-    Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec, std::uint64_t slot);
+    Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec, std::uint64_t slot, bool returned);
     Task<void> use_spares();
     [[nodiscard]] std::optional<std::uint32_t> wants_spare() const;
     Task<void> run_rebuild(std::uint32_t place, bool resumed);
@@ -340,7 +374,8 @@ class ArrayBody : public SilenceJudge {
     [[nodiscard]] std::uint64_t columns_of_page() const;
     Task<void> rest_in_rebuild(std::uint32_t place, TimePoint due);
     Task<bool> rebuild_shard(Shard& shard, std::uint32_t place);
-    Task<bool> rebuild_batch(Shard& shard, std::uint32_t place, std::uint64_t& from);
+    Task<Result<void>> rebuild_lane(Shard& shard, std::uint32_t place, RebuildTurn& turn);
+    Task<bool> rebuild_turn(Shard& shard, std::uint32_t place, std::uint64_t lanes, RebuildTurn& turn);
     [[nodiscard]] bool rebuild_goes_on(std::uint32_t place) const;
     Task<std::uint64_t> built_below();
     Task<Result<void>> checkpoint_rebuild();
@@ -351,6 +386,14 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> finish_rebuild(std::uint32_t place);
     Task<Result<void>> admit_rebuilt(std::uint32_t place);
     void gather_unreadable(Superblock& next) const;
+    // catch_up.cpp
+    void find_returned(const Assembly& assembly, const Doubts& doubts);
+    Task<std::optional<std::uint64_t>> came_back(std::uint32_t place, MemberSpec spec);
+    Task<void> bar(Shard& shard, IntervalLock::Guard& guard);
+    Task<void> keep_what_it_holds(std::uint32_t place);
+    Task<void> take_back();
+    Task<void> fill_places();
+    Task<void> settle_return();
     // replace.cpp
     Task<Result<void>> begin_replace(std::uint32_t place, MemberSpec spec);
     Task<Result<void>> enter_replace(std::uint32_t place, MemberSpec spec);
@@ -368,6 +411,7 @@ class ArrayBody : public SilenceJudge {
     [[nodiscard]] bool gives_place(std::uint32_t member, const Superblock& next) const;
     [[nodiscard]] std::string target_name() const;
     Task<Result<void>> resize_at_home(std::string volume, SectorCount sectors);
+    [[nodiscard]] StripeCache* cache_here(Lba member_lba);
     Task<Result<void>> write_piece(Lba lba, Slice from, WriteOptions options, bool repair);
     Task<Result<void>> write_pieces(Lba lba, Slice from, WriteOptions options, bool repair);
     void tell_repairs(const RepairReport::ByMember& repairs);
@@ -379,9 +423,11 @@ class ArrayBody : public SilenceJudge {
     Mutex resizes_;   ///< the volume table changes under it; taken before `control`
     Gate gate_;       ///< background work on home
     Event stop_event_;
-    bool watching_ = false;          ///< watch_idle() runs
-    std::vector<Buffer> slots_;      ///< one superblock per member, under `control`
-    std::uint64_t target_slot_ = 0;  ///< of the superblock on the target of a replace; under `control`
+    std::uint32_t returned_ = 0;         ///< places, as bits, whose member came back with this start; home only
+    std::uint64_t unbuilt_columns_ = 0;  ///< of a rebuild when it begins or goes on; home only
+    bool watching_ = false;              ///< watch_idle() runs
+    std::vector<Buffer> slots_;          ///< one superblock per member, under `control`
+    std::uint64_t target_slot_ = 0;      ///< of the superblock on the target of a replace; under `control`
     std::atomic<bool> read_only_{false};
     std::atomic<bool> stopping_{false};
     std::atomic<std::uint32_t> untrusted_shards_{0};
@@ -403,6 +449,7 @@ class ArrayBody : public SilenceJudge {
     std::atomic<std::uint64_t> replayed_records_{0};
     std::atomic<std::uint64_t> replayed_bytes_{0};
     std::unique_ptr<Checksums> checksums_;
+    std::atomic<std::uint64_t> cache_doubts_{0};
     RepairReport repairs_;
     bool wanted_checksums_;
     std::uint64_t checksum_cache_;

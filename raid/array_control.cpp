@@ -21,13 +21,28 @@ std::uint64_t other_slot(std::uint64_t newest) {
 }
 }  // namespace
 
+namespace {
+/// RB5: what is said of the place's own member stays. One that came back was of use until then.
+void end_rebuild(Superblock& next, const Uuid& incarnation) {
+    if (next.catches_up()) {
+        next.members[next.rebuild.place].last_incarnation = incarnation;
+    }
+    next.rebuild = {};
+}
+}  // namespace
+
 void ArrayBody::set_failed(std::uint32_t index, Superblock& next) {
     unrecorded_.store(true, std::memory_order_release);  // before anybody can leave the member out
+    const bool its_target = next.rebuild.active && next.rebuild.place == index && next.members[index].failed;
+    if (missed && (!its_target || next.catches_up())) {
+        missed->lose(index, next);
+    }
     members[index].state.store(MemberState::kFailed, std::memory_order_release);
     lost_set_.fetch_or(1U << index, std::memory_order_acq_rel);
+    doubt_cached();
     const bool its_rebuild = next.rebuild.active && next.rebuild.place == index;
     if (its_rebuild && next.members[index].failed) {
-        next.rebuild = {};  // RB5: what is said of the place's own member stays
+        end_rebuild(next, next.incarnation);
     } else {
         next.rebuild.cursor = its_rebuild ? 0 : next.rebuild.cursor;  // RP4
         next.members[index].failed = true;
@@ -47,11 +62,14 @@ void ArrayBody::mark_missing(Superblock& next) const {
         if (missing && !next.members[m].failed && !active(TestSwitch::kMissingUnmarked)) {
             next.members[m].failed = true;
             next.members[m].last_incarnation = next.previous_incarnation;
+            if (missed) {
+                missed->lose_missing(m, next);
+            }
         }
     }
     const std::uint32_t place = next.rebuild.place;
     if (next.rebuild.active && !rebuilding(place) && members[place].device->target() == nullptr) {
-        next.rebuild = {};  // RB5: its device was not there, and misses what is written now
+        end_rebuild(next, next.previous_incarnation);  // its device was not there, and misses what is written now
     }
     next.redo_from = std::max(next.redo_from, replayed_below_);  // RD5: nobody comes back any more
 }
@@ -73,6 +91,7 @@ void ArrayBody::settle_slots(const MemberFan& fan, std::uint32_t started, Superb
         std::uint64_t& slot = given ? target_slot_ : members[m].slot;
         slot = code ? slot : 1 - slot;
         if (!code) {
+            members[m].newest = given ? members[m].newest : next.stamp();
             continue;
         }
         if (*code == Errc::kTimedOut) {
@@ -128,10 +147,14 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
             if (!spares_.empty() && failed(next) > failed(superblock_)) {
                 gate_.spawn(use_spares());
             }
+            const bool marked = next.missed != superblock_.missed;
             superblock_ = std::move(next);
             log_->drop_before(kLogClientRedo, superblock_.redo_from);
             unrecorded_.store(false, std::memory_order_release);
             publish_status();
+            if (missed) {
+                missed->failure_recorded(marked);
+            }
             co_return Result<void>{};
         }
     }
@@ -417,7 +440,7 @@ Task<void> ArrayBody::watch_idle() {
         }
         co_await tend_journal();
         const Result<void> r = co_await mark_clean();
-        if (r && !(journal_ && journal_->worth_a_checkpoint())) {  // writes may have become old enough in between
+        if (r && !(journal_ && journal_->worth_a_checkpoint())) {  // writes may have paused between the two
             break;
         }
     }

@@ -24,7 +24,7 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
     Shard& shard = shard_of(lba);
     co_await resume_on(*shard.executor);
     ++shard.writes_in_flight;
-    ++shard.host_ios;
+    shard.count_host_io();
     Result<void> r;
     if (read_only()) {
         r = fail(Errc::kReadOnly, "array " + name + " is read-only");
@@ -67,6 +67,23 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
     --shard.writes_in_flight;
     co_await resume_on(caller);
     co_return r;
+}
+
+void ArrayBody::note_host_read() {
+    for (const auto& shard : shards) {
+        if (shard->executor->is_current()) {
+            shard->count_host_io();
+            return;
+        }
+    }
+}
+
+std::uint64_t ArrayBody::host_ios() const {
+    std::uint64_t sum = 0;
+    for (const auto& shard : shards) {
+        sum += shard->host_ios.load(std::memory_order_relaxed);
+    }
+    return sum;
 }
 
 /// Cuts at the groups, each of which has its shard.
@@ -127,6 +144,34 @@ void ArrayBody::note_lost_page(std::uint64_t page) {
           "scrub the array");
 }
 
+/// The stripe cache that may know of this address of a member; nullptr: none, or it was told of a doubt, since it is
+/// another executor's.
+StripeCache* ArrayBody::cache_here(Lba member_lba) {
+    if (level.parities() == 0 || member_lba.value >= geometry.member_sectors) {
+        return nullptr;
+    }
+    const Shard& shard = shard_of_stripe(StripeIndex(member_lba.value / geometry.strip_sectors));
+    if (!shard.executor->is_current()) {
+        doubt_cached();
+        return nullptr;
+    }
+    return shard.cache.get();
+}
+
+void ArrayBody::forget_cached_columns(Lba member_lba, SectorCount sectors) {
+    if (StripeCache* cache = active(TestSwitch::kCacheOutlivesRepair) ? nullptr : cache_here(member_lba)) {
+        cache->forget_columns(geometry.members, member_lba.value / kSectorsPerBlock,
+                              round_up(member_lba.value + sectors.value, kSectorsPerBlock) / kSectorsPerBlock);
+    }
+}
+
+void ArrayBody::forget_cached(std::uint32_t member, Lba member_lba, SectorCount sectors) {
+    if (StripeCache* cache = active(TestSwitch::kCacheOutlivesWrite) ? nullptr : cache_here(member_lba)) {
+        cache->forget(member, member_lba.value / kSectorsPerBlock,
+                      round_up(member_lba.value + sectors.value, kSectorsPerBlock) / kSectorsPerBlock);
+    }
+}
+
 void ArrayBody::tell_repairs(const RepairReport::ByMember& repairs) {
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         if (repairs[m].blocks > 0) {
@@ -166,6 +211,11 @@ Task<void> ArrayBody::tell_more_repairs() {
 Task<Result<Buffer>> ArrayBody::allocate(std::size_t bytes) {
     Result<Buffer> buffer = env.buffers.allocate(bytes);
     for (int i = 0; i < kMemoryPolls && !buffer && !stopping(); ++i) {
+        for (const auto& shard : shards) {
+            if (shard->executor->is_current()) {
+                shard->cache->clear();
+            }
+        }
         co_await sleep_for(env.clock, kMemoryPoll);
         buffer = env.buffers.allocate(bytes);
     }
@@ -211,6 +261,7 @@ void ArrayBody::distrust(Shard& shard, std::uint64_t first_column, std::uint64_t
     }
     accepted_member_.store(0, std::memory_order_release);  // B5
     distrusts_.fetch_add(1, std::memory_order_relaxed);
+    doubt_cached();
     const bool was_empty = shard.untrusted.empty();
     const std::uint64_t before = shard.untrusted.total();
     const std::uint64_t from = shard.local(first_column);

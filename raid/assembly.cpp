@@ -339,6 +339,7 @@ Result<Assembly> assemble(const std::vector<MemberReading>& readings, const Arra
         }
         out.states.push_back(state);
         out.slots.push_back(readings[i].slot);
+        out.newest.push_back(readings[i].superblock.stamp());
         const AreaRecord& last = out.winner.areas.back();
         const std::uint64_t end = last.lba.value + last.sectors.value + out.winner.area_shift(i);
         const bool used = state == MemberState::kInSync || state == MemberState::kRebuilding;

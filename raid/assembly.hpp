@@ -61,10 +61,11 @@ struct Assembly {
         std::uint64_t slot = 0;
     };
     Superblock winner;
-    std::optional<Target> target;      ///< beside its member in sync
-    std::vector<MemberState> states;   ///< by place
-    std::vector<std::uint64_t> slots;  ///< where each member's newest superblock is
-    bool unclean = false;              ///< the last stop was not clean
+    std::optional<Target> target;         ///< beside its member in sync
+    std::vector<MemberState> states;      ///< by place
+    std::vector<std::uint64_t> slots;     ///< where each member's newest superblock is
+    std::vector<SuperblockStamp> newest;  ///< and which it is
+    bool unclean = false;                 ///< the last stop was not clean
     bool resync_unfinished = false;
     bool forced = false;  ///< degraded after an unclean stop, by force
     bool force = false;   ///< the operator allows that

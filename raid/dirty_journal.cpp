@@ -197,12 +197,14 @@ Task<Result<void>> DirtyJournal::append_adding(std::vector<DirtyEntry> entries) 
             e.box.end = static_cast<std::uint16_t>(e.box.first + 1);
         }
     }
-    const std::vector<std::byte> bytes = encode(JournalRecord{JournalKind::kAdd, 0, std::move(entries)});
+    const JournalRecord record{JournalKind::kAdd, 0, std::move(entries)};
+    const std::vector<std::byte> bytes = encode(record);
     while (true) {
         const Result<std::uint64_t> r = co_await log_.append(kLogClientJournal, bytes);
         if (r) {
             count(records_);
             ++records_since_;
+            array_.missed->listed(record.entries);
             co_return Result<void>{};
         }
         const bool passing = r.error().code == Errc::kNoSpace || r.error().code == Errc::kResources;
@@ -319,6 +321,7 @@ Task<Result<void>> DirtyJournal::append_checkpoint(JournalRecord record, std::ui
     if (position) {
         log_.drop_before(kLogClientJournal, *position);
         named_.store(static_cast<std::uint64_t>(for_writes) + (added_ - added_before), std::memory_order_relaxed);
+        array_.missed->relisted(record);
         count(checkpoints_written_);
         records_since_ = 0;
     }

@@ -27,7 +27,7 @@ struct AreaShare {
     std::uint64_t most;
 };
 constexpr std::array kAreaShares{
-    AreaShare{AreaKind::kLog, &ReservedAreas::log_bytes, 256, 128 * kKiB, 64 * kMiB},
+    AreaShare{AreaKind::kLog, &ReservedAreas::log_bytes, 64, 128 * kKiB, 64 * kMiB},
     AreaShare{AreaKind::kJournal, &ReservedAreas::journal_bytes, 256, 32 * kKiB, 16 * kMiB},
     AreaShare{AreaKind::kRedo, &ReservedAreas::redo_bytes, 128, 32 * kKiB, 64 * kMiB},
     AreaShare{AreaKind::kChecksums, &ReservedAreas::checksum_bytes, 900, 8 * kKiB, 1ULL << 50U},
@@ -220,6 +220,7 @@ Task<Result<Assembly>> format(Environment& env, const ArrayConfig& config, const
     out.winner = sb;
     out.states.assign(config.members.size(), MemberState::kInSync);
     out.slots.assign(config.members.size(), kFirstSlot);
+    out.newest.assign(config.members.size(), sb.stamp());
     out.formatted = true;
     co_return out;
 }

@@ -60,6 +60,7 @@ class Job {
     void set_waiting(bool on) { waiting_.store(on); }
     void cancel() { cancelled_.store(true); }
     void set_limit(std::uint64_t bytes_per_second) { limit_.store(bytes_per_second); }
+    [[nodiscard]] bool limited() const { return limit_.load() != 0; }
     [[nodiscard]] bool paused() const { return paused_.load(); }
     [[nodiscard]] bool cancelled() const { return cancelled_.load(); }
 

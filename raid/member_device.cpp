@@ -29,14 +29,17 @@ void MemberDevice::put(BlockDevice* device) {
     }
     device_.store(device, std::memory_order_release);
     target_.store(nullptr, std::memory_order_release);
+    array_.doubt_cached();
 }
 
 void MemberDevice::exchange() {
     device_.store(target(), std::memory_order_release);
     target_.store(nullptr, std::memory_order_release);
+    array_.doubt_cached();
 }
 
 bool MemberDevice::add_unreadable(std::uint64_t first, std::uint64_t count) {
+    array_.doubt_cached();
     const std::scoped_lock lock(mutex_);
     unreadable_.add(first, first + count);
     any_.store(!unreadable_.empty());
@@ -139,6 +142,16 @@ Task<Result<void>> MemberDevice::read_around(BlockDevice& device, Lba lba, Slice
 }
 
 Task<Result<void>> MemberDevice::write(Lba lba, Slice from, WriteOptions options) {
+    array_.forget_cached_columns(lba, from.sectors());
+    return write_data(lba, from, options);
+}
+
+Task<Result<void>> MemberDevice::write_in_step(Lba lba, Slice from, WriteOptions options) {
+    array_.forget_cached(index_, lba, from.sectors());
+    return write_data(lba, from, options);
+}
+
+Task<Result<void>> MemberDevice::write_data(Lba lba, Slice from, WriteOptions options) {
     if (!has_entries(lba) || array_.checksums()->note_now(index_, lba, from)) {
         return write_device(lba, from, options);
     }
@@ -188,6 +201,7 @@ Task<Result<void>> MemberDevice::both(BlockDevice& device, BlockDevice& target, 
 }
 
 Task<Result<void>> MemberDevice::write_target(Lba lba, Slice from, WriteOptions options) {
+    array_.forget_cached_columns(lba, from.sectors());
     BlockDevice* t = target();
     if (t == nullptr) {
         co_return fail(Errc::kAborted, name() + " is not replaced any more");

@@ -60,11 +60,14 @@ class MemberDevice : public BlockDevice {
     /// Without comparing it with the map: for those that judge a whole stripe, or all legs.
     Task<Result<void>> read_unverified(Lba lba, Slice to, ReadOptions options = {});
     Task<Result<void>> write(Lba lba, Slice from, WriteOptions options = {}) override;
+    /// The same for a part of a stripe that is written together with its parity (KC2).
+    Task<Result<void>> write_in_step(Lba lba, Slice from, WriteOptions options);
     Task<Result<void>> flush() override;
     Task<Result<void>> discard(Lba lba, SectorCount count) override;
     [[nodiscard]] std::string name() const override;
 
   private:
+    Task<Result<void>> write_data(Lba lba, Slice from, WriteOptions options);
     [[nodiscard]] bool has_entries(Lba lba) const;
     Task<Result<void>> read_verified(Lba lba, Slice to, ReadOptions options);
     Task<Result<void>> write_entered(Lba lba, Slice from, WriteOptions options);

@@ -39,7 +39,9 @@ class MemberFan {
     /// The first error that came, but kTimedOut before all others: it says that memory is still lent. REQUIRES:
     /// failed().
     [[nodiscard]] const Error& first_error() const { return *first_; }
+    /// REQUIRES: all() was awaited. Whoever waited then is not resumed by what starts now.
     void reset() {
+        join_.waiter = nullptr;
         codes_.fill(Errc{0});
         first_.reset();
     }

@@ -99,7 +99,7 @@ void add_write(const ArrayBody& array, StripeIndex stripe, std::uint32_t member,
 }
 
 Task<Result<void>> write_members(ArrayBody& array, Shard& shard, StripeIndex stripe, const MemberWrites& writes,
-                                 WriteOptions options) {
+                                 WriteOptions options, bool in_step) {
     const WrittenColumns columns = columns_of(writes);
     std::uint32_t entered = ~0U;
     for (std::size_t next = 0; next < writes.size();) {
@@ -117,7 +117,9 @@ Task<Result<void>> write_members(ArrayBody& array, Shard& shard, StripeIndex str
             const MemberWrite& w = writes[next];
             if (gets(w, to) && !w.from.empty()) {
                 used |= 1U << w.member;
-                fan.start(w.member, array.members[w.member].device->write(w.lba, w.from, options));
+                MemberDevice& device = *array.members[w.member].device;
+                fan.start(w.member, in_step ? device.write_in_step(w.lba, w.from, options)
+                                            : device.write(w.lba, w.from, options));
             }
         }
         co_await fan.all();

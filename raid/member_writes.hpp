@@ -47,8 +47,9 @@ void add_write(const ArrayBody& array, StripeIndex stripe, std::uint32_t member,
                SectorCount sectors, MemberWrites& out);
 
 /// Writes them, several parts of one member one after another. Members that fail are failed; on error the columns are
-/// untrusted from now on. REQUIRES: the stripe's lock is held; prepare_map().
+/// untrusted from now on. `in_step`: parity changes by what is written and nothing else, so the stripe cache keeps the
+/// rest of the columns. REQUIRES: the stripe's lock is held; prepare_map().
 Task<Result<void>> write_members(ArrayBody& array, Shard& shard, StripeIndex stripe, const MemberWrites& writes,
-                                 WriteOptions options);
+                                 WriteOptions options, bool in_step = false);
 
 }  // namespace gemel::raid::detail

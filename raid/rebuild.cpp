@@ -19,7 +19,11 @@
 //       spare that is not blank is refused and not tried again. Missing at a start is not failed: it may be late.
 //   RB8 A forced start begins it anew at column 0: by force parity is taken as right, or told by P, as without the
 //       device (B5), and what the device got in a stripe that a crash cut short may contradict that.
-// Threads: rebuild_batch, built, give_up_blocks on the shard; the rest on home.
+//   RB9 Without hosts' I/O stripes are under way without a break, each lane beginning its next one when it has ended
+//   one.
+//       Beside it as few are as leave the time that one takes what it was at best, one at least, and after each round
+//       the walk rests as long as that took: what hosts wait for on the members is what a stripe waits for.
+// Threads: rebuild_lane, built, give_up_blocks on the shard; the rest on home.
 #include <algorithm>
 #include <array>
 
@@ -34,6 +38,10 @@ namespace gemel::raid::detail {
 using namespace job_pace;
 
 namespace {
+constexpr Duration kShortRest = std::chrono::milliseconds(1);  ///< at least, after a turn beside hosts' I/O
+constexpr Duration kCalm = std::chrono::milliseconds(100);
+constexpr std::uint64_t kMostLanes = MemberFan::kSlots / 4;
+constexpr std::uint64_t kQuietStripes = 8;  ///< of each lane in a turn without hosts' I/O
 constexpr std::uint64_t kCheckpoints = 64;  ///< of a whole rebuild
 }  // namespace
 
@@ -55,16 +63,20 @@ bool ArrayBody::holds(std::uint32_t member, StripeIndex stripe) const {
     return active(TestSwitch::kUnbuiltRead) || !shard.unbuilt.intersects(column, column + geometry.strip_sectors);
 }
 
-/// From here on no column of the shard at or beyond `from` is on the device.
-void ArrayBody::await_columns(Shard& shard, std::uint64_t from) {
+/// From here on no column of the shard at or beyond `from` is on the device; `only_missed`: of those that it missed.
+void ArrayBody::await_columns(Shard& shard, std::uint64_t from, bool only_missed) {
     shard.unbuilt = {};
     const std::uint64_t group = geometry.group_columns();
     const std::uint64_t end = geometry.columns();
     for (std::uint64_t at = shard.index * group; at < end; at += group * shards.size()) {
         const std::uint64_t first = std::max(at, from);
         const std::uint64_t last = std::min(at + group, end);
-        if (first < last) {
-            shard.unbuilt.add(shard.local(first), shard.local(first) + (last - first));
+        for (std::uint64_t column = first; column < last;) {
+            const std::uint64_t next = only_missed ? std::min(last, missed->region_end(column)) : last;
+            if (!only_missed || missed->missed(column)) {
+                shard.unbuilt.add(shard.local(column), shard.local(column) + (next - column));
+            }
+            column = next;
         }
     }
 }
@@ -78,7 +90,8 @@ void ArrayBody::resume_places() {
         static_cast<void>(members[u.member].device->add_unreadable(u.first, u.count));  // it had room for them
     }
     for (const auto& shard : shards) {
-        await_columns(*shard, superblock_.rebuild.cursor);
+        await_columns(*shard, superblock_.rebuild.cursor, superblock_.catches_up());  // CU3
+        unbuilt_columns_ += shard->unbuilt.total();
     }
 }
 
@@ -158,7 +171,7 @@ Result<void> ArrayBody::may_build(std::uint32_t place) const {
 Task<Result<void>> ArrayBody::rebuild_at_home(std::uint32_t place, MemberSpec spec) {
     const auto turn = co_await rebuilds_.lock();
     spec.device = watch.watched(spec.device);
-    Result<void> r = co_await begin_rebuild(place, spec);
+    Result<void> r = co_await begin_rebuild(place, spec, Onto::kAny);
     if (r) {
         const std::scoped_lock lock(status_mutex_);
         std::erase_if(spares_, [&](const MemberSpec& s) { return s.device == spec.device; });
@@ -167,7 +180,7 @@ Task<Result<void>> ArrayBody::rebuild_at_home(std::uint32_t place, MemberSpec sp
 }
 
 /// REQUIRES: `rebuilds` held.
-Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec) {
+Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec, Onto onto) {
     CO_TRY_VOID(may_build(place));
     if (in_sync(place)) {
         co_return fail(Errc::kRefused, member_subject(place) + " is in sync; replace it, or mark it failed first");
@@ -182,8 +195,19 @@ Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec
         spec.name = spec.device->name();
     }
     CO_TRY_VOID(co_await check_target(place, spec));
-    CO_TRY_VOID(co_await wipe_slots(*spec.device));
-    CO_TRY_VOID(co_await enter_target(place, std::move(spec), 1));
+    const std::optional<std::uint64_t> slot = co_await came_back(place, spec);
+    if (!slot && onto == Onto::kReturned) {
+        co_return fail(Errc::kRefused, member_subject(place) +
+                                           " is not as the array lost it, or what it missed is not "
+                                           "known: it has to be rebuilt whole");
+    }
+    if (!slot) {
+        CO_TRY_VOID(co_await wipe_slots(*spec.device));
+    }
+    CO_TRY_VOID(co_await enter_target(place, std::move(spec), slot.value_or(1), slot.has_value()));
+    if (slot) {
+        co_await keep_what_it_holds(place);
+    }
     if (!gate_.spawn(run_rebuild(place, /*resumed=*/false))) {
         co_return fail(Errc::kClosed, "array " + name + " is stopping");
     }
@@ -245,8 +269,8 @@ Task<Result<void>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec)
     co_return co_await require_blank(env, spec, found);
 }
 
-/// `slot`: of the newest superblock on the device.
-Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec, std::uint64_t slot) {
+/// `slot`: of the newest superblock on the device. `returned`: it is the member that the place had.
+Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec, std::uint64_t slot, bool returned) {
     for (const auto& shard : shards) {
         co_await resume_on(*shard->executor);
         await_columns(*shard, 0);
@@ -258,14 +282,27 @@ Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec,
     }
     Superblock next = superblock_;
     const bool known = next.rebuild.active && members[place].device->target() == spec.device;  // RP4
+    if (returned && (next.missed.members >> place & 1U) == 0) {
+        co_return fail(Errc::kBusy,
+                       "what " + member_subject(place) + " missed is not known any more; rebuild it again");
+    }
     const Uuid uuid = known ? next.rebuild.uuid : env.random.uuid();
+    next.members[place].uuid = returned ? uuid : next.members[place].uuid;  // CU5
+    const IntervalSet kept = returned ? members[place].device->unreadable() : IntervalSet();
     next.rebuild = {};
+    if (!returned && !active(TestSwitch::kMissedKept)) {  // ME6
+        next.missed.members &= ~(1U << place);
+        next.missed = next.missed.members == 0 ? MissedMarker() : next.missed;
+    }
     mark_missing(next);
     if (!next.members[place].failed) {
         next.members[place].failed = true;
         next.members[place].last_incarnation = next.incarnation;
     }
     members[place].device->put(spec.device);
+    for (auto range = kept.next(0); range; range = kept.next(range->second)) {
+        static_cast<void>(members[place].device->add_unreadable(range->first, range->second - range->first));
+    }
     members[place].slot = slot;
     {
         const std::scoped_lock lock(status_mutex_);
@@ -281,6 +318,8 @@ Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec,
     }
     if (!r) {
         members[place].state.store(MemberState::kFailed, std::memory_order_release);
+    } else if (!returned && !active(TestSwitch::kMissedKept)) {
+        missed->forget(place);
     }
     co_return r;
 }
@@ -315,7 +354,7 @@ Task<void> ArrayBody::use_spares() {
             spares_.erase(spares_.begin());
         }
         const std::string lost = member_subject(*place);
-        const Result<void> began = co_await begin_rebuild(*place, spare);
+        const Result<void> began = co_await begin_rebuild(*place, spare, Onto::kAny);
         if (began) {
             event(Severity::kWarning, "spare-used", lost, "spare " + spare.name + " takes its place");
             break;
@@ -331,63 +370,137 @@ bool ArrayBody::rebuild_goes_on(std::uint32_t place) const {
     return !stopping() && !read_only() && builds(place) && !rebuild_job.cancelled();
 }
 
-/// The next stripes of the shard from `from`, local, on. False if one could not be done now.
-Task<bool> ArrayBody::rebuild_batch(Shard& shard, std::uint32_t place, std::uint64_t& from) {
+/// Stripes that are under way at once, and at most so many in a turn, after which the walk looks around.
+struct RebuildTurn {
+    std::uint64_t from = 0;      ///< local: where the next stripe is looked for
+    std::uint64_t host_ios = 0;  ///< of the array, when it began
+    std::uint64_t left = 0;      ///< stripes that it may still begin
+    bool quiet = true;           ///< it ends when a host's I/O comes
+    std::uint64_t done = 0;
+    Duration busy{0};  ///< that the stripes took, added up
+};
+
+namespace {
+
+/// RB9. How many stripes are under way at once beside hosts' I/O.
+class RebuildPace {
+  public:
+    explicit RebuildPace(std::uint64_t most) : most_(most) {}
+    [[nodiscard]] std::uint64_t lanes() const { return lanes_; }
+    [[nodiscard]] std::uint64_t most() const { return most_; }
+    void heed(const RebuildTurn& turn) {
+        if (turn.done == 0) {
+            return;
+        }
+        const Duration mean = turn.busy / static_cast<std::int64_t>(turn.done);
+        best_ = best_ == Duration{0} ? mean : std::min(mean, best_ + best_ / 64);  // what was best once may be no more
+        lanes_ = mean > best_ + best_ / 2 ? std::max<std::uint64_t>(1, lanes_ / 2) : std::min(most_, lanes_ + 1);
+    }
+
+  private:
+    std::uint64_t most_;
+    std::uint64_t lanes_ = 1;
+    Duration best_{0};
+};
+
+}  // namespace
+
+/// One stripe after another, as long as the turn lasts.
+Task<Result<void>> ArrayBody::rebuild_lane(Shard& shard, std::uint32_t place, RebuildTurn& turn) {
     const std::uint64_t strip = geometry.strip_sectors;
-    const std::uint64_t batch =
-        std::clamp<std::uint64_t>(kBatchBytes / (strip * kSectorBytes), 1, MemberFan::kSlots / 4);
-    MemberFan fan;
-    std::size_t started = 0;
-    while (started < batch) {
-        const auto range = shard.unbuilt.next(from);
+    while (turn.left > 0 && rebuild_goes_on(place) && !(turn.quiet && host_ios() != turn.host_ios)) {
+        const auto range = shard.unbuilt.next(turn.from);
         if (!range) {
             break;
         }
         const std::uint64_t column = round_down(range->first, strip);
-        from = column + strip;
+        turn.from = column + strip;
         const std::uint64_t global = shard.global(column);
         // Of striped mirrors most columns are not on this member.
         if (level.parities() == 0 && (geometry.legs(Lba(global)) >> place & 1U) == 0) {
             built(shard, global, global + strip);
             continue;
         }
+        --turn.left;
         const StripeIndex stripe(global / strip);
-        fan.start(started++, rebuilding(place) ? level.rebuild_stripe(*this, shard, stripe, place)
-                                               : replace_stripe(shard, stripe, place));
+        const TimePoint began = env.clock.now();
+        const Result<void> r = rebuilding(place) ? co_await level.rebuild_stripe(*this, shard, stripe, place)
+                                                 : co_await replace_stripe(shard, stripe, place);
+        if (!r) {
+            turn.left = 0;
+            co_return r;
+        }
+        ++turn.done;
+        turn.busy += env.clock.now() - began;
+    }
+    co_return Result<void>{};
+}
+
+/// False if a stripe could not be done now.
+Task<bool> ArrayBody::rebuild_turn(Shard& shard, std::uint32_t place, std::uint64_t lanes, RebuildTurn& turn) {
+    MemberFan fan;
+    for (std::uint64_t i = 0; i < lanes; ++i) {
+        fan.start(i, rebuild_lane(shard, place, turn));
     }
     co_await fan.all();
     co_return !fan.failed();
 }
 
+namespace {
+/// Runs the task there; ends here.
+Task<Result<void>> run_on(Executor& there, Task<Result<void>> task) {
+    Executor& here = Executor::current();
+    co_await resume_on(there);
+    Result<void> r = co_await std::move(task);
+    co_await resume_on(here);
+    co_return r;
+}
+}  // namespace
+
 Task<bool> ArrayBody::rebuild_shard(Shard& shard, std::uint32_t place) {
     co_await resume_on(*shard.executor);
     const std::uint64_t total = shard.unbuilt.total();
+    const std::uint64_t step = total / kCheckpoints / geometry.strip_sectors;  // of all shards alike
     std::uint64_t next_checkpoint = total / kCheckpoints;
     std::uint64_t from = 0;
     std::uint32_t failures = 0;
+    RebuildPace pace(std::clamp<std::uint64_t>(kBatchBytes / (geometry.strip_sectors * kSectorBytes), 1, kMostLanes));
+    bool hosts = false;
+    MemberFan checkpoint;  // the walk goes on meanwhile
+    std::uint64_t seen = host_ios();
+    TimePoint calm{};  // without I/O of hosts until then there is none
     while (rebuild_goes_on(place) && !shard.unbuilt.empty() && failures < kRetries) {
         const TimePoint started = env.clock.now();
-        const std::uint64_t ios = shard.host_ios;
         const std::uint64_t before = shard.unbuilt.total();
-        const bool done = co_await rebuild_batch(shard, place, from);
+        const std::uint64_t lanes = hosts ? pace.lanes() : pace.most();
+        RebuildTurn turn{.from = from, .host_ios = host_ios(), .quiet = !hosts};
+        turn.left = hosts || rebuild_job.limited() ? lanes : std::clamp(step, lanes, lanes * kQuietStripes);
+        const bool done = co_await rebuild_turn(shard, place, lanes, turn);
         failures = done ? 0 : failures + 1;
-        from = done && shard.unbuilt.next(from) ? from : 0;
+        from = done && shard.unbuilt.next(turn.from) ? turn.from : 0;
         TimePoint due = rebuild_job.advance(before - shard.unbuilt.total());
+        if (hosts) {
+            pace.heed(turn);
+        }
+        if (const std::uint64_t ios = host_ios(); std::exchange(seen, ios) != ios) {
+            calm = env.clock.now() + kCalm;
+        }
+        hosts = env.clock.now() < calm;
         if (!done) {
             due = std::max(due, env.clock.now() + kRetryAfter);
-        } else if (shard.host_ios != ios) {
-            due = std::max(due, env.clock.now() + std::max(kRest, env.clock.now() - started));
+        } else if (hosts) {
+            due = std::max(due, env.clock.now() + std::max(kShortRest, env.clock.now() - started));
         }
         if (shard.index == 0 && total - shard.unbuilt.total() >= next_checkpoint) {
             next_checkpoint += std::max<std::uint64_t>(1, total / kCheckpoints);
-            co_await resume_on(home);
-            const Result<void> r = co_await checkpoint_rebuild();
-            static_cast<void>(r);  // the next one says the same
-            co_await resume_on(*shard.executor);
+            co_await checkpoint.all();
+            checkpoint.reset();  // whether it succeeded or not: the next one says the same
+            checkpoint.start(0, run_on(home, checkpoint_rebuild()));
         }
         co_await yield();
         co_await rest_in_rebuild(place, due);
     }
+    co_await checkpoint.all();
     const bool complete = shard.unbuilt.empty();
     co_await resume_on(home);
     co_return complete;
@@ -420,23 +533,25 @@ void ArrayBody::begin_job(JobKind kind, std::uint32_t place) {
     const std::uint64_t columns = geometry.columns();
     const double bytes = static_cast<double>(bytes_of(superblock_.members[place].sectors));
     const std::uint64_t map = checksums_ ? checksums_->layout().pages_on(place) * columns_of_page() : 0;
+    const bool some = superblock_.catches_up();
     rebuild_job.set_kind(kind);
-    rebuild_job.begin(place, columns + map, superblock_.rebuild.cursor, bytes / static_cast<double>(columns));
+    rebuild_job.begin(place, (some ? unbuilt_columns_ : columns) + map, some ? 0 : superblock_.rebuild.cursor,
+                      bytes / static_cast<double>(columns));
 }
 
 /// The next pages of a shard, from `page` on, that belong on the device. False if there are none any more.
 Task<Result<bool>> ArrayBody::copy_map_pages(Shard& shard, std::uint32_t place, std::uint64_t& page) {
     co_await resume_on(*shard.executor);
     const TimePoint started = env.clock.now();
-    const std::uint64_t ios = shard.host_ios;
+    const std::uint64_t ios = host_ios();
     const Result<Checksums::Copied> copied = co_await checksums_->copy_pages(shard, place, page);
-    const bool beside_hosts = shard.host_ios != ios;
+    const bool beside_hosts = host_ios() != ios;
     co_await resume_on(home);
     CO_TRY_VOID(copied);
     page = copied->next;
     TimePoint due = rebuild_job.advance(copied->pages * columns_of_page());
     if (beside_hosts) {
-        due = std::max(due, env.clock.now() + std::max(kRest, env.clock.now() - started));
+        due = std::max(due, env.clock.now() + std::max(kShortRest, env.clock.now() - started));
     }
     co_await rest_in_rebuild(place, due);
     co_return page < checksums_->layout().pages();
@@ -481,15 +596,18 @@ Task<Result<void>> ArrayBody::fill_place(std::uint32_t place) {
 Task<void> ArrayBody::run_rebuild(std::uint32_t place, bool resumed) {
     begin_job(JobKind::kRebuild, place);
     const std::uint64_t percent = superblock_.rebuild.cursor * 100 / geometry.columns();
+    const std::string bytes = std::to_string(rebuild_job.status().value_or(JobStatus()).total_bytes);
     event(Severity::kInfo, "rebuild-started", member_subject(place),
-          resumed ? "the rebuild of an earlier start goes on at " + std::to_string(percent) + " %"
-                  : "it gets what belongs to its place");
+          superblock_.catches_up() ? "it came back and gets what it missed: " + bytes + " bytes"
+          : resumed                ? "the rebuild of an earlier start goes on at " + std::to_string(percent) + " %"
+                                   : "it gets what belongs to its place");
     Result<void> r = co_await fill_place(place);
     if (r) {
         r = co_await finish_rebuild(place);
     }
     if (r) {
         event(Severity::kInfo, "rebuild-ended", member_subject(place), "it is in sync");
+        co_await settle_return();
         if (untrusted_columns() > 0) {
             start_resync("a member is back");
         }
@@ -500,7 +618,7 @@ Task<void> ArrayBody::run_rebuild(std::uint32_t place, bool resumed) {
               "rebuild onto this device again, or onto another one");
     }
     rebuild_job.end();
-    gate_.spawn(use_spares());  // for the next one that is lost
+    gate_.spawn(fill_places());  // of the next one that is lost
 }
 
 // ---- what is durable of it

@@ -122,6 +122,9 @@ Task<Result<void>> RedoLog::write_for_good(Shard& shard, StripeIndex stripe, con
 Task<Result<void>> RedoLog::write_pieces(Shard& shard, StripeIndex stripe, const MemberWrites& writes,
                                          WriteOptions options) {
     const WrittenColumns all = columns_of(writes);
+    if (all.first < all.end && !array_.in_missed(all.first, all.end)) {  // ME1: before the record, after enter()
+        CO_TRY_VOID(co_await array_.await_missed(all.first, all.end));
+    }
     CO_TRY_VOID(co_await array_.prepare_map(all.first, std::max(all.first, all.end)));
     const auto members = static_cast<std::size_t>(std::popcount(all.members));
     const std::size_t room = redo_bytes_in(log_.max_record_bytes(), writes.size());

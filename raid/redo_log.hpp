@@ -85,6 +85,8 @@ class RedoLog {
     /// No member is lost any more: it is off when nothing depends on it (RD3).
     void turn_off();
     [[nodiscard]] bool on() const { return state_.load() == State::kOn; }
+    /// Also while no member is missing.
+    [[nodiscard]] bool always() const { return always_; }
     /// RD9. Nothing is logged until resume(): no write that is logged is under way, and those that come wait.
     Task<void> pause();
     void resume() { paused_.store(false); }

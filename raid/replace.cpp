@@ -237,7 +237,7 @@ Task<void> ArrayBody::rebuild_instead(std::uint32_t place, MemberSpec spec) {
         r = check_answers(spec);
     }
     if (r) {
-        r = co_await enter_target(place, spec, target_slot_);
+        r = co_await enter_target(place, spec, target_slot_, /*returned=*/false);
     }
     if (r && !gate_.spawn(run_rebuild(place, /*resumed=*/false))) {
         r = fail(Errc::kClosed, "array " + name + " is stopping");
@@ -364,6 +364,7 @@ Task<Result<void>> ArrayBody::give_place_now(std::uint32_t place, std::uint64_t 
     device.exchange();
     members[place].tag.store(device_tag(uuid), std::memory_order_release);
     members[place].slot = target_slot_;
+    members[place].newest = superblock_.stamp();
     {
         const std::scoped_lock lock(status_mutex_);
         member_names_[place] = target_name_;

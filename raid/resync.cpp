@@ -24,7 +24,7 @@ Task<bool> ArrayBody::resync_shard(Shard& shard) {
     std::uint64_t from = 0;
     while (!stopping() && !read_only() && !(level.parities() > 0 && lost_members() >= level.parities())) {
         const TimePoint started = env.clock.now();
-        const std::uint64_t ios = shard.host_ios;
+        const std::uint64_t ios = host_ios();
         MemberFan fan;
         for (std::size_t i = 0; i < batch; ++i) {
             const auto range = shard.untrusted.next(from);
@@ -49,7 +49,7 @@ Task<bool> ArrayBody::resync_shard(Shard& shard) {
             static_cast<void>(r);  // the next one, or stop(), says the same
             co_await resume_on(here);
         }
-        if (shard.host_ios != ios) {
+        if (host_ios() != ios) {
             co_await sleep_for(env.clock, std::max(kRest, env.clock.now() - started));
         } else {
             co_await yield();

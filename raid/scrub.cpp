@@ -180,7 +180,7 @@ Task<bool> Scrub::walk(Shard& shard) {
     co_await rest(array_.env.clock.now());
     while (goes_on() && !side.left.empty()) {
         const TimePoint started = array_.env.clock.now();
-        const std::uint64_t ios = shard.host_ios;
+        const std::uint64_t ios = array_.host_ios();
         const std::uint64_t before = side.left.total();
         const bool give_up = failures >= kRetries;
         const bool done = co_await batch(shard, give_up);
@@ -189,7 +189,7 @@ Task<bool> Scrub::walk(Shard& shard) {
         TimePoint due = job.advance(before - side.left.total());
         if (!done) {
             due = std::max(due, now + kRetryAfter);
-        } else if (shard.host_ios != ios) {
+        } else if (array_.host_ios() != ios) {
             due = std::max(due, now + std::max(kRest, now - started));
         }
         if (side.left.total() <= next_checkpoint) {

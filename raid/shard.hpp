@@ -10,12 +10,15 @@
 // Threads: everything on its executor.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <memory>
 
 #include "gemel/clock.hpp"
 #include "gemel/interval_lock.hpp"
 #include "raid/geometry.hpp"
 #include "raid/interval_set.hpp"
+#include "raid/stripe_cache.hpp"
 #include "raid/stripe_plug.hpp"
 
 namespace gemel::raid::detail {
@@ -28,6 +31,7 @@ struct Shard {
 
     IntervalLock lock;  ///< by stripe for parity levels, by data sector for the others
     StripePlug plug;    ///< of parity levels
+    std::unique_ptr<StripeCache> cache;
 
     /// Untrusted columns of this shard's groups, as local addresses: its groups side by side.
     IntervalSet untrusted;
@@ -40,8 +44,9 @@ struct Shard {
     bool writable = false;
     std::uint32_t writes_in_flight = 0;
     TimePoint last_write{};
-    std::uint64_t host_ios = 0;  ///< that passed through here, for the resync to yield to
+    std::atomic<std::uint64_t> host_ios{0};  ///< that came here; read by the walks of all shards
 
+    void count_host_io() { host_ios.store(host_ios.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed); }
     /// REQUIRES: the column's group belongs to this shard.
     [[nodiscard]] std::uint64_t local(std::uint64_t column) const {
         return column / group_columns / shards * group_columns + column % group_columns;

@@ -174,7 +174,7 @@ bool StripeImage::agrees(std::size_t b) const {
     parity_into(made[0], two ? MutableBytes(made[1]) : MutableBytes(),
                 std::span(strips).first(array_.geometry.data_members()));
     for (std::uint32_t i = 0; i < array_.geometry.parities(); ++i) {
-        if (!std::ranges::equal(made[i], slices_[array_.geometry.parity_member(stripe_, i)].block_data(b))) {
+        if (!same_bytes(made[i], slices_[array_.geometry.parity_member(stripe_, i)].block_data(b))) {
             return false;
         }
     }
@@ -297,6 +297,7 @@ Task<void> StripeImage::repair(std::uint32_t member, std::size_t first_block, st
     if (!co_await array_.prepare_map(column(first_block), column(first_block + count))) {
         co_return;  // the next read repairs it
     }
+    array_.note_repair(column(first_block), column(first_block + count));
     const bool mismatched = (mismatch_[first_block] >> member & 1U) != 0;
     if (Checksums* sums = array_.checksums(); sums != nullptr && mismatched) {
         sums->count_found(count);

@@ -24,7 +24,8 @@ class StripeWriter {
           w_(StripeWrite::at(g_, lba.value - stripe_.value * g_.row_sectors(), data.sectors.value)),
           base_(g_.stripe_lba(stripe_)),
           data_(data),
-          options_(options) {}
+          options_(options),
+          doubts_(shard.cache->doubts()) {}
 
     /// REQUIRES: the stripe's lock is held.
     Task<Result<void>> run();
@@ -56,8 +57,12 @@ class StripeWriter {
     }
     [[nodiscard]] std::uint64_t hull_sectors() const { return w_.hull_end() - w_.hull_begin(); }
     [[nodiscard]] std::uint64_t column(std::uint64_t offset) const { return base_.value + offset; }
+    [[nodiscard]] std::uint64_t block_of(std::uint64_t offset) const { return column(offset) / kSectorsPerBlock; }
     [[nodiscard]] Slice part_of(std::uint32_t strip) const;
     [[nodiscard]] WritePlan plan();
+    [[nodiscard]] CachedStrips look_up();
+    void keep(WriteKind kind);
+    void keep_blocks(std::uint32_t slot, std::uint64_t begin, Slice data, Buffer own);
     /// The columns of a data strip whose old data the plan needs.
     [[nodiscard]] ColumnRange needed(std::uint32_t strip, WriteKind kind) const;
     Task<Result<void>> prepare_all(WriteKind kind);
@@ -96,6 +101,11 @@ class StripeWriter {
     StripeData data_;
     WriteOptions options_;
     std::uint32_t parities_used_ = 0;  ///< by the plan, as bits: 1 is P, 2 is Q
+    std::uint64_t doubts_;             ///< of the cache, when this began
+    bool whole_blocks_ = false;        ///< are written, so the cache can be asked
+    bool keeps_ = false;               ///< what is written is worth a place in it
+    bool in_step_ = false;             ///< parity is changed by what is written, and by nothing else
+    std::uint32_t cached_ = 0;         ///< slots that need no read, as bits
     // Old data and parity by slot.
     std::array<Buffer, kMaxMembers> buffers_;
     std::array<Slice, kMaxMembers> old_;
@@ -128,7 +138,31 @@ WritePlan StripeWriter::plan() {
         parities_used_ |= array_.holds(parity_member(i), stripe_) ? 1U << i : 0;
     }
     const bool trusted = shard_.trusted(column(w_.hull_begin()), column(w_.hull_end()));
-    return plan_write(w_, missing, static_cast<std::uint32_t>(std::popcount(parities_used_)), trusted);
+    return plan_write(w_, missing, static_cast<std::uint32_t>(std::popcount(parities_used_)), trusted, look_up());
+}
+
+/// What each kind of write would read, and the cache has.
+CachedStrips StripeWriter::look_up() {
+    CachedStrips out;
+    whole_blocks_ = w_.begin % kSectorsPerBlock == 0 && w_.end % kSectorsPerBlock == 0;
+    if (!whole_blocks_ || (w_.strips() == w_.data_members && w_.begin == 0 && w_.end == w_.strip_sectors)) {
+        return out;
+    }
+    StripeCache& cache = *shard_.cache;
+    keeps_ = cache.note_write(block_of(w_.hull_begin()), block_of(w_.hull_end()), g_.members);
+    const auto has = [&](std::uint32_t slot, ColumnRange r) {
+        const std::uint32_t m = member_of(slot);
+        return r.first < r.end && cache.has(m, block_of(r.first), block_of(r.end)) && array_.holds(m, stripe_);
+    };
+    for (std::uint32_t s = 0; cache.bytes() > 0 && s < w_.data_members; ++s) {
+        out.modify |= has(s, needed(s, WriteKind::kModify)) ? 1U << s : 0;
+        out.reconstruct |= has(s, needed(s, WriteKind::kReconstruct)) ? 1U << s : 0;
+    }
+    for (std::uint32_t s = w_.data_members; cache.bytes() > 0 && s < g_.members; ++s) {
+        out.modify |= has(s, {w_.hull_begin(), w_.hull_end()}) ? 1U << s : 0;
+    }
+    keeps_ = keeps_ || (out.modify | out.reconstruct) != 0;
+    return out;
 }
 
 ColumnRange StripeWriter::needed(std::uint32_t strip, WriteKind kind) const {
@@ -144,10 +178,25 @@ ColumnRange StripeWriter::needed(std::uint32_t strip, WriteKind kind) const {
 }
 
 Task<Result<void>> StripeWriter::prepare(std::uint32_t slot, std::uint64_t begin, std::uint64_t end) {
-    CO_TRY(buffers_[slot], co_await array_.allocate((end - begin) * kSectorBytes));
+    StripeCache& cache = *shard_.cache;
+    const std::uint32_t m = member_of(slot);
+    const std::uint64_t first = block_of(begin);
+    const std::uint64_t blocks = whole_blocks_ ? (end - begin) / kSectorsPerBlock : 0;
+    if (blocks == 1 && cache.has(m, first, first + 1)) {
+        buffers_[slot] = cache.take(m, first);
+        cached_ |= 1U << slot;
+    } else {
+        CO_TRY(buffers_[slot], co_await array_.allocate((end - begin) * kSectorBytes));
+    }
     old_begin_[slot] = begin;
     old_[slot] = buffers_[slot].slice((end - begin) * kSectorBytes, base_ + begin);
     old_[slot].clear_infos();
+    if (blocks > 1 && cache.has(m, first, first + blocks)) {
+        for (std::uint64_t b = 0; b < blocks; ++b) {
+            cache.copy(m, first + b, old_[slot].block_data(b));
+        }
+        cached_ |= 1U << slot;
+    }
     co_return Result<void>{};
 }
 
@@ -178,7 +227,7 @@ Task<Result<bool>> StripeWriter::gather(WriteKind kind) {
     CO_TRY_VOID(co_await prepare_all(kind));
     MemberFan fan;
     for (std::uint32_t slot = 0; slot < g_.members; ++slot) {
-        if (!old_[slot].empty()) {
+        if (!old_[slot].empty() && (cached_ >> slot & 1U) == 0) {
             const std::uint32_t m = member_of(slot);
             fan.start(m, array_.members[m].device->read(base_ + old_begin_[slot], old_[slot], {}));
         }
@@ -275,8 +324,11 @@ Task<Result<void>> StripeWriter::write_listed(const MemberWrites& writes, std::u
     if (!array_.listed(shard_, stripe_, stripe_)) {
         CO_TRY_VOID(co_await array_.await_listed(shard_, stripe_, stripe_));
     }
+    if (!array_.in_missed(column(begin), column(end))) {
+        CO_TRY_VOID(co_await array_.await_missed(column(begin), column(end)));
+    }
     CO_TRY_VOID(co_await array_.prepare_map(column(begin), column(end)));
-    co_return co_await write_members(array_, shard_, stripe_, writes, options_);
+    co_return co_await write_members(array_, shard_, stripe_, writes, options_, in_step_);
 }
 
 Task<Result<void>> StripeWriter::run() {
@@ -295,11 +347,48 @@ Task<Result<void>> StripeWriter::run() {
         co_return co_await whole(/*widen=*/false);
     }
     make_parity(chosen.kind);
+    in_step_ = chosen.kind != WriteKind::kFullStripe;
     CO_TRY_VOID(co_await submit(new_parity_, w_.hull_begin(), w_.hull_end()));
-    if (chosen.kind == WriteKind::kFullStripe) {
+    if (in_step_) {
+        keep(chosen.kind);
+    } else {
         array_.trust(shard_, column(w_.hull_begin()), column(w_.hull_end()));
     }
     co_return Result<void>{};
+}
+
+/// KC1. What members hold now of the columns written.
+void StripeWriter::keep(WriteKind kind) {
+    if (!keeps_ || shard_.cache->doubts() != doubts_) {
+        return;
+    }
+    for (std::uint32_t s = 0; s < w_.data_members; ++s) {
+        if (w_.touches(s)) {
+            keep_blocks(s, w_.begin_of(s), part_of(s), kind == WriteKind::kModify ? std::move(buffers_[s]) : Buffer());
+        } else if (!old_[s].empty()) {
+            keep_blocks(s, old_begin_[s], old_[s], std::move(buffers_[s]));
+        }
+    }
+    for (std::uint32_t i = 0; i < g_.parities(); ++i) {
+        keep_blocks(w_.data_members + i, w_.hull_begin(), new_parity_[i], std::move(parity_buffers_[i]));
+    }
+}
+
+/// `own`: memory for one block, which may be that of `data`, as what the cache gets. Without memory nothing is kept.
+void StripeWriter::keep_blocks(std::uint32_t slot, std::uint64_t begin, Slice data, Buffer own) {
+    const std::uint32_t m = member_of(slot);
+    const std::size_t blocks = array_.holds(m, stripe_) ? data.size() / kBlockBytes : 0;
+    for (std::size_t b = 0; b < blocks; ++b) {
+        Result<Buffer> memory =
+            blocks == 1 && own ? Result<Buffer>(std::move(own)) : array_.env.buffers.allocate(kBlockBytes);
+        if (!memory) {
+            return;
+        }
+        if (memory->memory().data() != data.block_data(b).data()) {
+            std::ranges::copy(data.block_data(b), memory->memory().begin());
+        }
+        shard_.cache->put(m, block_of(begin) + b, *std::move(memory));
+    }
 }
 
 /// The whole block at column `begin` of the strip is overwritten.
@@ -540,10 +629,23 @@ Task<Result<void>> write_locked(ArrayBody& array, Shard& shard, Lba lba, StripeD
 }
 
 namespace {
+/// A block as it is, for a write of a part of it. REQUIRES: the stripe's lock is held.
+Task<Result<void>> read_for_write(ArrayBody& array, Shard& shard, Lba lba, Slice to) {
+    const Place place = array.geometry.locate(lba);
+    const std::uint64_t block = place.member_lba.value / kSectorsPerBlock;
+    StripeCache& cache = *shard.cache;
+    if (cache.has(place.member, block, block + 1) && array.holds(place.member, place.stripe)) {
+        cache.copy(place.member, block, to.data());
+        co_return Result<void>{};
+    }
+    co_return co_await read_locked(array, shard, lba, to);
+}
+
 /// A write that begins or ends inside a block, with the rest of it.
 Task<Result<void>> write_part(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
     WholeBlocks whole(lba, from);
-    CO_TRY_VOID(co_await whole.fill(array, [&](Lba block, Slice to) { return read_locked(array, shard, block, to); }));
+    CO_TRY_VOID(
+        co_await whole.fill(array, [&](Lba block, Slice to) { return read_for_write(array, shard, block, to); }));
     const Slice all = whole.slice();
     co_return co_await write_locked(array, shard, whole.lba(), {all.sectors(), all, {}}, options);
 }

@@ -30,13 +30,15 @@ constexpr std::size_t kAreasAt = kMembersAt + kMaxMembers * kMemberBytes;
 constexpr std::size_t kVolumesAt = kAreasAt + kMaxAreas * kAreaBytes;
 constexpr std::size_t kUntrustedAt = kVolumesAt + kMaxVolumes * kVolumeBytes;
 constexpr std::size_t kRangeBytes = 16;
+constexpr std::size_t kMissedAt = 16288;
+constexpr std::size_t kMissedBytes = 12;
 constexpr std::size_t kUnreadableAt = 16384;
 constexpr std::size_t kUsedBytes = kUnreadableAt + kMaxUnreadable * kRangeBytes;
 constexpr std::size_t kCrcAt = kSuperblockBytes - 4;
 static_assert(kScrubAt + kScrubBytes <= kHeaderBytes);
 static_assert(kMembersAt == 256 && kAreasAt == 1536 && kVolumesAt == 1792 && kUntrustedAt == 15616);
-static_assert(kUntrustedAt + kMaxUntrusted * kRangeBytes <= kRedoFromAt && kRedoFromAt + 8 <= kUnreadableAt &&
-              kUsedBytes <= kCrcAt);
+static_assert(kUntrustedAt + kMaxUntrusted * kRangeBytes <= kRedoFromAt && kRedoFromAt + 8 <= kMissedAt);
+static_assert(kMissedAt + kMissedBytes <= kUnreadableAt && kUsedBytes <= kCrcAt);
 static_assert(kVolumeBytes == kVolumeNameBytes + 16 + 2 + 2 + 12 + 8 + kMaxExtents * kExtentBytes);
 
 constexpr std::uint64_t kMaxSectors = 1ULL << 50U;  ///< keeps every sum of addresses far from overflow
@@ -89,6 +91,16 @@ ScrubRecord get_scrub(LeReader r) {
     scrub.active = (flags & 1U) != 0;
     scrub.repair = (flags & 2U) != 0;
     return scrub;
+}
+
+void put_missed(LeWriter w, const MissedMarker& missed) {
+    w.put(missed.episode);
+    w.put(missed.members);
+}
+
+MissedMarker get_missed(LeReader r) {
+    const auto episode = r.get<std::uint64_t>();
+    return {episode, r.get<std::uint32_t>()};
 }
 
 Uuid get_uuid(LeReader& r) {
@@ -253,6 +265,15 @@ std::optional<std::string> why_scrub_invalid(const Superblock& sb, const LevelRo
     return std::nullopt;
 }
 
+std::optional<std::string> why_missed_invalid(const Superblock& sb, const LevelRow& level) {
+    const bool some = sb.missed.members != 0;
+    if (some != (sb.missed.episode != 0) || (some && !level.redundant) ||
+        std::bit_width(sb.missed.members) > sb.members.size()) {
+        return "missed extents of no absence, or of members that the array does not have";
+    }
+    return std::nullopt;
+}
+
 std::optional<std::string> why_volumes_invalid(const Superblock& sb, std::uint64_t data_sectors) {
     std::vector<VolumeExtent> all;
     for (const VolumeRecord& v : sb.volumes) {
@@ -359,8 +380,10 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (auto why = why_rebuild_invalid(sb, g)) {
         return why;
     }
-    if (auto why = why_scrub_invalid(sb, *level, g)) {
-        return why;
+    for (auto& why : {why_scrub_invalid(sb, *level, g), why_missed_invalid(sb, *level)}) {
+        if (why) {
+            return why;
+        }
     }
     if (auto why = why_areas_invalid(sb)) {
         return why;
@@ -381,6 +404,7 @@ void encode(const Superblock& sb, std::span<std::byte, kSuperblockBytes> to) {
     put_header(header, sb);
     put_scrub(LeWriter(to.subspan(kScrubAt, kScrubBytes)), sb.scrub);
     LeWriter(to.subspan(kRedoFromAt, sizeof(sb.redo_from))).put(sb.redo_from);
+    put_missed(LeWriter(to.subspan(kMissedAt, kMissedBytes)), sb.missed);
     for (std::size_t i = 0; i < sb.members.size(); ++i) {
         LeWriter w(to.subspan(kMembersAt + i * kMemberBytes, kMemberBytes));
         w.put(ConstBytes(sb.members[i].uuid.bytes));
@@ -469,6 +493,7 @@ Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes
     const Counts n = get_header(header, sb);
     sb.scrub = get_scrub(LeReader(from.subspan(kScrubAt, kScrubBytes)));
     sb.redo_from = load_le<std::uint64_t>(from.data() + kRedoFromAt);
+    sb.missed = get_missed(LeReader(from.subspan(kMissedAt, kMissedBytes)));
     if (n.members > kMaxMembers || n.areas > kMaxAreas || n.volumes > kMaxVolumes || n.untrusted > kMaxUntrusted ||
         n.unreadable > kMaxUnreadable) {
         return fail(Errc::kCorrupt, "superblock counts more of something than it has room for");

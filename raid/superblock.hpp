@@ -108,6 +108,20 @@ struct ScrubRecord {
     friend bool operator==(const ScrubRecord&, const ScrubRecord&) = default;
 };
 
+/// Which superblock it is.
+struct SuperblockStamp {
+    std::uint64_t epoch = 0;
+    Uuid incarnation;
+    friend bool operator==(const SuperblockStamp&, const SuperblockStamp&) = default;
+};
+
+/// Whose missed extents the durable log has (missed_record.hpp).
+struct MissedMarker {
+    std::uint64_t episode = 0;  ///< of absence; 0: nobody's
+    std::uint32_t members = 0;  ///< as bits
+    friend bool operator==(const MissedMarker&, const MissedMarker&) = default;
+};
+
 struct Superblock {
     Uuid array_uuid;
     std::string array_name;
@@ -128,6 +142,7 @@ struct Superblock {
     std::vector<UnreadableRange> unreadable;          ///< ascending by member and block, merged
     RecoveryPolicy policy = RecoveryPolicy::kResync;  ///< of the assembly that wrote this
     ScrubRecord scrub;
+    MissedMarker missed;
     std::uint64_t log_generation = 0;
     std::uint64_t redo_from = 0;  ///< redo records below this position of the log are void
     std::uint64_t map_epoch = 0;  ///< which pages of the checksum map count (CP3); 0: none was ever kept
@@ -144,9 +159,15 @@ struct Superblock {
     }
     /// Of the device that holds this superblock.
     [[nodiscard]] const Uuid& member_uuid() const { return target ? rebuild.uuid : members[member_index].uuid; }
+    [[nodiscard]] SuperblockStamp stamp() const { return {epoch, incarnation}; }
     /// `uuid` is that of the device on its way into `place`.
     [[nodiscard]] bool rebuilds(std::size_t place, const Uuid& uuid) const {
         return rebuild.active && rebuild.place == place && rebuild.uuid == uuid;
+    }
+    /// The rebuild is that of a member that came back: its columns that no missed extent names are on it.
+    [[nodiscard]] bool catches_up() const {
+        return rebuild.active && (missed.members >> rebuild.place & 1U) != 0 && members[rebuild.place].failed &&
+               members[rebuild.place].uuid == rebuild.uuid;
     }
 };
 

@@ -123,6 +123,9 @@ void Volume::unreadable(Extent extent) {
 Task<Result<void>> Volume::read(Lba lba, Slice to, ReadOptions options) {
     const Use use(*this);
     CO_TRY_VOID(admit(use.map(), lba, to.sectors()));
+    if (!options.background) {
+        array_.note_host_read();
+    }
     Result<void> out;
     std::size_t at = 0;
     while (at < to.size()) {

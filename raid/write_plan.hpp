@@ -59,9 +59,16 @@ struct WritePlan {
     friend constexpr bool operator==(const WritePlan&, const WritePlan&) = default;
 };
 
+/// Strips, data and behind them parity, as bits, of which all that a kind of write reads is in memory.
+struct CachedStrips {
+    std::uint32_t modify = 0;
+    std::uint32_t reconstruct = 0;
+};
+
 /// `missing`: the data strips whose members are missing, as bits. `parities`: parity strips whose members are not.
 /// `trusted`: the parity over the hull may be used. REQUIRES: no more is missing than the stripe has parity strips.
-constexpr WritePlan plan_write(const StripeWrite& w, std::uint32_t missing, std::uint32_t parities, bool trusted) {
+constexpr WritePlan plan_write(const StripeWrite& w, std::uint32_t missing, std::uint32_t parities, bool trusted,
+                               CachedStrips cached = {}) {
     std::uint32_t data_writes = w.strips();
     std::uint32_t partial = 0;     // touched strips that do not cover the hull: one read each
     bool all_new_or_there = true;  // what is not written anew can be read
@@ -82,11 +89,15 @@ constexpr WritePlan plan_write(const StripeWrite& w, std::uint32_t missing, std:
     if (reconstruct == 0) {
         return {WriteKind::kFullStripe, 0, data_writes + parities};
     }
-    if (trusted && old_there && (modify < reconstruct || !all_new_or_there)) {
-        return {WriteKind::kModify, modify, data_writes + parities};
+    const std::uint32_t modify_reads = modify - static_cast<std::uint32_t>(std::popcount(cached.modify));
+    const std::uint32_t reconstruct_reads = reconstruct - static_cast<std::uint32_t>(std::popcount(cached.reconstruct));
+    const bool modify_first =
+        modify_reads < reconstruct_reads || (modify_reads == reconstruct_reads && modify < reconstruct);
+    if (trusted && old_there && (modify_first || !all_new_or_there)) {
+        return {WriteKind::kModify, modify_reads, data_writes + parities};
     }
     if (trusted && all_new_or_there) {
-        return {WriteKind::kReconstruct, reconstruct, data_writes + parities};
+        return {WriteKind::kReconstruct, reconstruct_reads, data_writes + parities};
     }
     const auto gone = static_cast<std::uint32_t>(std::popcount(missing));
     return {WriteKind::kWhole, w.data_members + parities - gone, data_writes + parities};

@@ -19,6 +19,11 @@ namespace gemel {
 using ConstBytes = std::span<const std::byte>;
 using MutableBytes = std::span<std::byte>;
 
+/// Of the standard library's comparisons none is quick with std::byte.
+inline bool same_bytes(ConstBytes a, ConstBytes b) {
+    return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
+}
+
 template <std::unsigned_integral T>
 T load_le(const std::byte* from) {
     T v;

@@ -63,7 +63,13 @@ enum class TestSwitch : std::uint8_t {
     kRebuildNoLog,           ///< a rebuilt member is in sync without the durable log
     kForcedRebuildGoesOn,    ///< a forced start trusts what a rebuild had done before it
     kUnreadableForgotten,    ///< a start forgets which blocks are unreadable
+    kCacheOutlivesWrite,     ///< the stripe cache keeps blocks that a part of a stripe has overwritten
+    kCacheOutlivesRepair,    ///< the stripe cache keeps what whole stripes, repairs, resyncs have overwritten
     kUnreadableEarly,        ///< a block leaves the list before what was written is durable
+    kMissedLate,             ///< members change before the missed extents that name it are durable
+    kMissedInFlight,         ///< the missed extents of a member begin empty, without what it may have lost
+    kMissedUnbarred,         ///< what a member holds that came back changes under writes
+    kMissedKept,             ///< the missed extents of a member go on when another device is built in its place
 };
 
 struct TestSwitchRow {
@@ -122,7 +128,13 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kRebuildNoLog, "rebuild-no-log", "raid"},
     TestSwitchRow{TestSwitch::kForcedRebuildGoesOn, "forced-rebuild-goes-on", "raid"},
     TestSwitchRow{TestSwitch::kUnreadableForgotten, "unreadable-forgotten", "raid"},
+    TestSwitchRow{TestSwitch::kCacheOutlivesWrite, "cache-outlives-write", "raid"},
+    TestSwitchRow{TestSwitch::kCacheOutlivesRepair, "cache-outlives-repair", "raid"},
     TestSwitchRow{TestSwitch::kUnreadableEarly, "unreadable-early", "raid"},
+    TestSwitchRow{TestSwitch::kMissedLate, "missed-late", "raid"},
+    TestSwitchRow{TestSwitch::kMissedInFlight, "missed-in-flight", "raid"},
+    TestSwitchRow{TestSwitch::kMissedUnbarred, "missed-unbarred", "raid"},
+    TestSwitchRow{TestSwitch::kMissedKept, "missed-kept", "raid"},
 };
 
 #ifdef GEMEL_TEST_SWITCHES

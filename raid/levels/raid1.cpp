@@ -54,6 +54,9 @@ Task<Result<void>> prepare_map(ArrayBody& array, Lba lba, SectorCount sectors) {
 Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32_t among, WriteOptions options) {
     const std::uint32_t legs = array.geometry.legs(lba) & among;
     const Lba member_lba = array.geometry.locate(lba).member_lba;
+    if (!array.in_missed(lba.value, lba.value + from.sectors().value)) {
+        CO_TRY_VOID(co_await array.await_missed(lba.value, lba.value + from.sectors().value));
+    }
     CO_TRY_VOID(co_await prepare_map(array, lba, from.sectors()));
     MemberFan fan;
     const detail::Devices sent = detail::devices_of(array);
@@ -122,7 +125,7 @@ Task<Result<void>> settle_map(ArrayBody& array, Lba lba, Slice to, BadBlocks& ba
                 co_await array.note_read_error(m, r.error().code);
                 CO_TRY(buffer, co_await array.allocate(2 * kBlockBytes));  // the device may still write to the old one
             }
-            differ = !r || (same != 0 && !std::ranges::equal(one.data(), other.data()));
+            differ = !r || (same != 0 && !same_bytes(one.data(), other.data()));
             same |= 1U << m;
         }
         if (differ || std::popcount(same) < 2) {
@@ -245,6 +248,7 @@ Task<void> give_back(ArrayBody& array, Lba lba, Slice known, const BadBlocks& ba
         const std::size_t to = std::min(known.size(), end * kBlockBytes - known.head());
         if (bad[b].all() != 0 && !unreadable(known, b)) {
             const Lba at = lba + from / kSectorBytes;
+            array.note_repair(at.value, at.value + (to - from) / kSectorBytes);
             const Result<void> w = co_await write_legs(array, at, known.sub(from, to - from), bad[b].all(), {});
             static_cast<void>(w);  // the value is known; a leg that failed is recorded
             const Lba member_lba = array.geometry.locate(at).member_lba;

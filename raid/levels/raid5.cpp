@@ -86,6 +86,9 @@ Task<Result<void>> write_parity(ArrayBody& array, Shard& shard, detail::StripeIm
     for (std::size_t b = 0; b < verdicts.size();) {
         const std::size_t end = run_end(verdicts, b);
         const std::uint64_t end_column = image.column(b) + (end - b) * kSectorsPerBlock;
+        if (!array.in_missed(image.column(b), end_column)) {
+            CO_TRY_VOID(co_await array.await_missed(image.column(b), end_column));
+        }
         CO_TRY_VOID(co_await array.prepare_map(image.column(b), end_column));
         detail::MemberWrites writes;
         for (std::uint32_t i = 0; i < array.geometry.parities(); ++i) {
@@ -147,7 +150,7 @@ Task<Result<void>> judge(ArrayBody& array, Shard& shard, detail::StripeImage& im
         for (std::uint32_t i = 0; i < parities; ++i) {
             const std::uint32_t m = array.geometry.parity_member(stripe, i);
             const ConstBytes old = old_parity[i].memory().subspan(b * kBlockBytes, kBlockBytes);
-            const bool same = (unknown[b] >> m & 1U) == 0 && std::ranges::equal(image.of(m).block_data(b), old);
+            const bool same = (unknown[b] >> m & 1U) == 0 && same_bytes(image.of(m).block_data(b), old);
             verdicts[b].wrong |= same ? 0 : 1U << i;
         }
     }

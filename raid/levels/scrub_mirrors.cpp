@@ -47,7 +47,7 @@ class MirrorScrub {
     }
     [[nodiscard]] bool all_equal(std::size_t block, std::uint32_t legs) const;
     [[nodiscard]] bool equal(std::uint32_t a, std::uint32_t b, std::size_t block) const {
-        return std::ranges::equal(slices_[a].block_data(block), slices_[b].block_data(block));
+        return same_bytes(slices_[a].block_data(block), slices_[b].block_data(block));
     }
 
     ArrayBody& array_;
@@ -230,6 +230,10 @@ void MirrorScrub::judge(std::size_t block) {
 /// Blocks [block, end), which have the same orders. A leg that misses a write is failed, as by any other.
 Task<Result<void>> MirrorScrub::write_run(std::size_t block, std::size_t end) {
     const Order& order = orders_[block];
+    array_.note_repair(lba(block).value, lba(end).value);
+    if (!array_.in_missed(lba(block).value, lba(end).value)) {
+        CO_TRY_VOID(co_await array_.await_missed(lba(block).value, lba(end).value));
+    }
     CO_TRY_VOID(co_await array_.prepare_map(lba(block).value, lba(end).value));
     const Slice run = slices_[order.from].sub(block * kBlockBytes, (end - block) * kBlockBytes);
     const std::uint32_t legs = array_.geometry.legs(first_);

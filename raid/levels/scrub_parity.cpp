@@ -262,6 +262,10 @@ Task<Result<void>> ParityScrub::write_member(std::uint32_t member) {
         if (end == b || !array_.holds(member, stripe_)) {
             continue;
         }
+        array_.note_repair(image_.column(b), image_.column(end));
+        if (!array_.in_missed(image_.column(b), image_.column(end))) {
+            CO_TRY_VOID(co_await array_.await_missed(image_.column(b), image_.column(end)));
+        }
         CO_TRY_VOID(co_await array_.prepare_map(image_.column(b), image_.column(end)));
         const Slice run = image_.of(member).sub(b * kBlockBytes, (end - b) * kBlockBytes);
         const Result<void> r =

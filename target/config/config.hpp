@@ -67,6 +67,7 @@ struct Array {
     Journal journal = Journal::kJournal;
     bool checksums = true;
     std::uint64_t checksum_cache_bytes = 64U << 20;
+    std::uint64_t stripe_cache_bytes = 16U << 20;  ///< 0: none
     bool create = false;
     Duration member_timeout = std::chrono::seconds(30);
     std::vector<Member> members;

@@ -107,6 +107,7 @@ Array read_array(TableReader& table) {
     table.choice<Journal>("journal", to.journal, kJournals);
     table.flag("checksums", to.checksums);
     table.size("checksum_cache", to.checksum_cache_bytes, 1U << 20, 64ULL << 30, Presence::kOptional);
+    table.size("stripe_cache", to.stripe_cache_bytes, 0, 4ULL << 30, Presence::kOptional);
     table.flag("create", to.create);
     table.duration("member_timeout", to.member_timeout, std::chrono::milliseconds(100), std::chrono::minutes(10));
     table.tables("members", Presence::kRequired,

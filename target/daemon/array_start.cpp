@@ -136,6 +136,7 @@ Task<Result<std::unique_ptr<raid::Array>>> open_array(const ArrayStart& start, c
     config.policy = policy_of(start.array.journal);
     config.checksums = start.array.checksums;
     config.checksum_cache_bytes = start.array.checksum_cache_bytes;
+    config.stripe_cache_bytes = std::min(start.array.stripe_cache_bytes, start.most_stripe_cache);
     config.members = members.specs;
     config.spares = members.spares;
     config.volumes = start.volumes;

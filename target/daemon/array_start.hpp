@@ -31,7 +31,8 @@ struct ArrayStart {
     const config::Array& array;
     std::vector<raid::VolumeSpec> volumes;
     std::vector<Executor*> shards;
-    bool force = false;  ///< the operator named it with --force
+    bool force = false;                   ///< the operator named it with --force
+    std::uint64_t most_stripe_cache = 0;  ///< bytes: its share of the buffers
 };
 
 /// Errors: those of open_backend and of raid::Array::open, with the array named and what to do.

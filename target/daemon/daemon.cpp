@@ -105,6 +105,8 @@ Result<void> Daemon::probe_ports() {
 }
 
 Task<std::expected<void, StartFailure>> Daemon::start_arrays() {
+    // What the arrays keep there hosts cannot use: an eighth of it in all.
+    const std::uint64_t most_cache = config_.daemon.memory_bytes / 8 / std::max<std::size_t>(1, config_.arrays.size());
     for (const config::Array& array : config_.arrays) {
         std::vector<raid::VolumeSpec> volumes;
         for (const config::Volume& v : config_.volumes) {
@@ -114,8 +116,9 @@ Task<std::expected<void, StartFailure>> Daemon::start_arrays() {
         }
         // The one that takes all that is left comes last.
         std::ranges::partition(volumes, [](const raid::VolumeSpec& v) { return v.bytes != 0; });
-        auto started = co_await start_array({environment_, state_, array, std::move(volumes),
-                                             io_executors(runtime_.processors()), force_.contains(array.name)});
+        auto started =
+            co_await start_array({environment_, state_, array, std::move(volumes), io_executors(runtime_.processors()),
+                                  force_.contains(array.name), most_cache});
         if (!started) {
             const bool force = started.error().code == Errc::kNeedsForce;
             co_return failed(force ? DaemonExit::kNeedsForce : DaemonExit::kArray, std::move(started).error());

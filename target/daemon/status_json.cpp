@@ -65,7 +65,8 @@ json::object array_json(const raid::ArrayStatus& status) {
         members.push_back(json::object{
             {"name", m.name},
             {"state", raid::member_state_name(m.state)},
-            {"replaced_with", m.replaced_with.empty() ? json::value(nullptr) : json::value(m.replaced_with)}});
+            {"replaced_with", m.replaced_with.empty() ? json::value(nullptr) : json::value(m.replaced_with)},
+            {"missed_bytes", or_null(m.missed_bytes)}});
     }
     json::array spares;
     for (const std::string& spare : status.spares) {
@@ -103,6 +104,7 @@ json::object array_json(const raid::ArrayStatus& status) {
             {"checksums", json::object{{"on", status.checksums.on},
                                        {"found", status.checksums.found},
                                        {"cached_bytes", status.checksums.cached_bytes}}},
+            {"stripe_cache", json::object{{"bytes", status.stripe_cache.bytes}, {"hits", status.stripe_cache.hits}}},
             {"journal", json::object{{"policy", raid::recovery_policy_name(j.policy)},
                                      {"listed_stripes", j.listed_stripes},
                                      {"records", j.records},

@@ -5,7 +5,7 @@ import time
 import unittest
 
 from e2e_case import EndToEnd, array, iqn, target, volume
-from lab.daemon import wait_until
+from lab.daemon import binaries, run, wait_until
 from lab.initiator import load
 
 MEMBERS = array(members=4)
@@ -88,6 +88,30 @@ class Rebuild(EndToEnd):
         node.gemel("array", "rebuild", "r5", "2", "--wait", "--timeout", "60")
         self.assertEqual(self.show(node)["state"], "optimal")
         self.check(node)
+
+    def test_a_member_that_was_away_gets_only_what_it_missed(self):
+        node = self.filled(array(members=4, size="256MiB"))
+        wait_until(lambda: self.show(node)["resync"] is None, 120, "the first resync has ended")
+        time.sleep(5)  # without writes nothing is under way, so nothing but what follows is missed
+        node.gemel("array", "fail", "r5", "2")
+        self.assert_good(load(node.url(iqn("t")), seconds=1, depth=4, reads=0, block_size="4KiB", span="2MiB",
+                              verify=self.ledger))
+        missed = self.show(node)["members"][2]["missed_bytes"]
+        self.assertGreater(missed, 0)
+        self.assertLess(missed, 32 << 20)
+        self.assertIn(", missed ", node.gemel("array", "show", "r5").stdout)
+        members = [m["name"] for m in self.show(node)["members"]]
+        time.sleep(5)  # what is under way when a degraded array is killed cannot be known
+        node.kill()
+        inspected = run([str(binaries() / "gemel-inspect"), *members], check=False).stdout
+        self.assertIn("missed extents of lost members", inspected)
+        self.assertIn("member 2 gets", inspected)
+        self.start(node)
+        wait_until(lambda: self.state(node, 2) == "in-sync", 60, "it has caught up by itself")
+        events = node.gemel("events").stdout
+        self.assertRegex(events, r"it came back and gets what it missed: [0-9]+ bytes")
+        self.check(node)
+        self.assertIsNone(self.show(node)["members"][2]["missed_bytes"])
 
     def test_wrong_orders_are_errors_and_change_nothing(self):
         node = self.filled(MEMBERS)

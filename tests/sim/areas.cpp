@@ -11,7 +11,9 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 70> kRaidStates{
+constexpr std::array<std::string_view, 73> kRaidStates{
+    "member goes away",
+    "member catches up",
     "silent corruption",
     "silent corruption found",
     "silent corruption repaired",
@@ -52,6 +54,7 @@ constexpr std::array<std::string_view, 70> kRaidStates{
     "policy resync",
     "policy journal",
     "hot write",
+    "block from the stripe cache",
     "cold batch",
     "set full",
     "clean record",
@@ -120,9 +123,9 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
-constexpr std::array<std::string_view, 13> kRaidClasses{
-    "ambushes", "beyond", "member-faults", "media-faults", "slowness", "power-cuts", "kills",
-    "lies",     "rests",  "operator",      "discards",     "flushes",  "reads",
+constexpr std::array<std::string_view, 15> kRaidClasses{
+    "ambushes", "wandering", "beyond",   "member-faults", "media-faults", "slowness", "power-cuts",   "kills",
+    "lies",     "rests",     "operator", "discards",      "flushes",      "reads",    "stripe-cache",
 };
 constexpr std::array<std::string_view, 7> kReplicationClasses{
     "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",

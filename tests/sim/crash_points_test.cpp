@@ -474,9 +474,60 @@ class CrashPoints : public testing::TestWithParam<Scenario> {
         }
     }
 
+    [[nodiscard]] static bool whole(World& world) {
+        return world.is_open() && world.array()->status().state == raid::ArrayState::kOptimal &&
+               !world.array()->status().rebuild && !world.array()->status().resyncing;
+    }
+
+    /// A start of all members, one of which came back, after a power cut that left `media`.
+    void finish_return(const std::vector<Content>& media, const Ledger& ledger) {
+        ++counts_.recoveries;
+        World world(scenario(), media);
+        world.open_now();
+        ASSERT_NE(world.array(), nullptr) << world.error()->message;
+        ASSERT_NO_FATAL_FAILURE(check_reading(world.read_all(), ledger, 0));
+        ASSERT_TRUE(world.scheduler().run_until([&] { return whole(world); }, kPatience)) << "it does not come back";
+        ASSERT_NO_FATAL_FAILURE(check_reading(world.read_all(), ledger, 0));
+        world.stop();
+        ASSERT_NO_FATAL_FAILURE(check_redundancy(world.durable()));
+    }
+
     Counts counts_;
     std::uint64_t stripe_sectors_ = 0;
 };
+
+class ReturnPoints : public CrashPoints {};
+
+/// Of a member that was away during the workload.
+TEST_P(ReturnPoints, leave_what_was_written) {
+    Ledger ledger;
+    World away(scenario(), fresh(), 1U << 1U);
+    away.open_now();
+    std::vector<Step> steps = scenario().steps;
+    steps.push_back(kFlush);
+    away.start(steps, ledger);
+    ASSERT_TRUE(away.scheduler().run_until([&] { return !away.working(); }, kPatience));
+    away.stop();
+    World back(scenario(), away.durable());
+    back.start_open();
+    std::uint64_t before = back.signature();
+    while (!whole(back)) {
+        CHECK(back.scheduler().step());
+        if (back.signature() == before) {
+            continue;
+        }
+        before = back.signature();
+        if (++counts_.points % (std::getenv("GEMEL_LONG") != nullptr ? 1 : 3) != 0) {
+            continue;
+        }
+        const Choices choices(back);
+        for (const std::size_t n : {std::size_t{0}, choices.size() / 2, choices.size() - 1}) {
+            ASSERT_NO_FATAL_FAILURE(finish_return(choices.media(n), ledger))
+                << "point " << counts_.points << ", choice " << n;
+        }
+    }
+    EXPECT_GE(counts_.points, 20U);
+}
 
 TEST_P(CrashPoints, leave_what_was_promised) {
     const bool long_run = std::getenv("GEMEL_LONG") != nullptr;
@@ -547,7 +598,16 @@ const std::vector<Scenario> kScenarios{
     {"raid10_two_pairs", "10", 4, {write_at(6, 4), kWait, kFlush}},
 };
 
+std::vector<Scenario> redundant_scenarios() {
+    std::vector<Scenario> out;
+    std::ranges::copy_if(kScenarios, std::back_inserter(out),
+                         [](const Scenario& s) { return raid::find_level(s.level)->redundant; });
+    return out;
+}
+
 INSTANTIATE_TEST_SUITE_P(All, CrashPoints, testing::ValuesIn(kScenarios),
+                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(All, ReturnPoints, testing::ValuesIn(redundant_scenarios()),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -105,7 +105,7 @@ void RaidWorld::begin_rebuild() {
     const auto began = scheduler_.run(home(), array_->rebuild(static_cast<std::uint32_t>(place), {disk, ""}));
     if (own && !began && (silent || began.error().code == Errc::kBusy)) {
         chronicle_.reached("silent member refused");
-    } else if (own && !began && lies(place) && began.error().code == Errc::kRefused) {
+    } else if (own && !began && lies(place)) {
         chronicle_.reached("member that lost its superblocks in silence refused");  // its data might be anybody's
     } else if (!began && !rebuilding() && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
         chronicle_.violation("a rebuild does not begin: " + began.error().message);
@@ -123,7 +123,7 @@ void RaidWorld::note_quicker_spare(std::size_t place, SimDisk* named) {
     if (holder == retired_.back()->name() || (target_ && holder == target_->name())) {
         std::swap(disks_[place], retired_.back());
         named_[place] = named;
-        chronicle_.reached("spare quicker than the operator");
+        chronicle_.reached("spare, or the old member, quicker than the operator");
     }
 }
 

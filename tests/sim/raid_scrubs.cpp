@@ -17,6 +17,9 @@ constexpr Duration kScrubPatience = 600s;
 
 void RaidWorld::note_event(const EventRecord& e) {
     chronicle_.say("  event " + std::string(e.id) + ": " + e.subject + ": " + e.cause);
+    if (e.id == "rebuild-started" && e.cause.contains("it came back")) {
+        chronicle_.reached("member catches up");
+    }
     if (e.id == "scrub-mismatch" && rotten_.empty() && !liar_) {
         chronicle_.violation("a scrub found a mismatch: " + e.cause);
     }

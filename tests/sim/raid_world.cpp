@@ -18,6 +18,7 @@ constexpr Duration kPatience = 60s;  ///< virtual time within which anything hea
 constexpr std::uint64_t kAmbushSalt = 0x414D425553480035ULL;
 /// The same of an operator who sees rebuilds through.
 constexpr std::uint64_t kPatienceSalt = 0x504154494500181DULL;
+constexpr std::uint64_t kWanderSalt = 0x57414E44455200D7ULL;  ///< of members that go away
 
 }  // namespace
 
@@ -30,7 +31,9 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       patience_(options.seed ^ kPatienceSalt),
       scrubber_(options.seed ^ 0x53435343daULL),
       replacer_(options.seed ^ 0x5245504c41ULL),
+      cacher_(options.seed ^ 0x4341434845ULL),
       ambusher_(options.seed ^ kAmbushSalt),
+      wanderer_(options.seed ^ kWanderSalt),
       chronicle_(scheduler_, options),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
@@ -72,6 +75,9 @@ void RaidWorld::choose() {
         executors_.push_back(&scheduler_.add_executor("shard" + std::to_string(i)));
         base_.shards.push_back(executors_.back());
     }
+    const std::array<std::uint64_t, 4> caches{0, shards * 128 * kKiB, raid::kDefaultStripeCache,
+                                              raid::kDefaultStripeCache};
+    base_.stripe_cache_bytes = chronicle_.without("stripe-cache") ? 0 : caches[cacher_.below(caches.size())];
     const std::uint64_t data = (128 + random_.below(512)) * kSectorsPerBlock / 4;
     choose_disks(members, data);
     const raid::Geometry g{row_->layout, static_cast<std::uint32_t>(members), base_.strip_bytes / kSectorBytes, data};
@@ -121,13 +127,15 @@ void RaidWorld::choose_faults() {
     choose_liar();
     ambushes_ = ambusher_.one_in(4) && (power_cuts_ || kills_);
     member_faults_ = member_faults_ || (ambushes_ && ambusher_.one_in(2));
-    const std::array<std::pair<std::string_view, bool*>, 7> classes{{{"power-cuts", &power_cuts_},
+    wanders_ = wanderer_.one_in(4) && row_->redundant && !liar_;
+    const std::array<std::pair<std::string_view, bool*>, 8> classes{{{"power-cuts", &power_cuts_},
                                                                      {"kills", &kills_},
                                                                      {"member-faults", &member_faults_},
                                                                      {"media-faults", &media_faults_},
                                                                      {"slowness", &slowness_},
                                                                      {"beyond", &beyond_},
-                                                                     {"ambushes", &ambushes_}}};
+                                                                     {"ambushes", &ambushes_},
+                                                                     {"wandering", &wanders_}}};
     for (const auto& [name, on] : classes) {
         *on = *on && !chronicle_.without(name);
     }
@@ -704,7 +712,7 @@ HistoryResult RaidWorld::run() {
         if (!chronicle_.next_round()) {
             break;
         }
-        round();
+        wanders_&& wanderer_.one_in(2) ? wander() : round();
     }
     if (array_ && chronicle_.result.violations.empty()) {
         finish();

@@ -124,6 +124,9 @@ class RaidWorld : public HostWorld {
     bool scrub_all();
     bool resync_and_scrub_all();
     std::unique_ptr<SimDisk> blank_disk(std::size_t place, const std::string& suffix);
+    // raid_wanderer.cpp
+    void wander();
+    void add_writes(std::uint64_t n);
     // raid_replacer.cpp
     [[nodiscard]] bool replacing() const;
     void begin_replace();
@@ -154,7 +157,9 @@ class RaidWorld : public HostWorld {
     SeededRandom patience_;  ///< when the operator waits for the end of a rebuild
     SeededRandom scrubber_;  ///< what it does with scrubs; the seed leaves the histories of seeds.txt without
     SeededRandom replacer_;  ///< what the operator does with members that work
+    SeededRandom cacher_;    ///< the size of the stripe cache
     SeededRandom ambusher_;  ///< when crashes follow events: for the same reason its own
+    SeededRandom wanderer_;  ///< which members go away for a while
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
@@ -180,6 +185,7 @@ class RaidWorld : public HostWorld {
     bool member_faults_ = true;
     bool media_faults_ = true;
     bool slowness_ = true;
+    bool wanders_ = false;                                      ///< members go away and come back
     bool ambushes_ = false;                                     ///< crashes follow events of the array closely
     std::optional<TimePoint> ambush_;                           ///< the next one
     bool beyond_ = false;                                       ///< also faults that the level cannot hide

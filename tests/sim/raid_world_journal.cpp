@@ -125,11 +125,12 @@ void RaidWorld::note_journal(bool crashing) {
     const raid::JournalStatus& j = status.journal;
     logged_ = crashing && j.redo && j.named_stripes == 0 && status.resync_done == status.resync_total;
     const bool off_again = !j.redo && j.redo_records > 0 && status.state == raid::ArrayState::kOptimal;
-    const std::array<std::pair<bool, const char*>, 6> states{
+    const std::array<std::pair<bool, const char*>, 7> states{
         {{j.hot_writes > 0, "hot write"},
          {j.records > 0 && j.cold_writes > j.records, "cold batch"},
          {j.waits_for_room > 0, "set full"},
          {crashing && off_again, "crash after the redo log was off again"},
+         {status.stripe_cache.hits > 0, "block from the stripe cache"},
          {crashing && j.checkpointing, "checkpoint interrupted"},
          {crashing && j.recovered_stripes > 0 && j.recovery_ms == 0 && status.resyncing, "recovery interrupted"}}};
     for (const auto& [reached, name] : states) {

@@ -230,9 +230,12 @@ std::string render_array_details(const json::value& arrays) {
         for (const json::value& m : list_of(a, "members")) {
             const json::value* with = find(m, "replaced_with");
             const bool replaced = with != nullptr && with->is_string();
+            const json::value* missed = find(m, "missed_bytes");
+            const bool known = missed != nullptr && !missed->is_null();
             rows.push_back({std::to_string(rows.size() - 1), text_of(m, "name"),
                             text_of(m, "state") +
-                                (replaced ? ", is replaced with " + std::string(with->get_string()) : std::string())});
+                                (replaced ? ", is replaced with " + std::string(with->get_string()) : std::string()) +
+                                (known ? ", missed " + format_size(number_of(m, "missed_bytes")) : std::string())});
         }
         for (const json::value& spare : list_of(a, "spares")) {
             rows.push_back({"-", spare.is_string() ? std::string(spare.get_string()) : "-", "spare"});

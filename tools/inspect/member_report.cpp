@@ -200,9 +200,24 @@ void add_redo(const raid::RecoveredRecord& record, const Superblock& array, Redo
     }
 }
 
+/// Of the superblock's episode; nothing if no record of that counts.
+void find_missed(const std::vector<LogRecord>& records, const Superblock& array, LogSummary& out) {
+    for (const LogRecord& r : records) {
+        const auto record = raid::decode_missed_record(r.bytes);
+        if (record && record->episode == array.missed.episode) {
+            out.missed_shape = record->shape;
+        }
+    }
+    if (auto state = raid::recover_missed(records, array.missed.episode, out.missed_shape);
+        state && array.missed.episode != 0) {
+        out.missed = *std::move(state);
+    }
+}
+
 LogSummary summarise(const LogPages& pages, const Superblock& array) {
     const raid::LogState state = raid::recover_log(pages, array.log_generation);
     LogSummary out;
+    std::vector<LogRecord> missed;
     out.generation = state.generation;
     out.tail = state.tail;
     out.records_lost = state.records_lost;
@@ -216,7 +231,11 @@ LogSummary summarise(const LogPages& pages, const Superblock& array) {
         if (record.client == kLogClientRedo) {
             add_redo(record, array, out.redo);
         }
+        if (record.client == raid::kLogClientMissed) {
+            missed.push_back({record.position, record.bytes});
+        }
     }
+    find_missed(missed, array, out);
     return out;
 }
 

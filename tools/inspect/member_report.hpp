@@ -18,6 +18,7 @@
 
 #include "gemel/bytes.hpp"
 #include "raid/log_page.hpp"
+#include "raid/missed_record.hpp"
 #include "raid/superblock.hpp"
 
 namespace gemel::inspect {
@@ -82,6 +83,8 @@ struct LogSummary {
     std::optional<std::string> corrupt;
     std::map<std::uint32_t, ClientRecords> clients;
     RedoSummary redo;
+    std::optional<raid::MissedState> missed;  ///< what lost members get when they come back
+    raid::MissedShape missed_shape;
 };
 
 struct Report {

@@ -32,6 +32,9 @@ std::string_view area_name(raid::AreaKind kind) {
 
 std::string client_name(std::uint32_t client) {
     const std::uint32_t volume = client & 0xffffU;
+    if (client == raid::kLogClientMissed) {
+        return "missed extents of lost members";
+    }
     return (client & ~0xffffU) == kLogClientPair ? fmt::format("mirror of volume {}", volume)
            : client == kLogClientJournal         ? "dirty stripe journal"
            : client == kLogClientRedo            ? "redo log"
@@ -120,6 +123,12 @@ void add_log(std::string& out, const LogSummary& log) {
                        redo.valid, format_size(redo.bytes),
                        redo.newest_stripe ? fmt::format(", the newest of stripe {}", *redo.newest_stripe) : "",
                        redo.voided, redo.damaged);
+    }
+    if (log.missed) {
+        for (const raid::LostMember& m : log.missed->members) {
+            fmt::format_to(to, "    member {} gets {} of {} regions of {} columns when it comes back\n", m.place,
+                           log.missed->set.count(), log.missed->set.regions(), log.missed_shape.region);
+        }
     }
 }
 
@@ -218,10 +227,21 @@ json::object json_of(const LogSummary& log) {
         redo["newest_stripe"] = *log.redo.newest_stripe;
     }
     out["redo"] = std::move(redo);
-    if (log.corrupt) {
-        out["corrupt"] = *log.corrupt;
+}
+if (log.missed) {
+    json::array members;
+    for (const raid::LostMember& m : log.missed->members) {
+        members.push_back(json::value(m.place));
     }
-    return out;
+    out["missed"] = json::object{{"members", std::move(members)},
+                                 {"regions", log.missed->set.count()},
+                                 {"of", log.missed->set.regions()},
+                                 {"region_columns", log.missed_shape.region}};
+}
+if (log.corrupt) {
+    out["corrupt"] = *log.corrupt;
+}
+return out;
 }
 
 }  // namespace

@@ -116,11 +116,12 @@ TEST(ConfigParse, AnArrayCanDoWithoutChecksumsOrKeepMoreOfThemInMemory) {
     ASSERT_TRUE(usual.has_value());
     EXPECT_TRUE(usual->arrays[0].checksums);
     std::string text(kGood);
-    text.replace(text.find("create = true"), 13, "checksums = false\nchecksum_cache = \"1GiB\"");
+    text.replace(text.find("create = true"), 13, "checksums = false\nchecksum_cache = \"1GiB\"\nstripe_cache = 0");
     const auto parsed = parse(text, kLevels);
     ASSERT_TRUE(parsed.has_value()) << render(parsed.error(), "test");
     EXPECT_FALSE(parsed->arrays[0].checksums);
     EXPECT_EQ(parsed->arrays[0].checksum_cache_bytes, 1ULL << 30);
+    EXPECT_EQ(parsed->arrays[0].stripe_cache_bytes, 0U);
 }
 
 /// A change of the good file, and where and how it must be reported.

@@ -29,6 +29,7 @@ struct FixtureOptions {
     std::uint32_t journal_stripes = 0;
     bool checksums = true;
     std::uint64_t checksum_cache = kDefaultChecksumCache;
+    std::uint64_t stripe_cache = kDefaultStripeCache;
     std::vector<VolumeSpec> volumes{{"vol", 0}};
 };
 
@@ -74,6 +75,7 @@ class ArrayFixture {
         c.journal_stripes = options.journal_stripes;
         c.checksums = options.checksums;
         c.checksum_cache_bytes = options.checksum_cache;
+        c.stripe_cache_bytes = options.stripe_cache;
         for (std::uint32_t i = 0; i < options.members; ++i) {
             c.members.push_back({disks[i].get(), ""});
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The pure parts: interval sets, parity, the choice of a write plan, the volume table, the level table.
+// The pure parts: interval sets, joined I/Os, parity, the choice of a write plan, the volume table, the level table.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -8,6 +8,7 @@
 #include "raid/assembly.hpp"
 #include "raid/interval_set.hpp"
 #include "raid/level_table.hpp"
+#include "raid/member_fan.hpp"
 #include "raid/parity.hpp"
 #include "raid/volume_table.hpp"
 #include "raid/write_plan.hpp"
@@ -307,6 +308,44 @@ TEST_F(VolumeTable, random_changes_keep_it_valid) {
             ASSERT_EQ(r.error().code, Errc::kNoSpace);
         }
     }
+}
+
+/// An I/O that ends when its handle is resumed.
+struct Held {
+    std::coroutine_handle<> handle;
+    [[nodiscard]] static bool await_ready() noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> h) noexcept { handle = h; }
+    static void await_resume() noexcept {}
+};
+
+Task<Result<void>> end_when(Held& held) {
+    co_await held;
+    co_return Result<void>{};
+}
+
+Task<Result<void>> end_now() {
+    co_return Result<void>{};
+}
+
+Task<void> use_twice(Held& held, std::vector<int>& steps) {
+    MemberFan fan;
+    fan.start(0, end_when(held));
+    co_await fan.all();
+    steps.push_back(1);
+    fan.reset();
+    fan.start(0, end_now());
+    steps.push_back(2);
+    co_await fan.all();
+    steps.push_back(3);
+}
+
+TEST(MemberFan, an_io_that_ends_at_once_resumes_nobody_who_waited_for_those_before) {
+    Held held;
+    std::vector<int> steps;
+    start_detached(use_twice(held, steps));
+    EXPECT_TRUE(steps.empty());
+    held.handle.resume();
+    EXPECT_EQ(steps, (std::vector{1, 2, 3}));
 }
 
 TEST_F(VolumeTable, refuses_what_cannot_be) {

@@ -42,7 +42,9 @@ TEST(Rebuild, a_blank_device_takes_the_place_of_a_lost_member) {
 
 TEST(Rebuild, a_stale_member_is_rebuilt_onto_itself) {
     for (const Shape& shape : kShapes) {
-        Degraded d(options_of(shape), 0);
+        FixtureOptions options = options_of(shape);
+        options.policy = RecoveryPolicy::kResync;  // what it missed is not known
+        Degraded d(options, 0);
         d.f.disks[0]->revive();
         ASSERT_TRUE(d.f.stop());
         ASSERT_TRUE(d.f.reopen());
@@ -365,7 +367,7 @@ TEST(Spares, a_member_that_fails_is_replaced_at_once_also_a_second_one_and_also_
         constexpr std::size_t kStripe =
             3 * 16 * kKiB;  // longer ones are logged from the failure on, and it comes first
         ASSERT_TRUE(f.write(0, std::vector(data.begin(), data.begin() + kStripe)));
-        EXPECT_EQ(f.array->status().members[lost].state, MemberState::kFailed);
+        EXPECT_NE(f.array->status().members[lost].state, MemberState::kInSync);
         ASSERT_TRUE(f.write(0, data));
         ASSERT_TRUE(f.scheduler.run_until([&] { return f.array->status().state == ArrayState::kOptimal; },
                                           std::chrono::seconds(100)));

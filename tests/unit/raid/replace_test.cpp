@@ -181,6 +181,7 @@ TEST(Replace, at_every_crash_point_of_its_end_the_place_is_the_ones_or_the_other
         Duration length{};
         {
             Replaced d(shape, 4 * kMiB);
+            ASSERT_TRUE(d.f.flush());
             const TimePoint began = d.f.scheduler.now();
             d.begin();
             d.finish();

@@ -540,7 +540,7 @@ TEST(Scrub, what_cannot_be_is_refused) {
         Scrubbed less(options_of(shape));
         ASSERT_TRUE(less.f.scheduler.run(*less.f.caller, less.f.array->fail_member(0)));
         expect(less.f, Errc::kRefused, "rebuild them first");
-        less.f.disks[1]->fail_next_writes(1);
+        less.f.disks[1]->die();
         ASSERT_FALSE(less.f.write(0, less.f.pattern(64)));
         expect(less.f, Errc::kReadOnly, "read-only");
     }

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// Members of a RaidWorld that go away for a while: nothing is under way, one is lost, with or without what its cache
+// holds; it misses a few writes, of which a crash may interrupt the last; then it is there again.
+#include "tests/sim/raid_world.hpp"
+
+namespace gemel::sim {
+
+using namespace std::chrono_literals;
+
+/// In place of a round.
+void RaidWorld::wander() {
+    rest();
+    const std::size_t victim = wanderer_.below(disks_.size());
+    if (!array_ || !spares(victim) || damaged() > 0 || rebuilding()) {
+        round();
+        return;
+    }
+    if (wanderer_.one_in(2)) {  // it has something to lose
+        add_writes(1 + wanderer_.below(4));
+        scheduler_.run_for(Duration(wanderer_.below(4'000'000)));
+    }
+    SimDisk& disk = *disks_[victim];
+    const bool power = wanderer_.one_in(2);
+    chronicle_.fault(disk.name() + (power ? " loses its power" : " is taken away"));
+    power ? disk.power_cut(static_cast<CachePolicy>(wanderer_.below(4))) : disk.die();
+    lost_[victim] = true;
+    chronicle_.reached("member goes away");
+    for (std::uint64_t more = 1 + wanderer_.below(3); more > 0; --more) {
+        add_writes(1 + wanderer_.below(5));
+        scheduler_.run_for(Duration(wanderer_.below(wanderer_.one_in(3) ? 20'000'000 : 3'000'000)));
+    }
+    note_journal(/*crashing=*/false);
+    const std::uint64_t end = wanderer_.below(6);
+    if (end == 0) {
+        disk.revive();
+        away_[victim] = true;
+        static_cast<void>(scheduler_.run(home(), array_->rebuild(static_cast<std::uint32_t>(victim), {&disk, ""})));
+        add_writes(10);
+        wait_hosts(60s);
+        return;
+    }
+    if (end < 3 && power_cuts_) {
+        crash(Crash::kPower);
+    } else if (end < 5 && kills_) {
+        crash(Crash::kKill);
+    } else {
+        stop_cleanly();
+    }
+    if (wanderer_.one_in(4)) {
+        disk.die();  // it stays away for another start
+    } else {
+        disk.revive();
+    }
+    open();
+}
+
+void RaidWorld::add_writes(std::uint64_t n) {
+    for (Volume& v : volumes_) {
+        v.host->add_work(static_cast<std::uint32_t>(n));
+    }
+}
+
+}  // namespace gemel::sim
