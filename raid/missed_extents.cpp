@@ -141,8 +141,12 @@ MissedMarker MissedExtents::begin(const Assembly& assembly, std::uint64_t cursor
             }
         }
         log_.drop_before(kLogClientMissed, state->base);
-    } else if (const auto old = log_.recovered(kLogClientMissed); old && !old->empty()) {
-        log_.drop_before(kLogClientMissed, old->back().position + 1);
+    }
+    if (const auto old = log_.recovered(kLogClientMissed); old && !old->empty()) {
+        newest_position_ = old->back().position;
+        if (tracked() == 0) {
+            log_.drop_before(kLogClientMissed, newest_position_ + 1);
+        }
     }
     for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
         blind_ = blind_ || (sb.members[m].failed && (tracked() & bit(m)) == 0) || assembly.forced;
