@@ -227,21 +227,20 @@ json::object json_of(const LogSummary& log) {
         redo["newest_stripe"] = *log.redo.newest_stripe;
     }
     out["redo"] = std::move(redo);
-}
-if (log.missed) {
-    json::array members;
-    for (const raid::LostMember& m : log.missed->members) {
-        members.push_back(json::value(m.place));
+    if (log.missed) {
+        json::array members;
+        for (const raid::LostMember& m : log.missed->members) {
+            members.push_back(json::value(m.place));
+        }
+        out["missed"] = json::object{{"members", std::move(members)},
+                                     {"regions", log.missed->set.count()},
+                                     {"of", log.missed->set.regions()},
+                                     {"region_columns", log.missed_shape.region}};
     }
-    out["missed"] = json::object{{"members", std::move(members)},
-                                 {"regions", log.missed->set.count()},
-                                 {"of", log.missed->set.regions()},
-                                 {"region_columns", log.missed_shape.region}};
-}
-if (log.corrupt) {
-    out["corrupt"] = *log.corrupt;
-}
-return out;
+    if (log.corrupt) {
+        out["corrupt"] = *log.corrupt;
+    }
+    return out;
 }
 
 }  // namespace
