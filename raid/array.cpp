@@ -114,22 +114,28 @@ void ArrayBody::begin_rebuild_anew() {
     }
 }
 
+/// What assembly found at the places.
+Task<Result<void>> ArrayBody::take_members(const Assembly& assembly) {
+    const Superblock& winner = assembly.winner;
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        const bool target = assembly.states[m] == MemberState::kRebuilding;
+        members[m].state.store(assembly.states[m]);
+        members[m].slot = assembly.slots[m];
+        members[m].newest = assembly.newest[m];
+        members[m].tag.store(device_tag(target ? winner.rebuild.uuid : winner.members[m].uuid));
+        lost_set_.fetch_or(assembly.states[m] == MemberState::kInSync ? 0 : 1U << m);
+        CO_TRY(Buffer slot, env.buffers.allocate(kSuperblockBytes));
+        slots_.push_back(std::move(slot));
+    }
+    co_return Result<void>{};
+}
+
 Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     const auto turn = co_await rebuilds_.lock();  // a member that fails meanwhile gets its spare after that
     for (const Finding& f : assembly.findings) {
         event(f.severity, f.id, f.subject, f.cause, f.action);
     }
-    for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        members[m].state.store(assembly.states[m]);
-        members[m].slot = assembly.slots[m];
-        const Superblock& winner = assembly.winner;
-        const bool target = assembly.states[m] == MemberState::kRebuilding;
-        members[m].tag.store(device_tag(target ? winner.rebuild.uuid : winner.members[m].uuid));
-        members[m].newest = assembly.newest[m];
-        lost_set_.fetch_or(assembly.states[m] == MemberState::kInSync ? 0 : 1U << m);
-        CO_TRY(Buffer slot, env.buffers.allocate(kSuperblockBytes));
-        slots_.push_back(std::move(slot));
-    }
+    CO_TRY_VOID(co_await take_members(assembly));
     superblock_ = assembly.winner;
     superblock_.member_index = 0;
     superblock_.target = false;

@@ -296,6 +296,7 @@ class ArrayBody : public SilenceJudge {
     RingLog& log() { return *log_; }
 
   private:
+    Task<Result<void>> take_members(const Assembly& assembly);
     Task<Result<void>> take_over(Assembly assembly);
     Task<Result<void>> begin_incarnation(std::uint64_t log_generation, const Assembly& assembly);
     /// Writes `next` with epoch + 1 to all in-sync members. REQUIRES: `control` held, home executor.

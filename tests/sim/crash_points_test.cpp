@@ -598,16 +598,17 @@ const std::vector<Scenario> kScenarios{
     {"raid10_two_pairs", "10", 4, {write_at(6, 4), kWait, kFlush}},
 };
 
-std::vector<Scenario> redundant_scenarios() {
+/// In which nobody but the member that is away is missing.
+std::vector<Scenario> return_scenarios() {
     std::vector<Scenario> out;
     std::ranges::copy_if(kScenarios, std::back_inserter(out),
-                         [](const Scenario& s) { return raid::find_level(s.level)->redundant; });
+                         [](const Scenario& s) { return raid::find_level(s.level)->redundant && s.missing == 0; });
     return out;
 }
 
 INSTANTIATE_TEST_SUITE_P(All, CrashPoints, testing::ValuesIn(kScenarios),
                          [](const auto& info) { return info.param.name; });
-INSTANTIATE_TEST_SUITE_P(All, ReturnPoints, testing::ValuesIn(redundant_scenarios()),
+INSTANTIATE_TEST_SUITE_P(All, ReturnPoints, testing::ValuesIn(return_scenarios()),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace
