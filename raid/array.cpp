@@ -7,6 +7,7 @@
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
+#include "raid/redo_log.hpp"
 #include "raid/scrub.hpp"
 #include "raid/volume.hpp"
 #include "raid/volume_table.hpp"
@@ -39,7 +40,9 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
       rebuild_job(environment.clock, JobKind::kRebuild),
       wanted_checksums_(level.redundant && config.checksums),
       checksum_cache_(config.checksum_cache_bytes),
-      wanted_policy_(level.redundant ? config.policy : RecoveryPolicy::kResync),
+      wanted_policy_(!level.redundant        ? RecoveryPolicy::kResync
+                     : level.parities() == 0 ? recorded_policy(config.policy)
+                                             : config.policy),
       journal_stripes_(config.journal_stripes) {
     geometry = geometry_of(winner);
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
@@ -87,6 +90,9 @@ Task<Result<void>> ArrayBody::start(Assembly assembly) {
         watch.begin_stop();
         co_await scrub->stop();
         co_await gate_.close();  // a member that failed meanwhile may have called for a spare
+        if (redo_) {
+            co_await redo_->stop();
+        }
         if (log_) {
             co_await log_->stop();
         }
@@ -109,19 +115,28 @@ void ArrayBody::begin_rebuild_anew() {
     }
 }
 
+/// What assembly found at the places.
+Task<Result<void>> ArrayBody::take_members(const Assembly& assembly) {
+    const Superblock& winner = assembly.winner;
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        const bool target = assembly.states[m] == MemberState::kRebuilding;
+        members[m].state.store(assembly.states[m]);
+        members[m].newest = assembly.slots[m];
+        members[m].stamp = assembly.stamps[m];
+        members[m].tag.store(device_tag(target ? winner.rebuild.uuid : winner.members[m].uuid));
+        lost_set_.fetch_or(assembly.states[m] == MemberState::kInSync ? 0 : 1U << m);
+        CO_TRY(Buffer slot, env.buffers.allocate(kSuperblockBytes));
+        slots_.push_back(std::move(slot));
+    }
+    co_return Result<void>{};
+}
+
 Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     const auto turn = co_await rebuilds_.lock();  // a member that fails meanwhile gets its spare after that
     for (const Finding& f : assembly.findings) {
         event(f.severity, f.id, f.subject, f.cause, f.action);
     }
-    for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        members[m].state.store(assembly.states[m]);
-        members[m].newest = assembly.slots[m];
-        members[m].stamp = assembly.stamps[m];
-        lost_set_.fetch_or(assembly.states[m] == MemberState::kInSync ? 0 : 1U << m);
-        CO_TRY(Buffer slot, env.buffers.allocate(kSuperblockBytes));
-        slots_.push_back(std::move(slot));
-    }
+    CO_TRY_VOID(co_await take_members(assembly));
     superblock_ = assembly.winner;
     superblock_.member_index = 0;
     superblock_.target = false;
@@ -137,8 +152,9 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     apply_doubts(doubts);
     resume_replace(assembly);
     CO_TRY(const std::uint64_t generation, co_await log_->begin_generation());
+    CO_TRY_VOID(co_await replay_redo(doubts.redo, generation, assembly));
     co_await open_journal(doubts);
-    if (missed && !journal_) {
+    if (missed && (!journal_ || (redo_ && redo_->always()))) {  // what the journal does not list it cannot name
         missed->name_all();
     }
     CO_TRY_VOID(co_await begin_incarnation(generation, assembly));
@@ -179,6 +195,7 @@ Task<Result<void>> ArrayBody::begin_incarnation(std::uint64_t log_generation, co
     next.incarnation = env.random.uuid();
     next.log_generation = log_generation;
     next.policy = journal_ ? RecoveryPolicy::kJournal : RecoveryPolicy::kResync;
+    next.redo_from = all_devices_here() ? std::max(next.redo_from, replayed_below_) : next.redo_from;
     choose_map(next, assembly);
     next.clean = true;  // no write of this assembly is under way; what older ones left is said to be untrusted
     static_cast<void>(co_await visit_shards(next, /*close=*/false));
@@ -221,6 +238,9 @@ Task<Result<void>> ArrayBody::stop() {
         }
         co_await scrub->stop();
         co_await gate_.close();
+        if (redo_) {
+            co_await redo_->stop();
+        }
         const Result<void> kept = co_await checkpoint_rebuild();
         static_cast<void>(kept);  // else the next start does more again
         if (journal_ && journal_->worth_a_checkpoint()) {
@@ -284,12 +304,17 @@ ArrayStatus ArrayBody::status() const {
                 : lost_members() != 0 ? ArrayState::kDegraded
                                       : ArrayState::kOptimal;
     out.resyncing = resyncing_.load();
-    out.journal.policy = journal_ ? RecoveryPolicy::kJournal : RecoveryPolicy::kResync;
+    out.journal.policy = journal_ ? wanted_policy_ : RecoveryPolicy::kResync;
+    out.journal.replayed_records = replayed_records_.load();
+    out.journal.replayed_bytes = replayed_bytes_.load();
     out.journal.recovered_stripes = recovery_stripes_;
     out.journal.recovery_bytes_read = recovery_bytes_.load();
     out.journal.recovery_ms = recovery_ms_.load();
     if (journal_) {
         journal_->fill(out.journal);
+    }
+    if (redo_) {
+        redo_->fill(out.journal);
     }
     if (checksums_) {
         out.checksums = {true, checksums_->found(), checksums_->cached_bytes()};

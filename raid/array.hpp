@@ -104,6 +104,12 @@ struct JournalStatus {
     std::uint64_t hot_writes = 0;      ///< found all their stripes listed
     std::uint64_t cold_writes = 0;     ///< asked for a record
     std::uint64_t waits_for_room = 0;  ///< of writes, the set being full
+    std::uint64_t named_stripes = 0;   ///< at most, that a crash now would make untrusted
+    bool redo = false;                 ///< writes are logged: a crash makes nothing else unknown
+    std::uint64_t redo_records = 0;
+    std::uint64_t redo_bytes = 0;
+    std::uint64_t replayed_records = 0;  ///< at this start
+    std::uint64_t replayed_bytes = 0;
     // The recovery of this start, after an unclean stop.
     std::uint64_t recovered_stripes = 0;
     std::uint64_t recovery_bytes_read = 0;

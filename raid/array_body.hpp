@@ -8,8 +8,7 @@
 //   B3  When the level can spare no further member the array turns read-only and nothing is marked failed.
 //   B4  The superblock says unclean, durably, before any write of a host reaches a member.
 //   B5  Started by force without one member of level 6 after an unclean stop, P and Q may disagree: until the resync
-//   has
-//       made Q right, P tells what lay on that member. That ends when anything else becomes untrusted.
+//       has made Q right, P tells what lay on that member. That ends when anything else becomes untrusted.
 //   B6  A device on its way into a place (kRebuilding) counts as lost wherever that is asked; its failure ends the
 //       rebuild. rebuild.cpp has the rules.
 // Threads: states of members and of the array are read anywhere; functions say where they run.
@@ -44,6 +43,7 @@ class RingLog;
 namespace gemel::raid::detail {
 
 class Checksums;
+class RedoLog;
 class Scrub;
 struct RebuildTurn;
 class Volume;
@@ -51,9 +51,10 @@ class Volume;
 struct Member {
     std::unique_ptr<MemberDevice> device;  ///< of all places that the level has
     std::atomic<MemberState> state{MemberState::kMissing};
-    SlotPlace newest;       ///< of the superblocks on it (SB1); under `control`
-    SuperblockStamp stamp;  ///< of that one; the same
-    SectorCount vacated;    ///< superblocks at the end of a device of that size are to be wiped (SB4), or 0
+    std::atomic<std::uint64_t> tag{0};  ///< of the device that has, or is to get, the place (redo_record.hpp)
+    SlotPlace newest;                   ///< of the superblocks on it (SB1); under `control`
+    SuperblockStamp stamp;              ///< of that one; the same
+    SectorCount vacated;  ///< superblocks at the end of a device of that size are to be wiped (SB4), or 0
 };
 
 class ArrayBody : public SilenceJudge {
@@ -108,6 +109,11 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> await_listed(Shard& shard, StripeIndex first, StripeIndex last) {
         return journal_->await_listed(shard, first.value, last.value);
     }
+    /// Nothing where writes are never logged.
+    [[nodiscard]] RedoLog* redo() const { return redo_.get(); }
+    [[nodiscard]] DirtyJournal* journal() const { return journal_.get(); }
+    /// Redo records below this position of the log were done again at this start. Home executor.
+    [[nodiscard]] std::uint64_t replayed_below() const { return replayed_below_; }
     /// ME1: columns may be changed. If not: await_missed().
     [[nodiscard]] bool in_missed(std::uint64_t first_column, std::uint64_t end_column) const {
         return !missed || missed->recorded(first_column, end_column);
@@ -262,6 +268,9 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> mark_clean();
     /// Marks it clean after a while without writes. Runs until then or stopped. Home executor.
     Task<void> watch_idle();
+    /// Redo records below this position of the log, whose writes are in place, are void when it succeeds (RD4, RD5).
+    /// Home executor.
+    Task<Result<void>> void_redo(std::uint64_t position);
     /// Makes the progress of the resync durable, if that says anything after a crash. Home executor, without `control`.
     Task<Result<void>> checkpoint_resync();
 
@@ -293,6 +302,7 @@ class ArrayBody : public SilenceJudge {
     RingLog& log() { return *log_; }
 
   private:
+    Task<Result<void>> take_members(const Assembly& assembly);
     Task<Result<void>> take_over(Assembly assembly);
     Task<Result<void>> begin_incarnation(std::uint64_t log_generation, const Assembly& assembly);
     /// Writes `next` with epoch + 1 to all in-sync members. REQUIRES: `control` held, home executor.
@@ -328,7 +338,15 @@ class ArrayBody : public SilenceJudge {
         std::uint64_t stripes = 0;
         bool journal = false;       ///< as the journal says
         std::uint64_t records = 0;  ///< of the journal
+        std::uint64_t entries = 0;  ///< of it
+        std::vector<LogRecord> redo;
     };
+    bool gather_redo(std::vector<LogRecord>& out);                                            // redo_log.cpp
+    Task<Result<void>> begin_replay(std::uint64_t log_generation, const Assembly& assembly);  // redo_log.cpp
+    Task<Result<void>> replay_redo(const std::vector<LogRecord>& records, std::uint64_t log_generation,
+                                   const Assembly& assembly);
+    Task<Result<void>> replay_record(ConstBytes bytes);  // redo_log.cpp
+    [[nodiscard]] bool all_devices_here() const;         // redo_log.cpp
     Result<Doubts> find_doubts(Assembly& assembly);
     std::optional<Doubts> journal_doubts();
     void apply_doubts(const Doubts& doubts);
@@ -403,6 +421,7 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> flush_target();
     Task<Result<void>> finish_replace(std::uint32_t place);
     Task<Result<void>> give_place(std::uint32_t place);
+    Task<Result<void>> give_place_now(std::uint32_t place, std::uint64_t redo_done);
     [[nodiscard]] bool gives_place(std::uint32_t member, const Superblock& next) const;
     [[nodiscard]] std::string target_name() const;
     Task<Result<void>> resize_at_home(std::string volume, SectorCount sectors);
@@ -444,6 +463,10 @@ class ArrayBody : public SilenceJudge {
     std::vector<std::unique_ptr<Volume>> volumes_;  ///< fixed after start()
     std::unique_ptr<RingLog> log_;
     std::unique_ptr<DirtyJournal> journal_;  ///< nothing under the policy `resync`
+    std::unique_ptr<RedoLog> redo_;          ///< of parity levels with a journal
+    std::uint64_t replayed_below_ = 0;       ///< redo records below it were done again, durably; home only
+    std::atomic<std::uint64_t> replayed_records_{0};
+    std::atomic<std::uint64_t> replayed_bytes_{0};
     std::unique_ptr<Checksums> checksums_;
     std::atomic<std::uint64_t> cache_doubts_{0};
     RepairReport repairs_;

@@ -6,6 +6,7 @@
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
+#include "raid/redo_log.hpp"
 #include "raid/volume.hpp"
 
 namespace gemel::raid::detail {
@@ -49,6 +50,9 @@ void ArrayBody::set_failed(std::uint32_t index, Superblock& next) {
         next.members[index].failed = true;
         next.members[index].last_incarnation = next.incarnation;
     }
+    if (redo_) {
+        redo_->turn_on();
+    }
 }
 
 /// Members that were missing when the array was assembled have been in sync with the incarnation before.
@@ -69,6 +73,7 @@ void ArrayBody::mark_missing(Superblock& next) const {
     if (next.rebuild.active && !rebuilding(place) && members[place].device->target() == nullptr) {
         end_rebuild(next, next.previous_incarnation);  // its device was not there, and misses what is written now
     }
+    next.redo_from = std::max(next.redo_from, replayed_below_);  // RD5: nobody comes back any more
 }
 
 /// A device that was given up still reads from the old one.
@@ -148,6 +153,7 @@ Task<Result<void>> ArrayBody::commit(Superblock next) {
             }
             const bool marked = next.missed != superblock_.missed;
             superblock_ = std::move(next);
+            log_->drop_before(kLogClientRedo, superblock_.redo_from);
             unrecorded_.store(false, std::memory_order_release);
             publish_status();
             if (missed) {
@@ -451,6 +457,8 @@ Task<Result<void>> ArrayBody::commit_quiet(bool clean) {
             co_return fail(Errc::kReadOnly, "array " + name + " is read-only and stays marked unclean");
         }
         seen = superblock_;
+        seen.redo_from =
+            redo_ ? redo_->done_below() : replayed_below_;  // RD4: before the map is written, and the flush
         distrusts = distrusts_.load();
         openings = openings_;
         // A shard that was closed and whose neighbour is busy asks again at its next write, which costs no I/O.
@@ -478,6 +486,7 @@ Task<Result<void>> ArrayBody::commit_seen(Superblock seen, bool clean) {
     next.clean = next.clean || clean;
     next.resync_cursor = active(TestSwitch::kResyncCursorAhead) ? geometry.columns() : seen.resync_cursor;
     next.untrusted = std::move(seen.untrusted);
+    next.redo_from = all_devices_here() ? std::max(next.redo_from, seen.redo_from) : next.redo_from;
     next.accepted = accepted_member() != 0 && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
     if (!next.clean || next == superblock_) {
         co_return Result<void>{};  // after a crash of an unclean array everything is resynced anyway

@@ -5,6 +5,8 @@
 #include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
+#include "raid/member_writes.hpp"
+#include "raid/redo_log.hpp"
 #include "raid/scrub.hpp"
 #include "raid/stripe.hpp"
 
@@ -30,23 +32,28 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
         r = co_await open_for_writes(shard);
     }
     const TouchedBlocks touched(geometry, lba, from.sectors());
-    const bool asked = r && journal_ && !journal_->try_begin(shard, touched);
+    const bool covered = r && redo_ && redo_->begin();  // RD6
+    const bool asked = r && journal_ && !covered && !journal_->try_begin(shard, touched);
     if (asked) {
         r = co_await journal_->begin(shard, touched);
     }
-    const bool held = r && journal_;
+    const bool held = r && journal_ && !covered;
     if (r && repair && level.parities() > 0) {
         r = co_await parity_repair(*this, shard, lba, from);
     } else if (r) {
         r = co_await level.write(*this, shard, lba, from, options);
     }
     if (held) {
-        if (!r && asked) {  // its record may still be on its way
+        // Its record may still be on its way, if the write failed or was logged.
+        if (asked && !listed(shard, StripeIndex(touched.first()), StripeIndex(touched.last()))) {
             const Result<void> recorded =
                 co_await await_listed(shard, StripeIndex(touched.first()), StripeIndex(touched.last()));
             static_cast<void>(recorded);
         }
         journal_->end(shard, touched);
+    }
+    if (covered) {
+        redo_->end();
     }
     if (r && unrecorded()) {
         r = co_await await_recorded();
@@ -89,25 +96,27 @@ Task<Result<void>> ArrayBody::write_pieces(Lba lba, Slice from, WriteOptions opt
 
 Task<Result<void>> ArrayBody::flush() {
     MemberFan fan;
+    const Devices sent = devices_of(*this);
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         if (takes_writes(m)) {
             fan.start(m, members[m].device->flush());
         }
     }
     co_await fan.all();
-    for (std::uint32_t m = 0; fan.failed() && m < geometry.members; ++m) {
-        if (const auto code = fan.failure(m)) {
-            CO_TRY_VOID(co_await fail_member(m, Error(*code, "flush failed")));
-        }
-    }
+    CO_TRY_VOID(co_await settle_missed(*this, fan, sent));
     co_return unrecorded() ? co_await await_recorded() : Result<void>{};
 }
 
 Task<Result<void>> ArrayBody::flush_with_map() {
+    const std::uint64_t mark = redo_ ? redo_->flush_begins() : 0;
     if (checksums_) {
         CO_TRY_VOID(co_await checksums_->write_back());
     }
-    co_return co_await flush();
+    CO_TRY_VOID(co_await flush());
+    if (redo_) {
+        redo_->flush_ended(mark);
+    }
+    co_return Result<void>{};
 }
 
 Task<Result<void>> ArrayBody::prepare_map(std::uint64_t first_column, std::uint64_t end_column) {

@@ -10,6 +10,7 @@
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
+#include "raid/redo_log.hpp"
 
 namespace gemel::raid::detail {
 
@@ -41,6 +42,7 @@ std::optional<ArrayBody::Doubts> ArrayBody::journal_doubts() {
         shape.each_range(e, [&out](std::uint64_t first, std::uint64_t end) { out.ranges.push_back({first, end}); });
         stripes.insert(e.stripe);
     }
+    out.entries = state->entries.size();
     out.stripes = stripes.size();
     return out;
 }
@@ -48,8 +50,10 @@ std::optional<ArrayBody::Doubts> ArrayBody::journal_doubts() {
 /// Errors: kNeedsForce (R5).
 Result<ArrayBody::Doubts> ArrayBody::find_doubts(Assembly& assembly) {
     Doubts out;
+    const bool redo_known = gather_redo(out.redo);
     if (level.redundant && superblock_.policy == RecoveryPolicy::kJournal) {
-        if (auto doubts = journal_doubts()) {
+        if (auto doubts = redo_known ? journal_doubts() : std::nullopt) {
+            doubts->redo = std::move(out.redo);
             return *std::move(doubts);
         }
         if (!assembly.hole.empty() && !assembly.force) {
@@ -117,7 +121,7 @@ JournalRecord base_record(std::uint64_t cursor, const std::vector<ColumnRange>& 
 /// crashes has left long is made short. Neither is done while a member is missing: a record would make that one stale,
 /// and the array may only be looked at. A journal without room for a checkpoint counts no more.
 Task<void> ArrayBody::open_journal(const Doubts& doubts) {
-    if (wanted_policy_ != RecoveryPolicy::kJournal) {
+    if (wanted_policy_ == RecoveryPolicy::kResync) {
         co_return;
     }
     const auto present = [](const Member& m) { return m.state.load() != MemberState::kMissing; };
@@ -136,7 +140,10 @@ Task<void> ArrayBody::open_journal(const Doubts& doubts) {
         ready = fail(Errc::kNoSpace, "the durable log has no room for it");
     }
     if (ready) {
-        journal_ = std::make_unique<DirtyJournal>(*this, *log_, journal_stripes_, doubts.records);
+        journal_ = std::make_unique<DirtyJournal>(*this, *log_, journal_stripes_, doubts.records, doubts.entries);
+        if (level.parities() > 0 && RedoLog::fits(*log_, geometry.members)) {
+            redo_ = std::make_unique<RedoLog>(*this, *log_, wanted_policy_ == RecoveryPolicy::kRedo);
+        }
     } else {
         event(Severity::kWarning, "journal-later", "array " + name,
               "the dirty stripe journal cannot begin: " + ready.error().message,

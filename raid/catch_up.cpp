@@ -26,7 +26,7 @@ void ArrayBody::find_returned(const Assembly& assembly, const Doubts& doubts) {
         return;
     }
     missed = std::make_unique<MissedExtents>(*this, *log_);
-    superblock_.missed = missed->begin(assembly, doubts.cursor, doubts.ranges);
+    superblock_.missed = missed->begin(assembly, doubts.cursor, doubts.ranges, !doubts.redo.empty());
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         const bool stale = members[m].state.load() == MemberState::kStale;
         returned_ |= stale && (superblock_.missed.members >> m & 1U) != 0 ? 1U << m : 0;

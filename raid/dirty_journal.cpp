@@ -34,8 +34,14 @@ void wake(Event& event) {
 }  // namespace
 
 // Half of the largest record: the other half of the log's reserve is for what was queued before a checkpoint.
-DirtyJournal::DirtyJournal(ArrayBody& array, RingLog& log, std::uint32_t stripes, std::uint64_t records)
-    : array_(array), log_(log), shape_(array.geometry), records_since_(records), most_records_(log.pages() / 4) {
+DirtyJournal::DirtyJournal(ArrayBody& array, RingLog& log, std::uint32_t stripes, std::uint64_t records,
+                           std::uint64_t entries)
+    : array_(array),
+      log_(log),
+      shape_(array.geometry),
+      records_since_(records),
+      most_records_(log.pages() / 4),
+      named_(entries) {
     const std::size_t room = journal_entries_in(log.max_record_bytes() / 2);
     most_stripes_ = std::max<std::size_t>(kLeastStripes, stripes != 0 ? stripes : room / 2);
     most_stripes_ = std::min(most_stripes_, room);
@@ -139,6 +145,8 @@ void DirtyJournal::end(Shard& shard, const TouchedBlocks& write) {
 
 Task<void> DirtyJournal::send(Request request) {
     co_await resume_on(array_.home);
+    added_ += request.entries.size();
+    named_.fetch_add(request.entries.size(), std::memory_order_relaxed);
     if (noting_ && !active(TestSwitch::kJournalNoLateAdds)) {
         for (const DirtyEntry& e : request.entries) {
             const auto [at, fresh] = late_.try_emplace(e.stripe, e.box);
@@ -272,6 +280,7 @@ Task<Result<void>> DirtyJournal::checkpoint(Sweep sweep) {
     }
     noting_ = true;
     checkpointing_.store(true);
+    const std::uint64_t added_before = added_;
     const bool stale = stale_.exchange(false);
     JournalRecord record{JournalKind::kCheckpoint, 0, {}};
     record.cursor = co_await gather(sweep, record.entries);
@@ -282,7 +291,7 @@ Task<Result<void>> DirtyJournal::checkpoint(Sweep sweep) {
         r = active(TestSwitch::kMapLate) ? co_await array_.flush() : co_await array_.flush_with_map();
     }
     if (r) {
-        r = co_await append_checkpoint(std::move(record));
+        r = co_await append_checkpoint(std::move(record), added_before);
     }
     if (late) {
         static_cast<void>(co_await array_.flush());
@@ -296,7 +305,7 @@ Task<Result<void>> DirtyJournal::checkpoint(Sweep sweep) {
     co_return r;
 }
 
-Task<Result<void>> DirtyJournal::append_checkpoint(JournalRecord record) {
+Task<Result<void>> DirtyJournal::append_checkpoint(JournalRecord record, std::uint64_t added_before) {
     encoded_ = true;
     for (DirtyEntry& e : record.entries) {
         if (const auto at = late_.find(e.stripe); at != late_.end() && !e.untrusted) {
@@ -307,9 +316,11 @@ Task<Result<void>> DirtyJournal::append_checkpoint(JournalRecord record) {
     for (const auto& [stripe, box] : late_) {
         record.entries.push_back({stripe, box, false});
     }
+    const auto for_writes = std::ranges::count(record.entries, false, &DirtyEntry::untrusted);
     const Result<std::uint64_t> position = co_await log_.append(kLogClientJournal, encode(record));
     if (position) {
         log_.drop_before(kLogClientJournal, *position);
+        named_.store(static_cast<std::uint64_t>(for_writes) + (added_ - added_before), std::memory_order_relaxed);
         array_.missed->relisted(record);
         count(checkpoints_written_);
         records_since_ = 0;
@@ -371,6 +382,7 @@ Task<void> DirtyJournal::stop() {
 
 void DirtyJournal::fill(JournalStatus& status) const {
     status.listed_stripes = listed_.load();
+    status.named_stripes = named();
     status.records = records_.load();
     status.checkpoints = checkpoints_written_.load();
     status.checkpointing = checkpointing_.load();

@@ -46,8 +46,9 @@ class ArrayBody;
 
 class DirtyJournal {
   public:
-    /// `stripes`: most that are listed for writes at a time; 0: what the log has room for. `records`: in the log.
-    DirtyJournal(ArrayBody& array, RingLog& log, std::uint32_t stripes, std::uint64_t records);
+    /// `stripes`: most that are listed for writes at a time; 0: what the log has room for. In the log are so many
+    /// records, with `entries`.
+    DirtyJournal(ArrayBody& array, RingLog& log, std::uint32_t stripes, std::uint64_t records, std::uint64_t entries);
 
     /// True: the write holds its stripes, all listed already; else nothing happened and begin() is needed.
     bool try_begin(Shard& shard, const TouchedBlocks& write);
@@ -62,7 +63,9 @@ class DirtyJournal {
     /// Writes the whole list, without what may be dropped (J2).
     Task<Result<void>> checkpoint(Sweep sweep);
     /// There is something that a checkpoint could drop.
-    [[nodiscard]] bool worth_a_checkpoint() const { return listed_.load() > 0 || stale_.load(); }
+    [[nodiscard]] bool worth_a_checkpoint() const { return named() > 0 || listed_.load() > 0 || stale_.load(); }
+    /// At most so many entries of the records that a crash now would leave are there for writes.
+    [[nodiscard]] std::uint64_t named() const { return named_.load(std::memory_order_relaxed); }
     /// A shard's untrusted columns changed: the next checkpoint says something new.
     void note_trust_changed() { stale_.store(true, std::memory_order_relaxed); }
     /// REQUIRES: no write is under way; the log is stopped.
@@ -97,7 +100,7 @@ class DirtyJournal {
     Task<void> deliver(std::vector<Request> requests, std::optional<Error> error);
     Task<std::uint64_t> gather(Sweep sweep, std::vector<DirtyEntry>& out);
     std::uint64_t list_untrusted(const Shard& shard, std::size_t& left, std::vector<DirtyEntry>& out) const;
-    Task<Result<void>> append_checkpoint(JournalRecord record);
+    Task<Result<void>> append_checkpoint(JournalRecord record, std::uint64_t added_before);
     void fail_pending(const Error& error);
     [[nodiscard]] bool crowded() const;
     void start_relief();
@@ -118,6 +121,7 @@ class DirtyJournal {
     // Home executor.
     std::deque<Request> pending_;
     std::uint64_t records_since_;  ///< the last checkpoint; each at most a page
+    std::uint64_t added_ = 0;      ///< entries, for writes
     std::uint64_t most_records_;
     bool appending_ = false;
     bool encoded_ = false;  ///< a checkpoint is, and not yet durable: nothing may pass it
@@ -128,6 +132,7 @@ class DirtyJournal {
     Mutex checkpoints_;
     Gate gate_;
     std::atomic<bool> checkpointing_{false};
+    std::atomic<std::uint64_t> named_;
     std::atomic<std::uint64_t> records_{0};
     std::atomic<std::uint64_t> checkpoints_written_{0};
 };

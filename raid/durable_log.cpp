@@ -72,12 +72,17 @@ std::size_t RingLog::max_record_bytes() const {
     return pages * kLogPayloadBytes - kLogRecordHeaderBytes;
 }
 
+std::uint64_t RingLog::bytes_for_records_of(std::size_t bytes) {
+    return 4 * (pages_for(bytes + kLogRecordHeaderBytes) + kSparePages / 2) * kLogPageBytes;
+}
+
 std::uint64_t RingLog::batch_limit(bool privileged) const {
     return privileged ? slots_ - kSparePages : slots_ - slots_ / 4 - kSparePages / 2;
 }
 
 bool RingLog::fits(LogClientId client, std::uint64_t pages) const {
-    return used_pages() + pages <= batch_limit(privileged_ == client);
+    const std::uint64_t limit = client == kLogClientRedo ? slots_ / 8 * 5 : batch_limit(privileged_ == client);
+    return used_pages() + pages <= limit;
 }
 
 Task<Result<void>> RingLog::format(Environment& env, BlockDevice& device, Superblock superblock) {
@@ -269,6 +274,12 @@ Result<std::vector<LogRecord>> RingLog::recovered(LogClientId client) {
     return std::vector<LogRecord>{};
 }
 
+std::vector<LogRecord> RingLog::take_recovered(LogClientId client) {
+    const std::scoped_lock lock(clients_mutex_);
+    const auto at = recovered_.find(client);
+    return at == recovered_.end() ? std::vector<LogRecord>{} : std::exchange(at->second, {});
+}
+
 void RingLog::drop_before(LogClientId client, std::uint64_t position) {
     const std::scoped_lock lock(clients_mutex_);
     Client& c = clients_[client];
@@ -361,7 +372,8 @@ Task<void> RingLog::write_batches() {
     writing_ = false;
     drop_pending();
     advance_head();
-    if (next_sequence_ - head_ > slots_ / 2 && !checkpointing_ && !dead_) {
+    const bool wanted = next_sequence_ - head_ > slots_ / 2 || (!pending_.empty() && !array_.read_only());
+    if (wanted && !checkpointing_ && !dead_) {
         checkpointing_ = true;
         if (!gate_.spawn(run_checkpoints())) {
             checkpointing_ = false;

@@ -6,8 +6,8 @@
 //   RL2 A batch is durable when FUA writes of all its pages succeeded on so many members that the level could not lose
 //       them all (f + 1; two legs of one pair), or on all that are usable; a member that fails is failed by the
 //       array's rule and another takes its place.
-//   RL3 Appends leave a quarter of the ring free for checkpoints, and those leave kSparePages for pages that only move
-//       the head.
+//   RL3 Appends leave a quarter of the ring free for checkpoints, those of the redo log three eighths, and checkpoints
+//       leave kSparePages for pages that only move the head.
 //   RL4 After a batch that could not be made durable nothing more is appended (no page may follow a hole).
 //   RL5 Recovery goes on only if the level tolerates the loss of the members that are lost and those that cannot be
 //       read together: one of the others has the page.
@@ -44,6 +44,8 @@ class RingLog : public DurableLog {
     /// The first page of a new array, on one of its members.
     static Task<Result<void>> format(Environment& env, BlockDevice& device, Superblock superblock);
 
+    /// The least size of the area for which max_record_bytes() is at least `bytes`.
+    static std::uint64_t bytes_for_records_of(std::size_t bytes);
     /// Reads the log of all in-sync members. REQUIRES: home. `generation`: as the superblock says.
     Task<Result<void>> recover(std::uint64_t generation);
     /// Writes the first page of a new generation to all in-sync members; returns its number. REQUIRES: after recover().
@@ -65,6 +67,10 @@ class RingLog : public DurableLog {
     /// Pages from the durable head to the tail; for tests and status.
     [[nodiscard]] std::uint64_t used_pages() const { return next_sequence_ - durable_head_; }
     [[nodiscard]] std::uint64_t pages() const { return slots_; }
+    /// Above that of every record so far. REQUIRES: home.
+    [[nodiscard]] std::uint64_t next_position() const { return next_position_; }
+    /// recovered(), once; nothing where records were lost.
+    std::vector<LogRecord> take_recovered(LogClientId client);
 
   private:
     struct Pending {

@@ -9,6 +9,7 @@
 #include "raid/checksum_page.hpp"
 #include "raid/durable_log.hpp"
 #include "raid/member_fan.hpp"
+#include "raid/redo_record.hpp"
 #include "raid/volume_table.hpp"
 
 namespace gemel::raid {
@@ -34,6 +35,11 @@ constexpr std::array kAreaShares{
     AreaShare{AreaKind::kMigration, &ReservedAreas::migration_bytes, 64, 32 * kKiB, 64 * kMiB},
 };
 
+/// RedoLog::fits().
+std::uint64_t least_log_bytes(const LevelRow& level, std::size_t members) {
+    return level.parities() == 0 ? 0 : RingLog::bytes_for_records_of(redo_record_bytes(members, kBlockBytes));
+}
+
 /// What the checksum map of an array needs on members of this size; its data is less than that.
 std::uint64_t map_bytes(const LevelRow& level, std::uint64_t members, std::uint64_t strip, std::uint64_t sectors) {
     Geometry g;
@@ -44,12 +50,19 @@ std::uint64_t map_bytes(const LevelRow& level, std::uint64_t members, std::uint6
     return ChecksumLayout::of(g).area_pages() * kChecksumPageBytes;
 }
 
+/// What areas must hold, whatever their share of the member is.
+struct AreaNeeds {
+    std::uint64_t log = 0;
+    std::uint64_t map = 0;  ///< exactly; 0: there is none
+};
+
 std::uint64_t area_sectors(const AreaShare& share, const ReservedAreas& areas, std::uint64_t member_bytes,
-                           std::uint64_t map) {
+                           const AreaNeeds& needs) {
     const std::uint64_t configured = areas.*share.configured;
-    const std::uint64_t by_share = share.kind == AreaKind::kChecksums && map != 0
-                                       ? map
-                                       : std::clamp(member_bytes / share.divisor, share.least, share.most);
+    const std::uint64_t least = share.kind == AreaKind::kLog ? std::max(share.least, needs.log) : share.least;
+    const std::uint64_t by_share = share.kind == AreaKind::kChecksums && needs.map != 0
+                                       ? needs.map
+                                       : std::clamp(member_bytes / share.divisor, least, share.most);
     return round_up(configured != 0 ? configured : by_share, kBlockBytes) / kSectorBytes;
 }
 
@@ -112,17 +125,18 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
     sb.incarnation = random.uuid();
     sb.epoch = 1;
     sb.log_generation = 1;
-    sb.policy = level.redundant ? config.policy : RecoveryPolicy::kResync;
+    sb.policy = level.redundant ? recorded_policy(config.policy) : RecoveryPolicy::kResync;
     for (std::size_t i = 0; i < config.members.size(); ++i) {
         sb.members.push_back({random.uuid(), false, sb.incarnation, {}});
     }
     const std::uint64_t smallest = *std::ranges::min_element(device_sectors);
     const std::uint64_t usable = round_down(smallest, kSectorsPerBlock);
     const std::uint64_t strip = config.strip_bytes / kSectorBytes;
-    const std::uint64_t map = level.redundant ? map_bytes(level, config.members.size(), strip, usable) : 0;
+    const AreaNeeds needs{least_log_bytes(level, config.members.size()),
+                          level.redundant ? map_bytes(level, config.members.size(), strip, usable) : 0};
     std::uint64_t reserved = 2 * kSuperblockSectors;
     for (const AreaShare& share : kAreaShares) {
-        reserved += area_sectors(share, config.areas, usable * kSectorBytes, map);
+        reserved += area_sectors(share, config.areas, usable * kSectorBytes, needs);
     }
     sb.member_sectors = usable > reserved ? round_down(usable - reserved, strip) : 0;
     for (std::size_t i = 0; i < sb.members.size() && sb.member_sectors > 0; ++i) {
@@ -138,7 +152,7 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
     }
     Lba at(sb.member_sectors);
     for (const AreaShare& share : kAreaShares) {
-        const std::uint64_t sectors = area_sectors(share, config.areas, usable * kSectorBytes, map);
+        const std::uint64_t sectors = area_sectors(share, config.areas, usable * kSectorBytes, needs);
         const std::uint16_t version = share.kind == AreaKind::kLog ? 1 : 0;
         sb.areas.push_back({share.kind, version, at, SectorCount(sectors)});
         at += sectors;

@@ -144,7 +144,8 @@ std::optional<MissedState> MissedExtents::recover() const {
     return *std::move(state);
 }
 
-MissedMarker MissedExtents::begin(const Assembly& assembly, std::uint64_t cursor, std::span<const ColumnRange> ranges) {
+MissedMarker MissedExtents::begin(const Assembly& assembly, std::uint64_t cursor, std::span<const ColumnRange> ranges,
+                                  bool replays) {
     name(cursor, shape().columns);
     for (const ColumnRange& r : ranges) {
         name(r.first, r.end);
@@ -174,12 +175,18 @@ MissedMarker MissedExtents::begin(const Assembly& assembly, std::uint64_t cursor
             }
         }
         log_.drop_before(kLogClientMissed, state->base);
-    } else if (const auto old = log_.recovered(kLogClientMissed); old && !old->empty()) {
-        log_.drop_before(kLogClientMissed, old->back().position + 1);
+    }
+    if (const auto old = log_.recovered(kLogClientMissed); old && !old->empty()) {
+        newest_position_ = old->back().position;
+        if (tracked() == 0) {
+            log_.drop_before(kLogClientMissed, newest_position_ + 1);
+        }
     }
     for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
         blind_ = blind_ || (sb.members[m].failed && (tracked() & bit(m)) == 0) || assembly.forced;
     }
+    // Writes are logged without being named only while a member is tracked, or where nothing is named (name_all).
+    blind_ = blind_ || (replays && tracked() == 0);
     const MissedMarker out{tracked() == 0 ? 0 : episode_, tracked()};
     for (std::uint32_t m = 0; m < array_.geometry.members && !blind_; ++m) {
         if (!array_.in_sync(m) && !sb.members[m].failed) {

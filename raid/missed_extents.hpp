@@ -5,10 +5,9 @@
 // Invariants:
 //   ME1 While a member is tracked, columns change on the others only when a durable record names their region. Whatever
 //       rewrites what is there needs none.
-//   ME2 The set of a member begins with all that it may have lost when it failed: what the journal named then (J7),
-//   which
-//       holds every write under way and all that was not flushed since, and what was repaired. Of one that was missing
-//       at a start it is what that start does not trust.
+//   ME2 The set of a member begins with all that it may have lost when it failed: what the journal named then
+//       (J7), which holds every write under way and all that was not flushed since, and what was repaired. Of one that
+//       was missing at a start it is what that start does not trust.
 //   ME3 A member is tracked from before anybody can leave it out. Its record is made when its failure is durable, and
 //       until that is in the log it cannot come back; a crash before costs a rebuild of all.
 //   ME4 What is changed while a lost member is not tracked is not known. No further one is tracked then until all are
@@ -69,9 +68,10 @@ class MissedExtents {
   public:
     MissedExtents(ArrayBody& array, RingLog& log);
 
-    /// Before I/O: `cursor` and `ranges` are the columns that this start does not trust. Returns what the superblock
-    /// is to say of it from now on.
-    MissedMarker begin(const Assembly& assembly, std::uint64_t cursor, std::span<const ColumnRange> ranges);
+    /// Before I/O: `cursor` and `ranges` are the columns that this start does not trust. `replays`: it does logged
+    /// writes again, which a member that is missing may lack. Returns what the superblock is to say of it from now on.
+    MissedMarker begin(const Assembly& assembly, std::uint64_t cursor, std::span<const ColumnRange> ranges,
+                       bool replays);
     /// The array has no journal: what a member lacks when it fails is not known.
     void name_all() { all_named_ = true; }
     /// ME7. REQUIRES: all members are in sync; `control` held; the next superblock says that nobody is tracked.

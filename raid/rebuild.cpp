@@ -31,6 +31,7 @@
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
+#include "raid/redo_log.hpp"
 
 namespace gemel::raid::detail {
 
@@ -321,6 +322,7 @@ Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec,
         member_names_[place] = spec.name;
     }
     next.rebuild = {true, static_cast<std::uint16_t>(place), 0, uuid};
+    members[place].tag.store(device_tag(uuid), std::memory_order_release);
     gather_unreadable(next);
     members[place].state.store(MemberState::kRebuilding, std::memory_order_release);
     const Result<void> r = co_await commit(std::move(next));
@@ -713,6 +715,9 @@ Task<Result<void>> ArrayBody::admit_rebuilt(std::uint32_t place) {
     }
     lost_set_.fetch_and(~(1U << place), std::memory_order_acq_rel);
     members[place].state.store(MemberState::kInSync, std::memory_order_release);
+    if (redo_) {
+        redo_->turn_off();
+    }
     publish_status();
     co_return Result<void>{};
 }

@@ -13,7 +13,8 @@ namespace gemel::raid {
 /// Numbers on disk: only added.
 enum class RecoveryPolicy : std::uint16_t {
     kResync = 1,   ///< it does not: all of it is made anew
-    kJournal = 2,  ///< the dirty stripe journal lists it (dirty_journal.hpp)
+    kJournal = 2,  ///< the dirty stripe journal lists it (dirty_journal.hpp); without a member: see kRedo
+    kRedo = 3,     ///< parity levels: what is written is logged (redo_log.hpp). On disk this is kJournal
 };
 
 struct RecoveryPolicyRow {
@@ -23,6 +24,7 @@ struct RecoveryPolicyRow {
 inline constexpr std::array kRecoveryPolicies{
     RecoveryPolicyRow{RecoveryPolicy::kResync, "resync"},
     RecoveryPolicyRow{RecoveryPolicy::kJournal, "journal"},
+    RecoveryPolicyRow{RecoveryPolicy::kRedo, "redo"},
 };
 
 constexpr std::string_view recovery_policy_name(RecoveryPolicy policy) {
@@ -41,7 +43,11 @@ constexpr std::optional<RecoveryPolicy> find_recovery_policy(std::string_view na
     }
     return std::nullopt;
 }
-constexpr bool is_recovery_policy(RecoveryPolicy policy) {
+/// As superblocks say it.
+constexpr RecoveryPolicy recorded_policy(RecoveryPolicy policy) {
+    return policy == RecoveryPolicy::kRedo ? RecoveryPolicy::kJournal : policy;
+}
+constexpr bool is_recorded_policy(RecoveryPolicy policy) {
     return policy == RecoveryPolicy::kResync || policy == RecoveryPolicy::kJournal;
 }
 

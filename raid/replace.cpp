@@ -18,7 +18,7 @@
 //   RP6 The place goes to the target by one change of the superblock, written to the others and the target, not to the
 //       old member: after all columns, its pages of the checksum map, a flush, and the durable log are on it. If the
 //       target does not take it, the next change gives the place back. A crash leaves one or the other: both hold all
-//       that was acknowledged.
+//       that was acknowledged. Redo records are void by that superblock (RD9).
 //   RP7 The old member's superblocks are wiped afterwards. Until then it is stale: the place has another uuid.
 // Threads: replace_stripe, build, own_missed, target_missed on any executor; the rest on home.
 #include <algorithm>
@@ -27,6 +27,7 @@
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/durable_log.hpp"
+#include "raid/redo_log.hpp"
 #include "raid/stripe.hpp"
 
 namespace gemel::raid::detail {
@@ -338,7 +339,23 @@ Task<Result<void>> ArrayBody::finish_replace(std::uint32_t place) {
     co_return Result<void>{};
 }
 
+/// RD9.
 Task<Result<void>> ArrayBody::give_place(std::uint32_t place) {
+    if (!redo_ || active(TestSwitch::kRedoKeptByReplace)) {
+        co_return co_await give_place_now(place, 0);
+    }
+    co_await redo_->pause();
+    const std::uint64_t done = redo_->done_below();
+    Result<void> r = stopping() ? fail(Errc::kClosed, "array " + name + " is stopping") : co_await flush_with_map();
+    if (r) {
+        r = co_await give_place_now(place, done);
+    }
+    redo_->resume();
+    co_return r;
+}
+
+/// `redo_done`: records below it are durable on both devices.
+Task<Result<void>> ArrayBody::give_place_now(std::uint32_t place, std::uint64_t redo_done) {
     const auto guard = co_await control_.lock();
     if (!replacing(place)) {
         co_return fail(Errc::kIo, "one of the two devices failed");
@@ -348,6 +365,7 @@ Task<Result<void>> ArrayBody::give_place(std::uint32_t place) {
     next.members[place].uuid = uuid;
     next.members[place].last_incarnation = next.incarnation;
     next.rebuild = {};
+    next.redo_from = all_devices_here() ? std::max(next.redo_from, redo_done) : next.redo_from;
     CO_TRY_VOID(co_await commit(std::move(next)));
     MemberDevice& device = *members[place].device;
     if (superblock_.members[place].uuid != uuid) {
@@ -358,6 +376,7 @@ Task<Result<void>> ArrayBody::give_place(std::uint32_t place) {
         co_return fail(Errc::kIo, "its superblock cannot be written");
     }
     device.exchange();
+    members[place].tag.store(device_tag(uuid), std::memory_order_release);
     members[place].newest = target_newest_;
     members[place].stamp = superblock_.stamp();
     members[place].vacated = {};

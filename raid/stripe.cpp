@@ -312,23 +312,6 @@ Task<void> StripeImage::repair(std::uint32_t member, std::size_t first_block, st
     }
 }
 
-Task<Result<void>> settle_writes(ArrayBody& array, Shard& shard, const MemberFan& fan, std::uint64_t first_column,
-                                 std::uint64_t end_column) {
-    if (!fan.failed()) {
-        co_return Result<void>{};
-    }
-    for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
-        if (const auto code = fan.failure(m)) {
-            Result<void> r = co_await array.fail_member(m, Error(*code, fan.first_error().message));
-            if (!r) {
-                array.distrust(shard, first_column, end_column);
-                co_return r;
-            }
-        }
-    }
-    co_return Result<void>{};
-}
-
 namespace {
 
 /// Copies what the image knows into `to`, which begins `skip` bytes into it, making up what parity allows.

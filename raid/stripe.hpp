@@ -116,10 +116,6 @@ Task<Result<void>> write_locked(ArrayBody& array, Shard& shard, Lba lba, StripeD
 /// Writes inside one group, distrusting all parity that is there.
 Task<Result<void>> parity_repair(ArrayBody& array, Shard& shard, Lba lba, Slice from);
 
-/// After writes of a stripe: fails the members that missed theirs. On error the columns are untrusted from now on.
-Task<Result<void>> settle_writes(ArrayBody& array, Shard& shard, const MemberFan& fan, std::uint64_t first_column,
-                                 std::uint64_t end_column);
-
 /// A read that is tried once more when it failed for another reason than bad blocks or a dead device. Of a member it is
 /// not compared with the checksum map.
 Task<Result<void>> read_twice(BlockDevice& device, Lba lba, Slice to);

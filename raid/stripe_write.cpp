@@ -5,15 +5,14 @@
 
 #include "gemel/test_switch.hpp"
 #include "raid/checksums.hpp"
+#include "raid/member_writes.hpp"
 #include "raid/parity.hpp"
+#include "raid/redo_log.hpp"
 #include "raid/stripe.hpp"
 
 namespace gemel::raid::detail {
 
 namespace {
-
-constexpr int kForgetTries = 20;
-constexpr Duration kForgetRetry = std::chrono::milliseconds(100);
 
 class StripeWriter {
   public:
@@ -77,9 +76,9 @@ class StripeWriter {
     [[nodiscard]] const std::byte* new_at(std::uint32_t strip, std::uint64_t column) const;
     /// Columns [begin, end) of the stripe are those of `parity`, or what is written.
     Task<Result<void>> submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end);
-    [[nodiscard]] std::uint32_t holders() const;
-    Task<Result<void>> enter_absent(std::uint32_t holders, ParitySlices parity, std::uint64_t begin, std::uint64_t end);
-    Task<void> forget_absent(std::uint32_t holders, std::uint64_t begin, std::uint64_t end);
+    Task<Result<void>> write_listed(const MemberWrites& writes, std::uint64_t begin, std::uint64_t end);
+    [[nodiscard]] MemberWrites member_writes(ParitySlices parity, std::uint64_t begin, std::uint64_t end) const;
+    void add_kept_parity(const StripeImage& image, MemberWrites& out) const;
     [[nodiscard]] bool covered(std::uint32_t strip, std::uint64_t begin) const;
     [[nodiscard]] Way way_of(StripeImage& image, std::size_t block);
     void overlay(StripeImage& image);
@@ -91,7 +90,6 @@ class StripeWriter {
     void make_image_parity(StripeImage& image);
     Task<Result<void>> write_image(StripeImage& image);
     [[nodiscard]] bool makes_parity(std::size_t block, std::uint32_t which) const;
-    Task<Result<void>> write_kept_blocks(StripeImage& image);
     Task<Result<void>> trust_written(StripeImage& image);
 
     ArrayBody& array_;
@@ -299,60 +297,30 @@ void StripeWriter::modify_parity(std::uint64_t from, std::uint64_t to, std::span
     }
 }
 
-/// The members that hold the stripe, as bits.
-std::uint32_t StripeWriter::holders() const {
-    std::uint32_t out = 0;
-    for (std::uint32_t m = 0; m < g_.members; ++m) {
-        out |= array_.holds(m, stripe_) ? 1U << m : 0;
+MemberWrites StripeWriter::member_writes(ParitySlices parity, std::uint64_t begin, std::uint64_t end) const {
+    MemberWrites out;
+    for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
+        const Slice part = part_of(s);
+        add_write(array_, stripe_, member(s), base_ + w_.begin_of(s), part, part.sectors(), out);
+    }
+    for (std::uint32_t i = 0; i < g_.parities(); ++i) {
+        add_write(array_, stripe_, parity_member(i), base_ + begin, parity[i], SectorCount(end - begin), out);
     }
     return out;
 }
 
-/// CS3. What the members that are not among `holders` would get.
-Task<Result<void>> StripeWriter::enter_absent(std::uint32_t holders, ParitySlices parity, std::uint64_t begin,
-                                              std::uint64_t end) {
-    Checksums& sums = *array_.checksums();
-    for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
-        if ((holders >> member(s) & 1U) == 0) {
-            CO_TRY_VOID(co_await sums.note(member(s), base_ + w_.begin_of(s), part_of(s)));
-        }
-    }
-    for (std::uint32_t i = 0; i < g_.parities(); ++i) {
-        if ((holders >> parity_member(i) & 1U) != 0) {
-            continue;
-        }
-        if (parity[i].empty()) {
-            CO_TRY_VOID(co_await sums.forget(parity_member(i), base_ + begin, SectorCount(end - begin)));
-        } else {
-            CO_TRY_VOID(co_await sums.note(parity_member(i), base_ + begin, parity[i]));
-        }
-    }
-    co_return Result<void>{};
-}
-
-/// Nothing was sent after all: what these members hold, which is made up from what the others still have, is not known
-/// by its checksums any more.
-Task<void> StripeWriter::forget_absent(std::uint32_t holders, std::uint64_t begin, std::uint64_t end) {
-    for (std::uint32_t m = 0; m < g_.members; ++m) {
-        if ((holders >> m & 1U) != 0) {
-            continue;
-        }
-        Result<void> r = fail(Errc::kIo);
-        for (int i = 0; i < kForgetTries && !r && !array_.stopping(); ++i) {
-            if (i > 0) {
-                co_await sleep_for(array_.env.clock, kForgetRetry);
-            }
-            r = co_await array_.checksums()->forget(m, base_ + begin, SectorCount(end - begin));
-        }
-        if (!r) {
-            array_.distrust(shard_, column(begin), column(end));  // entries of columns that are not trusted say nothing
-        }
-    }
-}
-
-/// Writes the host's data, and parity, to every member that holds the stripe. Whoever is left out has its blocks
-/// entered instead: those that are lost while that waits, too, so nothing is waited for after the last look.
+/// Writes the host's data, and parity, to every member that holds the stripe.
 Task<Result<void>> StripeWriter::submit(ParitySlices parity, std::uint64_t begin, std::uint64_t end) {
+    const bool logged = co_await enter_redo(array_);
+    MemberWrites writes = member_writes(parity, begin, end);
+    if (logged) {
+        co_return co_await array_.redo()->write(shard_, stripe_, std::move(writes), options_);
+    }
+    co_return co_await write_listed(writes, begin, end);
+}
+
+/// J1.
+Task<Result<void>> StripeWriter::write_listed(const MemberWrites& writes, std::uint64_t begin, std::uint64_t end) {
     if (!array_.listed(shard_, stripe_, stripe_)) {
         CO_TRY_VOID(co_await array_.await_listed(shard_, stripe_, stripe_));
     }
@@ -360,32 +328,7 @@ Task<Result<void>> StripeWriter::submit(ParitySlices parity, std::uint64_t begin
         CO_TRY_VOID(co_await array_.await_missed(column(begin), column(end)));
     }
     CO_TRY_VOID(co_await array_.prepare_map(column(begin), column(end)));
-    std::uint32_t to = holders();
-    for (std::uint32_t entered = ~0U; array_.checksums() != nullptr && (entered & ~to) != 0; to = holders()) {
-        entered = to;
-        if (Result<void> r = co_await enter_absent(to, parity, begin, end); !r) {
-            co_await forget_absent(to, begin, end);
-            co_return r;
-        }
-    }
-    MemberFan fan;
-    const auto start = [&](std::uint32_t m, std::uint64_t at, Slice from) {
-        MemberDevice& device = *array_.members[m].device;
-        if ((to >> m & 1U) != 0) {
-            fan.start(m, in_step_ ? device.write_in_step(base_ + at, from, options_)
-                                  : device.write(base_ + at, from, options_));
-        }
-    };
-    for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
-        start(member(s), w_.begin_of(s), part_of(s));
-    }
-    for (std::uint32_t i = 0; i < g_.parities(); ++i) {
-        if (!parity[i].empty()) {
-            start(parity_member(i), begin, parity[i]);
-        }
-    }
-    co_await fan.all();
-    co_return co_await settle_writes(array_, shard_, fan, column(begin), column(end));
+    co_return co_await write_members(array_, shard_, stripe_, writes, options_, in_step_);
 }
 
 Task<Result<void>> StripeWriter::run() {
@@ -626,8 +569,14 @@ Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
             array_.distrust(shard_, image.column(b), image.column(b) + kSectorsPerBlock);
         }
     }
-    CO_TRY_VOID(co_await submit({}, w_.hull_begin(), w_.hull_end()));
-    CO_TRY_VOID(co_await write_kept_blocks(image));
+    const bool logged = co_await enter_redo(array_);
+    MemberWrites writes = member_writes({}, w_.hull_begin(), w_.hull_end());
+    add_kept_parity(image, writes);
+    if (logged) {
+        CO_TRY_VOID(co_await array_.redo()->write_after_checkpoint(shard_, stripe_, std::move(writes), options_));
+    } else {
+        CO_TRY_VOID(co_await write_listed(writes, w_.hull_begin(), w_.hull_end()));
+    }
     co_return co_await trust_written(image);
 }
 
@@ -640,20 +589,16 @@ bool StripeWriter::makes_parity(std::size_t block, std::uint32_t which) const {
 }
 
 /// The parity of the blocks where it was made.
-Task<Result<void>> StripeWriter::write_kept_blocks(StripeImage& image) {
+void StripeWriter::add_kept_parity(const StripeImage& image, MemberWrites& out) const {
     for (std::size_t b = 0; b < image.blocks(); ++b) {
-        MemberFan fan;
         for (std::uint32_t i = 0; i < g_.parities(); ++i) {
             const std::uint32_t m = parity_member(i);
-            if (array_.holds(m, stripe_) && makes_parity(b, i)) {
+            if (makes_parity(b, i)) {
                 const Slice block = image.of(m).sub(b * kBlockBytes, kBlockBytes);
-                fan.start(m, array_.members[m].device->write(Lba(image.column(b)), block, options_));
+                add_write(array_, stripe_, m, Lba(image.column(b)), block, block.sectors(), out);
             }
         }
-        co_await fan.all();
-        CO_TRY_VOID(co_await settle_writes(array_, shard_, fan, image.column(b), image.column(b) + kSectorsPerBlock));
     }
-    co_return Result<void>{};
 }
 
 /// Columns whose sums are now known to be right. Of a carried block that is what was overwritten of the lost strip.

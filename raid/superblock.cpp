@@ -19,6 +19,7 @@ constexpr std::uint64_t kMagic = 0x315242534c454d47ULL;  // "GMELSBR1"
 constexpr std::size_t kHeaderBytes = 256;
 constexpr std::size_t kScrubAt = 232;
 constexpr std::size_t kScrubBytes = 18;
+constexpr std::size_t kRedoFromAt = 16256;
 constexpr std::size_t kMemberBytes = 40;
 constexpr unsigned kMemberFlagBits = 16;  ///< below the size in blocks
 constexpr std::size_t kAreaBytes = 32;
@@ -38,8 +39,9 @@ constexpr std::size_t kUsedBytes = kUnreadableAt + kMaxUnreadable * kRangeBytes;
 constexpr std::size_t kCrcAt = kSuperblockBytes - 4;
 static_assert(kScrubAt + kScrubBytes <= kHeaderBytes);
 static_assert(kMembersAt == 256 && kAreasAt == 1536 && kVolumesAt == 1792 && kUntrustedAt == 15616);
-static_assert(kUntrustedAt + kMaxUntrusted * kRangeBytes <= kMissedAt && kUsedBytes <= kCrcAt);
+static_assert(kUntrustedAt + kMaxUntrusted * kRangeBytes <= kRedoFromAt && kRedoFromAt + 8 <= kMissedAt);
 static_assert(kMissedAt + kMissedBytes <= kAddedAt && kAddedAt + kAddedBytes <= kUnreadableAt);
+static_assert(kUsedBytes <= kCrcAt);
 static_assert(kVolumeBytes == kVolumeNameBytes + 16 + 2 + 2 + 12 + 8 + kMaxExtents * kExtentBytes);
 
 constexpr std::uint64_t kMaxSectors = 1ULL << 50U;  ///< keeps every sum of addresses far from overflow
@@ -421,7 +423,7 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (auto why = why_member_sizes_invalid(sb, *level)) {
         return why;
     }
-    if (!is_recovery_policy(sb.policy)) {
+    if (!is_recorded_policy(sb.policy)) {
         return "unknown recovery policy " + std::to_string(static_cast<std::uint16_t>(sb.policy));
     }
     const Geometry g = geometry_of(sb);
@@ -473,6 +475,7 @@ void encode(const Superblock& sb, std::span<std::byte, kSuperblockBytes> to) {
     LeWriter header(to.first(kHeaderBytes));
     put_header(header, sb);
     put_scrub(LeWriter(to.subspan(kScrubAt, kScrubBytes)), sb.scrub);
+    LeWriter(to.subspan(kRedoFromAt, sizeof(sb.redo_from))).put(sb.redo_from);
     put_missed(LeWriter(to.subspan(kMissedAt, kMissedBytes)), sb.missed);
     for (std::size_t i = 0; i < sb.members.size(); ++i) {
         LeWriter w(to.subspan(kMembersAt + i * kMemberBytes, kMemberBytes));
@@ -533,8 +536,8 @@ Result<void> refuse_foreign(const Superblock& sb, std::span<const std::byte, kSu
                                                 ", which this program does not know");
         }
     }
-    if (sb.epoch > kMaxEpoch || sb.log_generation > kMaxLogGeneration) {
-        return fail(Errc::kCorrupt, "superblock with an epoch or a log generation that no array reaches");
+    if (sb.epoch > kMaxEpoch || sb.log_generation > kMaxLogGeneration || sb.redo_from > kMaxLogPosition) {
+        return fail(Errc::kCorrupt, "superblock with an epoch or a place in the log that no array reaches");
     }
     std::array<std::byte, kSuperblockBytes> again;
     encode(sb, again);
@@ -562,6 +565,7 @@ Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes
     LeReader header(from.first(kHeaderBytes));
     const Counts n = get_header(header, sb);
     sb.scrub = get_scrub(LeReader(from.subspan(kScrubAt, kScrubBytes)));
+    sb.redo_from = load_le<std::uint64_t>(from.data() + kRedoFromAt);
     sb.missed = get_missed(LeReader(from.subspan(kMissedAt, kMissedBytes)));
     sb.added = get_added(LeReader(from.subspan(kAddedAt, kAddedBytes)));
     if (n.members > kMaxMembers || n.areas > kMaxAreas || n.volumes > kMaxVolumes || n.untrusted > kMaxUntrusted ||

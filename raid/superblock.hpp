@@ -147,6 +147,7 @@ struct Superblock {
     ScrubRecord scrub;
     MissedMarker missed;
     std::uint64_t log_generation = 0;
+    std::uint64_t redo_from = 0;  ///< redo records below this position of the log are void
     std::uint64_t map_epoch = 0;  ///< which pages of the checksum map count (CP3); 0: none was ever kept
     std::uint16_t next_volume_number = 1;
     std::vector<AreaRecord> areas;
@@ -175,6 +176,11 @@ struct Superblock {
                members[rebuild.place].uuid == rebuild.uuid;
     }
 };
+
+/// Tells one device of a place from another, by the uuid that it has as its member.
+inline std::uint64_t device_tag(const Uuid& uuid) {
+    return load_le<std::uint64_t>(uuid.bytes.data());
+}
 
 /// REQUIRES: the level is known.
 Geometry geometry_of(const Superblock& superblock);

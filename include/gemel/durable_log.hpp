@@ -25,6 +25,7 @@ namespace gemel {
 using LogClientId = std::uint32_t;
 inline constexpr LogClientId kLogClientPair = 1U << 16U;
 inline constexpr LogClientId kLogClientJournal = 2U << 16U;  ///< the array's own, of no volume
+inline constexpr LogClientId kLogClientRedo = 3U << 16U;     ///< the same
 inline constexpr LogClientId kLogClientReservations = 8U << 16U;
 
 struct LogRecord {

@@ -31,6 +31,11 @@ enum class TestSwitch : std::uint8_t {
     kMapTrustedLate,          ///< a resync trusts columns without setting their checksums
     kJournalShortBox,         ///< an entry names only the first column of what is written
 
+    kRedoWriteFirst,         ///< members written before their redo record is durable
+    kRedoSkipNewest,         ///< a start does not do the newest redo record again
+    kRedoNoFlush,            ///< redo records dropped without a flush of the members
+    kRedoKeptByReplace,      ///< a place is given to another device while records for the old one are valid
+    kRedoStaysValid,         ///< writes that are not logged while redo records are not void
     kScrubUntrusted,         ///< a scrub judges, and makes up blocks from, redundancy that may be wrong
     kScrubUnlocked,          ///< a scrub reads and writes a stripe without its lock
     kScrubNotResumed,        ///< a scrub that a restart cut short does not go on
@@ -94,6 +99,11 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kMapBlind, "map-blind", "raid"},
     TestSwitchRow{TestSwitch::kMapTrustedLate, "map-trusted-late", "raid"},
     TestSwitchRow{TestSwitch::kJournalShortBox, "journal-short-box", "raid"},
+    TestSwitchRow{TestSwitch::kRedoWriteFirst, "redo-write-first", "raid"},
+    TestSwitchRow{TestSwitch::kRedoSkipNewest, "redo-skip-newest", "raid"},
+    TestSwitchRow{TestSwitch::kRedoNoFlush, "redo-no-flush", "raid"},
+    TestSwitchRow{TestSwitch::kRedoKeptByReplace, "redo-kept-by-replace", "raid"},
+    TestSwitchRow{TestSwitch::kRedoStaysValid, "redo-stays-valid", "raid"},
     TestSwitchRow{TestSwitch::kScrubUntrusted, "scrub-untrusted", "raid"},
     TestSwitchRow{TestSwitch::kScrubUnlocked, "scrub-unlocked", "raid"},
     TestSwitchRow{TestSwitch::kScrubNotResumed, "scrub-not-resumed", "raid"},

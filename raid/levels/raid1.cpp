@@ -12,6 +12,7 @@
 #include "raid/array_body.hpp"
 #include "raid/checksums.hpp"
 #include "raid/levels/levels.hpp"
+#include "raid/member_writes.hpp"
 #include "raid/stripe.hpp"
 
 namespace gemel::raid::levels {
@@ -58,6 +59,7 @@ Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32
     }
     CO_TRY_VOID(co_await prepare_map(array, lba, from.sectors()));
     MemberFan fan;
+    const detail::Devices sent = detail::devices_of(array);
     for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
         const bool missed = active(TestSwitch::kRebuildMissesWrites) && !options.background && array.rebuilding(m);
         if ((legs >> m & 1U) != 0 && array.takes_writes(m) && !missed) {
@@ -65,12 +67,7 @@ Task<Result<void>> write_legs(ArrayBody& array, Lba lba, Slice from, std::uint32
         }
     }
     co_await fan.all();
-    for (std::uint32_t m = 0; m < array.geometry.members; ++m) {
-        if (const auto code = fan.failure(m)) {
-            CO_TRY_VOID(co_await array.fail_member(m, Error(*code, fan.first_error().message)));
-        }
-    }
-    co_return Result<void>{};
+    co_return co_await detail::settle_missed(array, fan, sent);
 }
 
 /// The legs, as bits, that do not have one block of a run.

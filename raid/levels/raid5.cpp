@@ -5,6 +5,7 @@
 #include <bit>
 
 #include "raid/levels/levels.hpp"
+#include "raid/redo_log.hpp"
 #include "raid/stripe.hpp"
 
 namespace gemel::raid::levels {
@@ -89,16 +90,19 @@ Task<Result<void>> write_parity(ArrayBody& array, Shard& shard, detail::StripeIm
             CO_TRY_VOID(co_await array.await_missed(image.column(b), end_column));
         }
         CO_TRY_VOID(co_await array.prepare_map(image.column(b), end_column));
-        MemberFan fan;
+        detail::MemberWrites writes;
         for (std::uint32_t i = 0; i < array.geometry.parities(); ++i) {
-            const std::uint32_t m = array.geometry.parity_member(stripe, i);
-            if ((verdicts[b].wrong >> i & 1U) != 0 && array.holds(m, stripe)) {
+            if ((verdicts[b].wrong >> i & 1U) != 0) {
+                const std::uint32_t m = array.geometry.parity_member(stripe, i);
                 const Slice run = image.of(m).sub(b * kBlockBytes, (end - b) * kBlockBytes);
-                fan.start(m, array.members[m].device->write(Lba(image.column(b)), run, {.background = true}));
+                detail::add_write(array, stripe, m, Lba(image.column(b)), run, run.sectors(), writes);
             }
         }
-        co_await fan.all();
-        CO_TRY_VOID(co_await detail::settle_writes(array, shard, fan, image.column(b), end_column));
+        if (!writes.empty() && co_await detail::enter_redo(array)) {
+            CO_TRY_VOID(co_await array.redo()->write(shard, stripe, std::move(writes), {.background = true}));
+        } else {
+            CO_TRY_VOID(co_await detail::write_members(array, shard, stripe, writes, {.background = true}));
+        }
         if (!verdicts[b].lost) {
             CO_TRY_VOID(co_await image.enter(b, end));
             array.trust(shard, image.column(b), end_column);

@@ -33,8 +33,8 @@ struct Mistake {
 
 enum class MemberKind : std::uint8_t { kFile, kBlock, kMemory };
 enum class WriteCache : std::uint8_t { kVolatile, kNone };
-/// What an array knows after a crash: nothing, or what its dirty stripe journal lists.
-enum class Journal : std::uint8_t { kResync, kJournal };
+/// What an array knows after a crash: nothing, what its dirty stripe journal lists, or all that was written.
+enum class Journal : std::uint8_t { kResync, kJournal, kRedo };
 enum class OnPeerLoss : std::uint8_t { kContinue, kFreeze };
 
 struct Node {

@@ -28,6 +28,7 @@ constexpr std::array kWriteCaches{
 constexpr std::array kJournals{
     Choice<Journal>{"resync", Journal::kResync},
     Choice<Journal>{"journal", Journal::kJournal},
+    Choice<Journal>{"redo", Journal::kRedo},
 };
 constexpr std::array kPeerLossPolicies{
     Choice<OnPeerLoss>{"continue", OnPeerLoss::kContinue},

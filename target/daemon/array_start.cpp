@@ -117,6 +117,18 @@ Task<Result<Members>> open_members(const ArrayStart& start, Create create) {
     co_return out;
 }
 
+raid::RecoveryPolicy policy_of(config::Journal journal) {
+    switch (journal) {
+        case config::Journal::kResync:
+            return raid::RecoveryPolicy::kResync;
+        case config::Journal::kJournal:
+            return raid::RecoveryPolicy::kJournal;
+        case config::Journal::kRedo:
+            break;
+    }
+    return raid::RecoveryPolicy::kRedo;
+}
+
 Task<Result<std::unique_ptr<raid::Array>>> open_array(const ArrayStart& start, const Members& members, Create create) {
     raid::ArrayConfig config;
     if (!start.array.in_memory()) {
@@ -128,8 +140,7 @@ Task<Result<std::unique_ptr<raid::Array>>> open_array(const ArrayStart& start, c
     config.name = start.array.name;
     config.level = start.array.level;
     config.strip_bytes = start.array.strip_bytes;
-    config.policy = start.array.journal == config::Journal::kResync ? raid::RecoveryPolicy::kResync
-                                                                    : raid::RecoveryPolicy::kJournal;
+    config.policy = policy_of(start.array.journal);
     config.checksums = start.array.checksums;
     config.checksum_cache_bytes = start.array.checksum_cache_bytes;
     config.stripe_cache_bytes = std::min(start.array.stripe_cache_bytes, start.most_stripe_cache);

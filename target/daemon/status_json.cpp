@@ -113,7 +113,12 @@ json::object array_json(const raid::ArrayStatus& status) {
                                      {"hot_writes", j.hot_writes},
                                      {"cold_writes", j.cold_writes},
                                      {"waits_for_room", j.waits_for_room},
-                                     {"recovery", std::move(recovery)}}}};
+                                     {"recovery", std::move(recovery)},
+                                     {"redo", json::object{{"active", j.redo},
+                                                           {"records", j.redo_records},
+                                                           {"bytes", j.redo_bytes},
+                                                           {"replayed_records", j.replayed_records},
+                                                           {"replayed_bytes", j.replayed_bytes}}}}}};
 }
 
 json::object pair_json(const replication::PairStatus& s) {

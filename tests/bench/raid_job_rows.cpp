@@ -102,6 +102,29 @@ Findings records_per_write(RaidLab& lab, Subject& journal) {
     return {f, h};
 }
 
+/// Without a member, with the redo log and (resync) without.
+Finding degraded_writes(RaidLab& lab, Subject& logged, Subject& plain, unsigned depth) {
+    Load load;
+    load.depth = depth;
+    const Comparison c = compare(
+        std::min(lab.options().pairs, 3), [&] { return lab.run_array(logged, load).ios; },
+        [&] { return lab.run_array(plain, load).ios; });
+    Finding f;
+    f.name = "RAID 5 without a member, 4 KiB random write depth " + std::to_string(depth) + ", logged";
+    f.value = c.ours;
+    f.unit = "IOPS";
+    f.against = "policy resync, not logged " + number(c.theirs) + " IOPS";
+    f.ratio = c.ratio;
+    return f;
+}
+
+void lose_a_member(RaidLab& lab, Subject& subject) {
+    if (const Result<void> r = run_blocking(lab.processor(0), subject.array->fail_member(0)); !r) {
+        std::fprintf(stderr, "raid_bench: %s\n", r.error().message.c_str());
+        std::_Exit(2);
+    }
+}
+
 void begin_rebuild(RaidLab& lab, Subject& subject) {
     Result<void> r = run_blocking(lab.processor(0), subject.array->fail_member(0));
     if (r) {
@@ -188,6 +211,10 @@ Findings journal_rows(RaidLab& lab) {
     Subject resync = open_with_policy(lab, raid::RecoveryPolicy::kResync);
     Findings out{journal_on_and_off(lab, journal, resync, 32, 0.90), journal_on_and_off(lab, journal, resync, 1, 0.70)};
     std::ranges::move(records_per_write(lab, journal), std::back_inserter(out));
+    lose_a_member(lab, journal);
+    lose_a_member(lab, resync);
+    out.push_back(degraded_writes(lab, journal, resync, 32));
+    out.push_back(degraded_writes(lab, journal, resync, 1));
     lab.close(journal);
     lab.close(resync);
     return out;

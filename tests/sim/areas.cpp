@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 73> kRaidStates{
+constexpr std::array<std::string_view, 78> kRaidStates{
     "array grown",
     "array grown again",
     "grow interrupted",
@@ -67,6 +67,11 @@ constexpr std::array<std::string_view, 73> kRaidStates{
     "member lost in a crash",
     "degraded crash with journal",
     "recovery interrupted",
+    "policy redo",
+    "redo replayed",
+    "crash after the redo log was off again",
+    "degraded crash of a logged array",
+    "degraded crash lost nothing",
     "member hangs",
     "member failed for its silence",
     "work went on over an I/O that hangs",

@@ -9,6 +9,7 @@ using namespace std::chrono_literals;
 
 namespace {
 constexpr Duration kAmbushWithin = 500us;  ///< of the event
+constexpr Duration kAfterRebuild = 50ms;   ///< the array turns to another way of writing, some writes later
 constexpr Duration kPatience = 60s;        ///< virtual time within which any start has ended
 }  // namespace
 
@@ -18,7 +19,8 @@ void RaidWorld::heed(const EventRecord& e) {
     }
     const bool likely = e.id == "member-failed" || ambusher_.one_in(2);
     if (ambushes_ && likely && !crashing_ && !ambush_) {
-        ambush_ = scheduler_.now() + Duration(ambusher_.below(static_cast<std::uint64_t>(kAmbushWithin.count())));
+        const Duration within = e.id == "rebuild-ended" ? kAfterRebuild : kAmbushWithin;
+        ambush_ = scheduler_.now() + Duration(ambusher_.below(static_cast<std::uint64_t>(within.count())));
     }
 }
 

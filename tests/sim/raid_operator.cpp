@@ -111,12 +111,21 @@ void RaidWorld::begin_rebuild() {
     } else if (!began && !rebuilding() && array_->status().state <= raid::ArrayState::kDegraded && !errors_expected_) {
         chronicle_.violation("a rebuild does not begin: " + began.error().message);
     }
-    if (!own && !began && array_->status().members[place].name == retired_.back()->name()) {
-        std::swap(disks_[place], retired_.back());  // a spare was faster
+    if (!own && !began) {
+        note_quicker_spare(place, named);
+    }
+    resumed_ = false;
+}
+
+/// A rebuild onto the disk that fresh_disk() put into the place was refused: another device may have the place. If that
+/// was the target of a replace, note_replace() sees it.
+void RaidWorld::note_quicker_spare(std::size_t place, SimDisk* named) {
+    const std::string holder = array_->status().members[place].name;
+    if (holder == retired_.back()->name() || (target_ && holder == target_->name())) {
+        std::swap(disks_[place], retired_.back());
         named_[place] = named;
         chronicle_.reached("spare, or the old member, quicker than the operator");
     }
-    resumed_ = false;
 }
 
 void RaidWorld::disturb_rebuild() {
@@ -147,6 +156,22 @@ void RaidWorld::disturb_rebuild() {
     }
 }
 
+/// Hosts work meanwhile, and for some time after it: then the array writes in another way again.
+void RaidWorld::see_rebuild_through() {
+    raid::Job& job = *array_->job(JobKind::kRebuild);
+    job.pause(false);
+    job.set_limit(0);
+    const TimePoint due = scheduler_.now() + 300ms;
+    std::uint64_t after = 1 + patience_.below(6);
+    for (bool more = true; more && after > 0 && scheduler_.now() < due;) {
+        after -= rebuilding() ? 0 : 1;
+        for (Volume& v : volumes_) {
+            v.host->add_work(static_cast<std::uint32_t>(5 + patience_.below(10)));
+        }
+        more = pass(5ms);
+    }
+}
+
 void RaidWorld::operate() {
     note_members();
     if (chronicle_.without("operator")) {
@@ -154,6 +179,13 @@ void RaidWorld::operate() {
     }
     if (replacing()) {
         disturb_replace();
+    } else if (patient_ && any_lost()) {
+        for (int tries = 0; tries < 8 && !rebuilding(); ++tries) {
+            begin_rebuild();
+        }
+        if (rebuilding()) {
+            see_rebuild_through();
+        }
     } else if (rebuilding()) {
         disturb_rebuild();
     } else if (replaces_ && !target_ && replacer_.one_in(2)) {
@@ -186,9 +218,8 @@ bool RaidWorld::rebuild_all() {
         }
         SimDisk* const named = named_[place];
         const auto began = scheduler_.run(home(), array_->rebuild(place, {&fresh_disk(place), ""}));
-        if (!began && array_->status().members[place].name == retired_.back()->name()) {  // it came back by itself
-            std::swap(disks_[place], retired_.back());
-            named_[place] = named;
+        if (!began) {
+            note_quicker_spare(place, named);
         }
         if (!began && !(began.error().code == Errc::kBusy && rebuilding())) {  // else a spare was there first
             chronicle_.violation("the last rebuild does not begin: " + began.error().message);

@@ -16,7 +16,9 @@ constexpr std::uint64_t kMostRounds = 400;
 constexpr Duration kPatience = 60s;  ///< virtual time within which anything healthy has ended
 /// Chosen so that no history of seeds.txt is one with ambushes: they stay what they were.
 constexpr std::uint64_t kAmbushSalt = 0x414D425553480035ULL;
-constexpr std::uint64_t kWanderSalt = 0x57414E44455200D7ULL;  ///< the same of members that go away
+/// The same of an operator who sees rebuilds through.
+constexpr std::uint64_t kPatienceSalt = 0x504154494500181DULL;
+constexpr std::uint64_t kWanderSalt = 0x57414E44455200D7ULL;  ///< of members that go away
 
 }  // namespace
 
@@ -25,6 +27,8 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       random_(options.seed ^ 0x5241494421ULL),
       silent_(options.seed ^ 0x53494c454e54ULL),
       operator_(options.seed ^ 0x4f50455241ULL),
+      policies_(options.seed ^ 0x5245444f21ULL),
+      patience_(options.seed ^ kPatienceSalt),
       scrubber_(options.seed ^ 0x53435343daULL),
       replacer_(options.seed ^ 0x5245504c41ULL),
       cacher_(options.seed ^ 0x4341434845ULL),
@@ -64,7 +68,7 @@ void RaidWorld::choose() {
     base_.level = std::string(shape.level);
     base_.strip_bytes = 4096U << random_.below(4);
     base_.create = raid::ArrayConfig::Create::kIfBlank;
-    base_.policy = random_.one_in(4) ? raid::RecoveryPolicy::kResync : raid::RecoveryPolicy::kJournal;
+    base_.policy = random_.one_in(4) ? raid::RecoveryPolicy::kResync : some_journal();
     base_.journal_stripes = random_.one_in(4) ? 0 : 64 + static_cast<std::uint32_t>(random_.below(32));
     base_.member_timeout = std::chrono::milliseconds(1000 + random_.below(2000));  // beyond what a slow disk takes
     const std::size_t shards = random_.one_in(2) ? 1 : 4;
@@ -232,7 +236,8 @@ bool RaidWorld::open_once(bool force) {
     if (journal_ && unclean_ && any_lost() && row_->parities() > 0) {
         chronicle_.reached("degraded crash with journal");
     }
-    journal_ = status.journal.policy == raid::RecoveryPolicy::kJournal;
+    note_replay();
+    journal_ = status.journal.policy != raid::RecoveryPolicy::kResync;
     chronicle_.reached("policy " + std::string(raid::recovery_policy_name(status.journal.policy)));
     return true;
 }
@@ -241,7 +246,7 @@ bool RaidWorld::open() {
     errors_expected_ = false;
     ambush_.reset();
     if (random_.one_in(12)) {
-        base_.policy = random_.one_in(2) ? raid::RecoveryPolicy::kResync : raid::RecoveryPolicy::kJournal;
+        base_.policy = random_.one_in(2) ? raid::RecoveryPolicy::kResync : some_journal();
     }
     if (unclean_ && random_.one_in(4) && (power_cuts_ || kills_)) {
         crash_while_opening(false);
@@ -586,11 +591,7 @@ void RaidWorld::crash(Crash how) {
         if (without_two()) {
             chronicle_.reached("crash without two members of level " + base_.level);
         }
-        if (row_->parities() > 0 && journal_) {
-            doubt_what_was_written();
-        } else {
-            forget_stripes_at_risk(!power);
-        }
+        doubt_for_crash(power);
     }
     note_bad_sectors();
     const bool settled = !any_lost() && damaged() == 0;
@@ -668,38 +669,6 @@ void RaidWorld::stop_cleanly() {
         target_->power_cut(CachePolicy::kDropAll);
     }
     revive_disks();
-}
-
-/// A degraded parity level loses what shares a stripe with a write that a crash cut short: the write hole, until the
-/// journal.
-void RaidWorld::forget_stripes_at_risk(bool open_only) {
-    if (row_->parities() == 0) {
-        return;
-    }
-    std::vector<raid::IntervalSet> lost(volumes_.size());
-    for (std::size_t i = 0; i < volumes_.size(); ++i) {
-        const std::uint64_t size = volumes_[i].oracle->sectors().value;
-        for (const std::uint64_t sector : volumes_[i].oracle->unsettled(open_only)) {
-            const std::uint64_t first = sector < stripe_sectors_ ? 0 : sector - stripe_sectors_;
-            lost[i].add(first, first + 2 * stripe_sectors_);
-            if (first == 0 && i > 0) {
-                const std::uint64_t end = volumes_[i - 1].oracle->sectors().value;
-                lost[i - 1].add(end - std::min(stripe_sectors_, end), end);
-            }
-            if (sector + stripe_sectors_ >= size && i + 1 < volumes_.size()) {
-                lost[i + 1].add(0, stripe_sectors_);
-            }
-        }
-    }
-    for (std::size_t i = 0; i < volumes_.size(); ++i) {
-        std::uint64_t at = 0;
-        while (const auto range = lost[i].next(at)) {
-            at = range->second;
-            const Extent e{Lba(range->first), SectorCount(range->second - range->first)};
-            volumes_[i].oracle->undefine(e.lba, e.sectors);
-            volumes_[i].doubtful.push_back(e);
-        }
-    }
 }
 
 bool RaidWorld::wait_hosts(Duration limit) {

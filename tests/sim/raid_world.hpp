@@ -11,6 +11,7 @@
 //   RW5 After a clean stop nothing is left in the cache of a member in sync.
 //   RW6 With the journal a degraded crash makes unreadable only what was written, or listed with that, since nothing
 //       was listed; and nothing wrong.
+//       While writes are logged, the journal names none and all columns are trusted, it makes nothing unreadable.
 //   RW7 A member that hangs, for a time or for ever, keeps no command waiting beyond its time; its late answers are
 //       seen by nobody, and no memory is given out again that it holds.
 //   RW8 A member that loses, misplaces or damages what is written to it, in silence, changes nothing that hosts see
@@ -80,9 +81,12 @@ class RaidWorld : public HostWorld {
     void silence(SimDisk& disk);
     void crash(Crash how);
     void note_journal(bool crashing);
+    void note_replay();
+    [[nodiscard]] raid::RecoveryPolicy some_journal();
     void note_bad_sectors();
     void note_bad_stripe(std::uint64_t stripe);
     void rest();
+    void doubt_for_crash(bool power);
     void nothing_listed();
     void doubt_what_was_written();
     void stop_cleanly();
@@ -102,7 +106,9 @@ class RaidWorld : public HostWorld {
     [[nodiscard]] bool lies(std::size_t place) const { return liar_ && disks_[place].get() == *liar_; }
     // raid_operator.cpp
     void operate();
+    void note_quicker_spare(std::size_t place, SimDisk* named);
     void begin_rebuild();
+    void see_rebuild_through();
     void disturb_rebuild();
     void note_members();
     bool rebuild_all();
@@ -160,6 +166,8 @@ class RaidWorld : public HostWorld {
     SeededRandom random_;
     SeededRandom silent_;    ///< what a disk does in silence; the same
     SeededRandom operator_;  ///< what the operator does: its own, so that older histories stay what they were
+    SeededRandom policies_;  ///< the same, for the policy `redo`
+    SeededRandom patience_;  ///< when the operator waits for the end of a rebuild
     SeededRandom scrubber_;  ///< what it does with scrubs; the seed leaves the histories of seeds.txt without
     SeededRandom replacer_;  ///< what the operator does with members that work
     SeededRandom cacher_;    ///< the size of the stripe cache
@@ -196,6 +204,7 @@ class RaidWorld : public HostWorld {
     bool ambushes_ = false;                                     ///< crashes follow events of the array closely
     std::optional<TimePoint> ambush_;                           ///< the next one
     bool beyond_ = false;                                       ///< also faults that the level cannot hide
+    bool patient_ = patience_.one_in(3);                        ///< sees rebuilds through
     bool scrubs_ = scrubber_.one_in(2);                         ///< while hosts work
     bool scrub_goes_on_ = false;                                ///< at the next start
     bool scrub_resumed_ = false;                                ///< the scrub that runs went on after a crash
@@ -210,6 +219,7 @@ class RaidWorld : public HostWorld {
     std::optional<Result<void>> growth_;                        ///< its end
     std::uint64_t grown_to_ = 0;                                ///< size of the smallest disk that limits it then
     bool journal_ = false;                                      ///< the array that runs, or ran last, keeps one
+    bool logged_ = false;                                       ///< RW6: the last crash could make nothing unreadable
     bool unclean_ = false;                                      ///< the last stop was a crash
     bool errors_expected_ = false;                              ///< until the next start
     bool crashing_ = false;

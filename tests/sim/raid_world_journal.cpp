@@ -39,6 +39,49 @@ void RaidWorld::doubt_what_was_written() {
     }
 }
 
+/// A degraded parity level loses what shares a stripe with a write that a crash cut short: the write hole, without the
+/// journal.
+void RaidWorld::forget_stripes_at_risk(bool open_only) {
+    if (row_->parities() == 0) {
+        return;
+    }
+    std::vector<raid::IntervalSet> lost(volumes_.size());
+    for (std::size_t i = 0; i < volumes_.size(); ++i) {
+        const std::uint64_t size = volumes_[i].oracle->sectors().value;
+        for (const std::uint64_t sector : volumes_[i].oracle->unsettled(open_only)) {
+            const std::uint64_t first = sector < stripe_sectors_ ? 0 : sector - stripe_sectors_;
+            lost[i].add(first, first + 2 * stripe_sectors_);
+            if (first == 0 && i > 0) {
+                const std::uint64_t end = volumes_[i - 1].oracle->sectors().value;
+                lost[i - 1].add(end - std::min(stripe_sectors_, end), end);
+            }
+            if (sector + stripe_sectors_ >= size && i + 1 < volumes_.size()) {
+                lost[i + 1].add(0, stripe_sectors_);
+            }
+        }
+    }
+    for (std::size_t i = 0; i < volumes_.size(); ++i) {
+        std::uint64_t at = 0;
+        while (const auto range = lost[i].next(at)) {
+            at = range->second;
+            const Extent e{Lba(range->first), SectorCount(range->second - range->first)};
+            volumes_[i].oracle->undefine(e.lba, e.sectors);
+            volumes_[i].doubtful.push_back(e);
+        }
+    }
+}
+
+/// RW6. What may be unreadable, or anything, after a crash now without a member.
+void RaidWorld::doubt_for_crash(bool power) {
+    if (logged_) {
+        chronicle_.reached("degraded crash of a logged array");
+    } else if (row_->parities() > 0 && journal_) {
+        doubt_what_was_written();
+    } else {
+        forget_stripes_at_risk(!power);
+    }
+}
+
 void RaidWorld::nothing_listed() {
     for (Volume& v : volumes_) {
         v.clean = v.oracle->mark();
@@ -61,13 +104,32 @@ void RaidWorld::rest() {
     }
 }
 
+/// Two of three keep the plain one.
+raid::RecoveryPolicy RaidWorld::some_journal() {
+    return policies_.one_in(3) ? raid::RecoveryPolicy::kRedo : raid::RecoveryPolicy::kJournal;
+}
+
+/// After a start.
+void RaidWorld::note_replay() {
+    const raid::JournalStatus j = array_->status().journal;
+    if (j.replayed_records > 0) {
+        chronicle_.reached("redo replayed");
+    }
+    if (unclean_ && logged_ && any_lost()) {
+        chronicle_.reached("degraded crash lost nothing");
+    }
+}
+
 void RaidWorld::note_journal(bool crashing) {
     const raid::ArrayStatus status = array_->status();
     const raid::JournalStatus& j = status.journal;
-    const std::array<std::pair<bool, const char*>, 6> states{
+    logged_ = crashing && j.redo && j.named_stripes == 0 && status.resync_done == status.resync_total;
+    const bool off_again = !j.redo && j.redo_records > 0 && status.state == raid::ArrayState::kOptimal;
+    const std::array<std::pair<bool, const char*>, 7> states{
         {{j.hot_writes > 0, "hot write"},
          {j.records > 0 && j.cold_writes > j.records, "cold batch"},
          {j.waits_for_room > 0, "set full"},
+         {crashing && off_again, "crash after the redo log was off again"},
          {status.stripe_cache.hits > 0, "block from the stripe cache"},
          {crashing && j.checkpointing, "checkpoint interrupted"},
          {crashing && j.recovered_stripes > 0 && j.recovery_ms == 0 && status.resyncing, "recovery interrupted"}}};

@@ -63,9 +63,13 @@ std::string minutes(std::int64_t seconds) {
                            : fmt::format("{}:{:02}", seconds / 60, seconds % 60);
 }
 
-/// The stripes listed, or the policy of an array that lists none.
+/// The stripes listed, or the policy of an array that lists none, or that writes are logged.
 std::string journal_of(const json::value& array) {
     const std::string policy = text_of(array, "journal.policy");
+    const json::value* logged = find(array, "journal.redo.active");
+    if (logged != nullptr && logged->is_bool() && logged->as_bool()) {
+        return "redo";
+    }
     return policy == "journal" ? text_of(array, "journal.listed_stripes") + " stripes" : policy;
 }
 

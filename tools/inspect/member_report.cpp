@@ -4,6 +4,8 @@
 #include <algorithm>
 
 #include "gemel/check.hpp"
+#include "gemel/durable_log.hpp"
+#include "raid/redo_record.hpp"
 
 namespace gemel::inspect {
 
@@ -176,6 +178,26 @@ void note_problems(Report& report) {
     if (report.log && report.log->corrupt) {
         say("the log of these members is not complete: " + *report.log->corrupt);
     }
+    if (report.log && report.log->redo.damaged > 0) {
+        say(std::to_string(report.log->redo.damaged) + " records of the redo log cannot be understood");
+    }
+}
+
+void add_redo(const raid::RecoveredRecord& record, const Superblock& array, RedoSummary& out) {
+    if (record.position < array.redo_from) {
+        ++out.voided;
+        return;
+    }
+    const Result<raid::RedoRecord> redo = raid::decode_redo_record(record.bytes, raid::geometry_of(array));
+    if (!redo) {
+        ++out.damaged;
+        return;
+    }
+    ++out.valid;
+    out.newest_stripe = redo->stripe.value;
+    for (const raid::RedoPart& part : redo->parts) {
+        out.bytes += part.bytes.size();
+    }
 }
 
 /// Of the superblock's episode; nothing if no record of that counts.
@@ -206,6 +228,9 @@ LogSummary summarise(const LogPages& pages, const Superblock& array) {
         client.last_position = record.position;
         client.bytes += record.bytes.size();
         ++client.records;
+        if (record.client == kLogClientRedo) {
+            add_redo(record, array, out.redo);
+        }
         if (record.client == raid::kLogClientMissed) {
             missed.push_back({record.position, record.bytes});
         }

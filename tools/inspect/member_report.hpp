@@ -67,12 +67,22 @@ struct ClientRecords {
     std::uint64_t last_position = 0;
 };
 
+/// What the records of the redo log say (raid/redo_log.hpp).
+struct RedoSummary {
+    std::uint64_t valid = 0;    ///< a start does them again
+    std::uint64_t voided = 0;   ///< by the superblock
+    std::uint64_t damaged = 0;  ///< not void, and they cannot be understood
+    std::uint64_t bytes = 0;    ///< of members, in valid ones
+    std::optional<std::uint64_t> newest_stripe;
+};
+
 struct LogSummary {
     std::uint64_t generation = 0;
     std::uint64_t tail = 0;
     bool records_lost = false;
     std::optional<std::string> corrupt;
     std::map<std::uint32_t, ClientRecords> clients;
+    RedoSummary redo;
     std::optional<raid::MissedState> missed;  ///< what lost members get when they come back
     raid::MissedShape missed_shape;
 };

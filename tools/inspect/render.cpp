@@ -36,6 +36,8 @@ std::string client_name(std::uint32_t client) {
         return "missed extents of lost members";
     }
     return (client & ~0xffffU) == kLogClientPair ? fmt::format("mirror of volume {}", volume)
+           : client == kLogClientJournal         ? "dirty stripe journal"
+           : client == kLogClientRedo            ? "redo log"
                                                  : fmt::format("client {:#x}", client);
 }
 
@@ -120,6 +122,13 @@ void add_log(std::string& out, const LogSummary& log) {
     for (const auto& [client, records] : log.clients) {
         fmt::format_to(to, "    {}: {} records, {} bytes, positions {} to {}\n", client_name(client), records.records,
                        records.bytes, records.first_position, records.last_position);
+    }
+    const RedoSummary& redo = log.redo;
+    if (redo.valid + redo.voided + redo.damaged > 0) {
+        fmt::format_to(to, "    of the redo log a start does {} again ({} of members{}), {} are void, {} damaged\n",
+                       redo.valid, format_size(redo.bytes),
+                       redo.newest_stripe ? fmt::format(", the newest of stripe {}", *redo.newest_stripe) : "",
+                       redo.voided, redo.damaged);
     }
     if (log.missed) {
         for (const raid::LostMember& m : log.missed->members) {
@@ -223,6 +232,12 @@ json::object json_of(const LogSummary& log) {
                      {"tail", log.tail},
                      {"records_lost", log.records_lost},
                      {"clients", std::move(clients)}};
+    json::object redo{
+        {"valid", log.redo.valid}, {"void", log.redo.voided}, {"damaged", log.redo.damaged}, {"bytes", log.redo.bytes}};
+    if (log.redo.newest_stripe) {
+        redo["newest_stripe"] = *log.redo.newest_stripe;
+    }
+    out["redo"] = std::move(redo);
     if (log.missed) {
         json::array members;
         for (const raid::LostMember& m : log.missed->members) {

@@ -32,6 +32,10 @@ TEST(StatusJson, AnArraySaysWhatItsJournalListsAndWhatItsRecoveryTook) {
     status.journal.recovery_bytes_read = 4096;
     EXPECT_EQ(array_json(status).at("journal").at("recovery").at("stripes"), 3U);
     EXPECT_EQ(array_json(status).at("journal").at("recovery").at("bytes_read"), 4096U);
+    status.journal.redo = true;
+    status.journal.replayed_records = 7;
+    EXPECT_TRUE(array_json(status).at("journal").at("redo").at("active").as_bool());
+    EXPECT_EQ(array_json(status).at("journal").at("redo").at("replayed_records"), 7U);
 }
 
 TEST(StatusJson, AnArraySaysWhatItsLastScrubFoundAndWhere) {

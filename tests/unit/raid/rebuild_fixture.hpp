@@ -97,7 +97,10 @@ struct Degraded : Written {
         f.disks[place]->die();
         rewrite(100, 700);
         CHECK(state() == MemberState::kFailed);
+        // The journal lets go of what it listed until then.
+        CHECK(f.scheduler.run_until([this] { return !journal().redo || journal().named_stripes == 0; }));
     }
+    [[nodiscard]] JournalStatus journal() const { return f.array->status().journal; }
     Result<void> rebuild(BlockDevice* device) {
         return f.scheduler.run(*f.caller, f.array->rebuild(place, {device, ""}));
     }

@@ -130,6 +130,30 @@ TEST_F(Inspect, shows_a_whole_array_and_its_records) {
     EXPECT_EQ(object.at("members").as_array().size(), 3U);
 }
 
+TEST_F(Inspect, says_which_writes_of_the_redo_log_a_start_does_again) {
+    const auto places = make("first", 0);
+    raid::ArrayConfig config = config_of("first", places);
+    config.policy = raid::RecoveryPolicy::kRedo;
+    auto array = scheduler.run(home, raid::Array::open(environment.get(), std::move(config)));
+    ASSERT_TRUE(array) << array.error().message;
+    const Buffer buffer = *environment.pool().allocate(kBlockBytes);
+    const Slice slice = buffer.slice(kBlockBytes, Lba(16));
+    std::ranges::fill(slice.data(), std::byte{9});
+    slice.clear_infos();
+    ASSERT_TRUE(scheduler.run(home, (*array)->find("one")->write(Lba(16), slice, {})));
+    const Report running = look(places);
+    ASSERT_TRUE(running.log);
+    EXPECT_EQ(running.log->redo.valid, 1U);
+    EXPECT_EQ(running.log->redo.bytes, 2 * kBlockBytes) << "data and parity";
+    EXPECT_EQ(running.log->redo.newest_stripe, 1U);
+    EXPECT_NE(as_text(running).find("a start does 1 again (8 KiB of members, the newest of stripe 1)"),
+              std::string::npos)
+        << as_text(running);
+    EXPECT_EQ(as_json(running).at("log").at("redo").at("valid").as_uint64(), 1U);
+    ASSERT_TRUE(scheduler.run(home, (*array)->stop()));
+    EXPECT_EQ(look(places).log->redo.valid, 0U);
+}
+
 TEST_F(Inspect, names_a_damaged_superblock_and_goes_on_with_the_other) {
     const auto places = make("first", 1);
     overwrite(places[1], raid::superblock_slot(SectorCount(kSectors), 1) + 8, 512, std::byte{0xff});
