@@ -169,18 +169,24 @@ void RaidWorld::operate_growth() {
     }
 }
 
-/// As the newest superblock on any disk says; nothing while that is not where a disk ends.
+/// As the newest superblock on any disk says, where the disk ends or ended.
 std::optional<raid::Geometry> RaidWorld::geometry() const {
     std::optional<raid::Superblock> newest;
+    const auto look = [&newest](std::span<const std::byte> image, Lba lba) {
+        auto sb = raid::decode_superblock(image.subspan(byte_offset(lba)).first<raid::kSuperblockBytes>());
+        if (sb && (!newest || sb->epoch > newest->epoch)) {
+            newest = *std::move(sb);
+        }
+    };
     for (const auto& disk : disks_) {
         const std::vector<std::byte> image = disk->snapshot();
-        for (const std::uint64_t slot : {0U, 1U}) {
-            const std::size_t at = byte_offset(raid::superblock_slot(disk->limits().sectors, slot));
-            auto sb = raid::decode_superblock(
-                std::span<const std::byte, raid::kSuperblockBytes>(image.data() + at, raid::kSuperblockBytes));
-            if (sb && (!newest || sb->epoch > newest->epoch)) {
-                newest = *std::move(sb);
-            }
+        const SectorCount size = disk->limits().sectors;
+        std::vector<SectorCount> ends = base_.former_sizes;
+        std::erase_if(ends, [size](SectorCount end) { return end >= size; });
+        ends.push_back(size);
+        for (const SectorCount end : ends) {
+            look(image, raid::superblock_slot(end, 0));
+            look(image, raid::superblock_slot(end, 1));
         }
     }
     return newest ? std::optional(raid::geometry_of(*newest)) : std::nullopt;

@@ -37,11 +37,14 @@ void RaidWorld::note_members() {
 /// Of the members that the next start has: also of one that is lost unnoticed.
 void RaidWorld::note_bad_sectors() {
     const raid::ArrayStatus status = array_->status();
+    const auto g = grew_ ? geometry() : std::nullopt;
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         const bool counts = !lost_[i] || status.members[i].state == MemberState::kInSync;
+        const std::uint64_t data = g ? g->data_of(static_cast<std::uint32_t>(i)) : 0;
         for (const std::uint64_t sector : disks_[i]->latent()) {
-            if (counts) {
-                note_bad_stripe(sector / (base_.strip_bytes / kSectorBytes));
+            const std::optional<std::uint64_t> at = g ? g->added.data_at(sector, data) : sector;
+            if (counts && at) {
+                note_bad_stripe(*at / (base_.strip_bytes / kSectorBytes));
             }
         }
     }
