@@ -259,10 +259,7 @@ Task<void> RedoLog::leave(std::uint64_t turn) {
     if (!co_await wait_for_none(logging_, turn)) {
         co_return;
     }
-    Result<void> r;
-    if (!active(TestSwitch::kRedoStaysValid)) {
-        r = co_await array_.void_redo(done_below());
-    }
+    const Result<void> r = co_await array_.void_redo(done_below());
     if (turns_ == turn) {
         state_.store(r ? State::kOff : State::kOn);
     }

@@ -35,7 +35,6 @@ enum class TestSwitch : std::uint8_t {
     kRedoSkipNewest,         ///< a start does not do the newest redo record again
     kRedoNoFlush,            ///< redo records dropped without a flush of the members
     kRedoKeptByReplace,      ///< a place is given to another device while records for the old one are valid
-    kRedoStaysValid,         ///< writes that are not logged while redo records are not void
     kScrubUntrusted,         ///< a scrub judges, and makes up blocks from, redundancy that may be wrong
     kScrubUnlocked,          ///< a scrub reads and writes a stripe without its lock
     kScrubNotResumed,        ///< a scrub that a restart cut short does not go on
@@ -103,7 +102,6 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kRedoSkipNewest, "redo-skip-newest", "raid"},
     TestSwitchRow{TestSwitch::kRedoNoFlush, "redo-no-flush", "raid"},
     TestSwitchRow{TestSwitch::kRedoKeptByReplace, "redo-kept-by-replace", "raid"},
-    TestSwitchRow{TestSwitch::kRedoStaysValid, "redo-stays-valid", "raid"},
     TestSwitchRow{TestSwitch::kScrubUntrusted, "scrub-untrusted", "raid"},
     TestSwitchRow{TestSwitch::kScrubUnlocked, "scrub-unlocked", "raid"},
     TestSwitchRow{TestSwitch::kScrubNotResumed, "scrub-not-resumed", "raid"},
