@@ -406,6 +406,15 @@ Geometry geometry_of(const Superblock& sb) {
     return g;
 }
 
+namespace {
+
+/// REQUIRES: its areas are right.
+bool may_have_map(const Superblock& sb, const LevelRow& level, const Geometry& g) {
+    return level.redundant && sb.map_epoch != 0 && map_pages(sb) >= ChecksumLayout::of(g).area_pages();
+}
+
+}  // namespace
+
 std::optional<std::string> why_invalid(const Superblock& sb) {
     const LevelRow* level = find_level(sb.level);
     if (level == nullptr) {
@@ -461,10 +470,8 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (auto why = why_added_invalid(sb)) {
         return why;
     }
-    if (const AreaRecord& map = sb.area(AreaKind::kChecksums); map.version != 0) {
-        if (!level->redundant || sb.map_epoch == 0 || map_pages(sb) < ChecksumLayout::of(g).area_pages()) {
-            return "a checksum map that the array cannot have";
-        }
+    if (sb.area(AreaKind::kChecksums).version != 0 && !may_have_map(sb, *level, g)) {
+        return "a checksum map that the array cannot have";
     }
     return why_volumes_invalid(sb, g.sectors().value);
 }

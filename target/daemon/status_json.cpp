@@ -57,17 +57,20 @@ json::object scrub_json(const raid::ScrubReport& s, std::size_t members) {
             {"faults", std::move(faults)}};
 }
 
+json::object member_json(const raid::MemberStatus& m) {
+    return {{"name", m.name},
+            {"state", raid::member_state_name(m.state)},
+            {"bytes", bytes_of(m.sectors)},
+            {"replaced_with", m.replaced_with.empty() ? json::value(nullptr) : json::value(m.replaced_with)},
+            {"missed_bytes", or_null(m.missed_bytes)}};
+}
+
 }  // namespace
 
 json::object array_json(const raid::ArrayStatus& status) {
     json::array members;
     for (const raid::MemberStatus& m : status.members) {
-        members.push_back(json::object{
-            {"name", m.name},
-            {"state", raid::member_state_name(m.state)},
-            {"bytes", bytes_of(m.sectors)},
-            {"replaced_with", m.replaced_with.empty() ? json::value(nullptr) : json::value(m.replaced_with)},
-            {"missed_bytes", or_null(m.missed_bytes)}});
+        members.push_back(member_json(m));
     }
     json::array spares;
     for (const std::string& spare : status.spares) {
