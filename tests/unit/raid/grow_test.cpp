@@ -357,7 +357,7 @@ TEST(Grow, a_crash_leaves_the_old_array_or_the_new_one) {
         int old = 0;
         int grown = 0;
         for (int i = 0; i < 24; ++i) {
-            const bool larger = grown_after_crash(shape, std::chrono::microseconds(60 * i), i % 2 == 0);
+            const bool larger = grown_after_crash(shape, std::chrono::microseconds(110 * i), i % 2 == 0);
             (larger ? grown : old) += 1;
         }
         EXPECT_GT(old, 0);
