@@ -255,9 +255,7 @@ Task<Result<void>> MemberDevice::write_and_clear(Lba lba, Slice from, WriteOptio
     if (first >= end) {
         co_return Result<void>{};
     }
-    if (!active(TestSwitch::kUnreadableEarly)) {
-        CO_TRY_VOID(co_await flush());
-    }
+    CO_TRY_VOID(co_await flush());
     co_return co_await array_.forget_unreadable(index_, first, end - first);
 }
 

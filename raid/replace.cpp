@@ -341,7 +341,7 @@ Task<Result<void>> ArrayBody::finish_replace(std::uint32_t place) {
 
 /// RD9.
 Task<Result<void>> ArrayBody::give_place(std::uint32_t place) {
-    if (!redo_ || active(TestSwitch::kRedoKeptByReplace)) {
+    if (!redo_) {
         co_return co_await give_place_now(place, 0);
     }
     co_await redo_->pause();

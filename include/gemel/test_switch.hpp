@@ -34,7 +34,6 @@ enum class TestSwitch : std::uint8_t {
     kRedoWriteFirst,         ///< members written before their redo record is durable
     kRedoSkipNewest,         ///< a start does not do the newest redo record again
     kRedoNoFlush,            ///< redo records dropped without a flush of the members
-    kRedoKeptByReplace,      ///< a place is given to another device while records for the old one are valid
     kScrubUntrusted,         ///< a scrub judges, and makes up blocks from, redundancy that may be wrong
     kScrubUnlocked,          ///< a scrub reads and writes a stripe without its lock
     kScrubNotResumed,        ///< a scrub that a restart cut short does not go on
@@ -67,7 +66,6 @@ enum class TestSwitch : std::uint8_t {
     kUnreadableForgotten,    ///< a start forgets which blocks are unreadable
     kCacheOutlivesWrite,     ///< the stripe cache keeps blocks that a part of a stripe has overwritten
     kCacheOutlivesRepair,    ///< the stripe cache keeps what whole stripes, repairs, resyncs have overwritten
-    kUnreadableEarly,        ///< a block leaves the list before what was written is durable
     kMissedLate,             ///< members change before the missed extents that name it are durable
     kMissedInFlight,         ///< the missed extents of a member begin empty, without what it may have lost
     kMissedUnbarred,         ///< what a member holds that came back changes under writes
@@ -101,7 +99,6 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kRedoWriteFirst, "redo-write-first", "raid"},
     TestSwitchRow{TestSwitch::kRedoSkipNewest, "redo-skip-newest", "raid"},
     TestSwitchRow{TestSwitch::kRedoNoFlush, "redo-no-flush", "raid"},
-    TestSwitchRow{TestSwitch::kRedoKeptByReplace, "redo-kept-by-replace", "raid"},
     TestSwitchRow{TestSwitch::kScrubUntrusted, "scrub-untrusted", "raid"},
     TestSwitchRow{TestSwitch::kScrubUnlocked, "scrub-unlocked", "raid"},
     TestSwitchRow{TestSwitch::kScrubNotResumed, "scrub-not-resumed", "raid"},
@@ -134,7 +131,6 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kUnreadableForgotten, "unreadable-forgotten", "raid"},
     TestSwitchRow{TestSwitch::kCacheOutlivesWrite, "cache-outlives-write", "raid"},
     TestSwitchRow{TestSwitch::kCacheOutlivesRepair, "cache-outlives-repair", "raid"},
-    TestSwitchRow{TestSwitch::kUnreadableEarly, "unreadable-early", "raid"},
     TestSwitchRow{TestSwitch::kMissedLate, "missed-late", "raid"},
     TestSwitchRow{TestSwitch::kMissedInFlight, "missed-in-flight", "raid"},
     TestSwitchRow{TestSwitch::kMissedUnbarred, "missed-unbarred", "raid"},

@@ -13,7 +13,8 @@ constexpr std::uint64_t kReservedSectors = 600;  ///< at least what the configur
 constexpr std::uint64_t kLeastWrites = 100;
 constexpr std::uint64_t kLeastFaults = 10;
 constexpr std::uint64_t kMostRounds = 400;
-constexpr Duration kPatience = 60s;  ///< virtual time within which anything healthy has ended
+/// Virtual time within which anything healthy has ended, also a queue of logged writes on a slow disk.
+constexpr Duration kPatience = 180s;
 /// Chosen so that no history of seeds.txt is one with ambushes: they stay what they were.
 constexpr std::uint64_t kAmbushSalt = 0x414D425553480035ULL;
 /// The same of an operator who sees rebuilds through.
