@@ -290,6 +290,12 @@ TEST(Rebuild, a_block_that_cannot_be_made_up_is_unreadable_for_ever_until_it_is_
         d.expect_nothing_wrong(got);
         d.rewrite(0, kSectors);
         EXPECT_EQ(d.f.array->status().unreadable_blocks, 0U);
+        if (shape.level == std::string_view("1")) {
+            const std::vector<std::byte> media = d.f.disks[1]->durable_snapshot();
+            EXPECT_TRUE(std::ranges::equal(ConstBytes(media).subspan(72 * kSectorBytes, kBlockBytes),
+                                           ConstBytes(d.model).subspan(72 * kSectorBytes, kBlockBytes)))
+                << "it is durable before it is off the list (MD2)";
+        }
         d.f.crash(/*power=*/true);
         ASSERT_TRUE(d.f.reopen());
         EXPECT_EQ(d.f.array->status().unreadable_blocks, 0U) << "a write takes it off the list, durably";
