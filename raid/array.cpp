@@ -366,12 +366,13 @@ Task<Result<void>> ArrayBody::resize_at_home(std::string volume_name, SectorCoun
     const auto turn = co_await resizes_.lock();
     Superblock planned = superblock_;
     const auto record = std::ranges::find(planned.volumes, volume_name, &VolumeRecord::name);
+    // NOLINTNEXTLINE(performance-unnecessary-copy-initialization): what it points to changes
     const VolumeRecord old = *record;
     CO_TRY_VOID(resize_volume(planned, *record, sectors, geometry.sectors()));
     if (*record == old) {
         co_return Result<void>{};
     }
-    const VolumeRecord now = *record;
+    const VolumeRecord& now = *record;
     if (sectors < old.sectors) {
         volume->set_map(now);
         while (!volume->quiet(/*all=*/false)) {
@@ -454,27 +455,27 @@ Task<Result<std::unique_ptr<Array>>> Array::open(Environment& env, ArrayConfig g
     }
     Result<Assembly> assembly = fail(Errc::kResources);
     if (!readings || !spares) {
-        assembly = std::unexpected(readings ? std::move(spares).error() : std::move(readings).error());
+        assembly = std::unexpected(readings ? spares.error() : readings.error());
     } else if (config.create == ArrayConfig::Create::kIfBlank) {
         assembly = co_await format(env, config, *find_level(config.level), *std::move(readings));
     } else {
         assembly = assemble(*readings, config);
     }
+    MemberWatch& watching = *watch;
     std::unique_ptr<Array> array;
-    Result<void> started;
-    if (assembly) {
+    Result<void> started = assembly ? Result<void>{} : std::unexpected(assembly.error());
+    if (started) {
         take_spares(*assembly, *spares, config);
         std::ranges::move(moved, std::back_inserter(assembly->findings));
-        auto body = std::make_unique<detail::ArrayBody>(env, config, assembly->winner, *watch);
-        watch->set_judge(body.get());
+        auto body = std::make_unique<detail::ArrayBody>(env, config, assembly->winner, watching);
+        watching.set_judge(body.get());
         started = co_await body->start(*std::move(assembly));
         array = std::make_unique<Array>(std::move(watch), std::move(body));
     }
-    if (!assembly || !started) {
-        co_await (array ? *array->watch_ : *watch).stop();
+    if (!started) {
+        co_await watching.stop();
     }
     co_await resume_on(caller);
-    CO_TRY_VOID(assembly);
     CO_TRY_VOID(started);
     co_return array;
 }

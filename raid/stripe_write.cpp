@@ -2,6 +2,7 @@
 // Writing a part of one stripe (stripe.hpp): the five kinds of write_plan.hpp.
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "gemel/test_switch.hpp"
 #include "raid/checksums.hpp"
@@ -379,8 +380,8 @@ void StripeWriter::keep_blocks(std::uint32_t slot, std::uint64_t begin, Slice da
     const std::uint32_t m = member_of(slot);
     const std::size_t blocks = array_.holds(m, stripe_) ? data.size() / kBlockBytes : 0;
     for (std::size_t b = 0; b < blocks; ++b) {
-        Result<Buffer> memory =
-            blocks == 1 && own ? Result<Buffer>(std::move(own)) : array_.env.buffers.allocate(kBlockBytes);
+        Result<Buffer> memory = blocks == 1 && own ? Result<Buffer>(std::exchange(own, Buffer()))
+                                                   : array_.env.buffers.allocate(kBlockBytes);
         if (!memory) {
             return;
         }

@@ -162,7 +162,7 @@ Task<Result<std::unique_ptr<raid::Array>>> open_array(const ArrayStart& start, c
 void leave_silent(const ArrayStart& start, Members& members) {
     for (auto& device : members.devices) {
         if (start.environment.buffers.loans() > 0) {
-            static_cast<void>(device.release());
+            [[maybe_unused]] const BlockDevice* const stays = device.release();
         }
     }
 }
