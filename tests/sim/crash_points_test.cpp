@@ -158,7 +158,8 @@ class World {
             keep();
         }
         if (array_) {
-            static_cast<void>(scheduler_.run(home_, array_->stop()));
+            const Result<void> stopped = scheduler_.run(home_, array_->stop());
+            static_cast<void>(stopped);
         }
         CHECK(scheduler_.run_until([this] { return running_ == 0; }, kPatience));
     }
@@ -212,7 +213,8 @@ class World {
         const Buffer buffer = *environment_.pool().allocate(sectors() * kSectorBytes);
         const Slice slice = buffer.slice(sectors() * kSectorBytes, Lba(0));
         slice.clear_infos();
-        static_cast<void>(scheduler_.run(home_, array_->find("v")->read(Lba(0), slice, {})));
+        const Result<void> got = scheduler_.run(home_, array_->find("v")->read(Lba(0), slice, {}));
+        static_cast<void>(got);
         Reading out{{slice.data().begin(), slice.data().end()}, {}};
         for (const BlockInfo& info : slice.blocks()) {
             out.unreadable.push_back(info.status == BlockStatus::kUnreadable);

@@ -34,11 +34,13 @@ void RaidWorld::wander() {
     if (end == 0) {
         const auto place = static_cast<std::uint32_t>(victim);
         if (array_->status().members[place].state == raid::MemberState::kInSync) {
-            static_cast<void>(scheduler_.run(home(), array_->fail_member(place)));  // nothing has asked it since
+            const Result<void> failed = scheduler_.run(home(), array_->fail_member(place));
+            static_cast<void>(failed);  // nothing has asked it since
         }
         disk.revive();
         away_[victim] = true;
-        static_cast<void>(scheduler_.run(home(), array_->rebuild(place, {&disk, ""})));
+        const Result<void> began = scheduler_.run(home(), array_->rebuild(place, {&disk, ""}));
+        static_cast<void>(began);
         add_writes(10);
         wait_hosts(60s);
         return;
