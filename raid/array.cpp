@@ -247,11 +247,11 @@ Task<Result<void>> ArrayBody::stop() {
             const Result<void> listed = co_await journal_->checkpoint(Sweep::kAllUnused);
             static_cast<void>(listed);  // what stays named is made right at the next start
         }
+        if (missed) {
+            co_await missed->stop();  // with the record of a member that was lost just now
+        }
         co_await log_->stop();
         co_await stop_journal();
-        if (missed) {
-            co_await missed->stop();
-        }
         r = co_await mark_clean();
         co_await watch.stop();
     }
@@ -350,11 +350,9 @@ std::vector<VolumeInfo> ArrayBody::volume_infos() const {
 }
 
 Task<Result<void>> ArrayBody::resize(std::string volume_name, SectorCount sectors) {
-    Executor& caller = Executor::current();
-    co_await resume_on(home);
-    Result<void> r = co_await resize_at_home(std::move(volume_name), sectors);
-    co_await resume_on(caller);
-    co_return r;
+    return ordered([this, volume = std::move(volume_name), sectors]() mutable {
+        return resize_at_home(std::move(volume), sectors);
+    });
 }
 
 /// Grow: durable, then in force. Shrink: out of force, quiet, then durable (VO1); a failure puts the old map back.

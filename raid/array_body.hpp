@@ -54,7 +54,7 @@ struct Member {
     std::atomic<std::uint64_t> tag{0};  ///< of the device that has, or is to get, the place (redo_record.hpp)
     SlotPlace newest;                   ///< of the superblocks on it (SB1); under `control`
     SuperblockStamp stamp;              ///< of that one; the same
-    SectorCount vacated;  ///< superblocks at the end of a device of that size are to be wiped (SB4), or 0
+    SectorCount vacated;                ///< superblocks at the end of a device of that size are to be wiped (SB4), or 0
 };
 
 class ArrayBody : public SilenceJudge {
@@ -219,6 +219,19 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> grow();
 
     // --- Control (array_control.cpp): any executor; end on the caller's ------------------------------------------
+    /// Runs the task that `order` gives, at home: an operator asks for it, and stop() waits for it.
+    template <class Order>
+    Task<Result<void>> ordered(Order order) {
+        Executor& caller = Executor::current();
+        co_await resume_on(home);
+        Result<void> r = fail(Errc::kClosed, "array " + name + " is stopping");
+        if (!stopping() && gate_.enter()) {
+            r = co_await order();
+            gate_.leave();
+        }
+        co_await resume_on(caller);
+        co_return r;
+    }
     /// Runs the task that `change` gives, under `control`.
     template <class Change>
     Task<Result<void>> under_control(Change change) {
@@ -244,19 +257,8 @@ class ArrayBody : public SilenceJudge {
     /// Runs `change` on a copy of the superblock and makes it durable, or leaves everything as it was.
     template <class Change>
     Task<Result<void>> update_superblock(Change change) {
-        Executor& caller = Executor::current();
-        co_await resume_on(home);
-        Result<void> r;
-        {
-            const auto guard = co_await control_.lock();
-            Superblock next = superblock_;
-            r = change(next);
-            if (r && !(next == superblock_)) {
-                r = co_await commit(std::move(next));
-            }
-        }
-        co_await resume_on(caller);
-        co_return r;
+        return under_control(
+            [this, change = std::move(change)]() mutable { return commit_changed(std::move(change)); });
     }
     /// Home executor.
     [[nodiscard]] const Superblock& superblock() const { return superblock_; }
@@ -307,6 +309,13 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> begin_incarnation(std::uint64_t log_generation, const Assembly& assembly);
     /// Writes `next` with epoch + 1 to all in-sync members. REQUIRES: `control` held, home executor.
     Task<Result<void>> commit(Superblock next);
+    template <class Change>
+    Task<Result<void>> commit_changed(Change change) {
+        Superblock next = superblock_;
+        CO_TRY_VOID(change(next));
+        co_return next == superblock_ ? Result<void>{} : co_await commit(std::move(next));
+    }
+    Task<Result<void>> fail_at_home(std::uint32_t place);
     Task<Result<void>> fail_locked(std::uint32_t index, Error why);
     /// Flushes all in-sync members; one that fails is failed. REQUIRES: `control` held, home executor.
     Task<Result<void>> flush_locked();

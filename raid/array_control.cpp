@@ -264,24 +264,22 @@ Task<Result<void>> ArrayBody::fail_members(std::uint32_t set, std::string_view w
 }
 
 Task<Result<void>> ArrayBody::fail_by_operator(std::uint32_t place) {
-    Executor& caller = Executor::current();
-    co_await resume_on(home);
-    Result<void> r;
-    {
-        const auto guard = co_await control_.lock();
-        if (place >= geometry.members) {
-            r = fail(Errc::kInvalidArgument,
-                     "array " + name + " has members 0 to " + std::to_string(geometry.members - 1));
-        } else if (!takes_writes(place)) {
-            r = fail(Errc::kRefused, member_subject(place) + " is not in use");
-        } else if (!can_spare(place)) {
-            r = fail(Errc::kRefused, member_subject(place) + " cannot be spared: the array would lose data");
-        } else {
-            r = co_await fail_locked(place, Error(Errc::kAborted, "marked failed by an operator"));
-        }
+    return ordered([this, place] { return fail_at_home(place); });
+}
+
+Task<Result<void>> ArrayBody::fail_at_home(std::uint32_t place) {
+    const auto guard = co_await control_.lock();
+    if (place >= geometry.members) {
+        co_return fail(Errc::kInvalidArgument,
+                       "array " + name + " has members 0 to " + std::to_string(geometry.members - 1));
     }
-    co_await resume_on(caller);
-    co_return r;
+    if (!takes_writes(place)) {
+        co_return fail(Errc::kRefused, member_subject(place) + " is not in use");
+    }
+    if (!can_spare(place)) {
+        co_return fail(Errc::kRefused, member_subject(place) + " cannot be spared: the array would lose data");
+    }
+    co_return co_await fail_locked(place, Error(Errc::kAborted, "marked failed by an operator"));
 }
 
 Task<Result<void>> ArrayBody::silent(const BlockDevice* device, Duration patience) {

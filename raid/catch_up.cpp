@@ -17,6 +17,7 @@
 
 #include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
+#include "raid/redo_log.hpp"
 
 namespace gemel::raid::detail {
 
@@ -104,6 +105,9 @@ Task<void> ArrayBody::fill_places() {
 Task<void> ArrayBody::settle_return() {
     if (!missed || !missed->unsettled()) {
         co_return;
+    }
+    if (redo_ && !active(TestSwitch::kMissedUnlisted)) {
+        co_await redo_->await_listed();  // only the set has named them, which is emptied
     }
     for (const auto& shard : shards) {
         co_await resume_on(*shard->executor);

@@ -12,10 +12,9 @@ namespace gemel::raid {
 
 namespace {
 
-constexpr std::uint64_t kSparePages = 4;                 ///< RL3
-constexpr std::uint64_t kChunkPages = 64;                ///< pages in one buffer and one member I/O
-constexpr Duration kFullWait = std::chrono::seconds(5);  ///< for checkpoints to make room
-constexpr Duration kCopyPoll = std::chrono::milliseconds(1);
+constexpr std::uint64_t kSparePages = 4;                       ///< RL3
+constexpr std::uint64_t kChunkPages = 64;                      ///< pages in one buffer and one member I/O
+constexpr Duration kFullWait = std::chrono::seconds(5);        ///< for checkpoints to make room
 constexpr Duration kFullPoll = std::chrono::milliseconds(20);  ///< drop_before() may come from any thread
 
 std::uint64_t pages_for(std::uint64_t bytes) {
@@ -320,7 +319,7 @@ Task<Result<std::uint64_t>> RingLog::append(LogClientId client, std::vector<std:
 }
 
 Task<void> RingLog::wait_for(Pending& pending) {
-    const TimePoint deadline = array_.env.clock.now() + kFullWait;
+    TimePoint deadline = array_.env.clock.now() + kFullWait;
     while (!pending.done.is_set()) {
         if (pending.taken) {
             co_await pending.done.wait();
@@ -329,6 +328,9 @@ Task<void> RingLog::wait_for(Pending& pending) {
         const TimePoint poll = array_.env.clock.now() + kFullPoll;
         if (co_await pending.done.wait_until(array_.env.clock, poll) || pending.taken) {
             continue;
+        }
+        if (copying_) {  // that takes its time, and says nothing of the room
+            deadline = array_.env.clock.now() + kFullWait;
         }
         if (array_.env.clock.now() >= deadline) {
             std::erase(pending_, &pending);
@@ -340,7 +342,7 @@ Task<void> RingLog::wait_for(Pending& pending) {
 }
 
 void RingLog::kick() {
-    if (!writing_ && !pending_.empty() && !dead_) {
+    if (!writing_ && !copying_ && !pending_.empty() && !dead_) {
         writing_ = true;
         if (!gate_.spawn(write_batches())) {
             writing_ = false;
@@ -353,7 +355,7 @@ Task<void> RingLog::write_batches() {
         const Result<void> recorded = co_await array_.record_missing();
         missing_recorded_ = recorded.has_value();
     }
-    while (!dead_) {
+    while (!dead_ && !copying_) {
         advance_head();
         Batch batch;
         if (!choose(batch)) {
@@ -370,10 +372,12 @@ Task<void> RingLog::write_batches() {
         finish(batch, outcome);
     }
     writing_ = false;
+    written_.set();
+    written_.reset();
     drop_pending();
     advance_head();
     const bool wanted = next_sequence_ - head_ > slots_ / 2 || (!pending_.empty() && !array_.read_only());
-    if (wanted && !checkpointing_ && !dead_) {
+    if (wanted && !checkpointing_ && !copying_ && !dead_) {
         checkpointing_ = true;
         if (!gate_.spawn(run_checkpoints())) {
             checkpointing_ = false;
@@ -391,17 +395,18 @@ void RingLog::drop_pending() {
     }
 }
 
+/// RL1. No batch begins until it is done, however many wait.
 Task<Result<void>> RingLog::copy_to(std::uint32_t member) {
+    copying_ = true;
     while (writing_) {
-        co_await sleep_for(array_.env.clock, kCopyPoll);
+        co_await written_.wait();
     }
-    writing_ = true;  // RL1: no batch meanwhile
     copying_to_ = member;
     Result<void> r = co_await copy_pages(member);
     if (!r) {
         copying_to_.reset();
     }
-    writing_ = false;
+    copying_ = false;
     drop_pending();
     kick();
     co_return r;

@@ -145,6 +145,8 @@ class RingLog : public DurableLog {
     std::deque<Live> live_;
     std::deque<Pending*> pending_;
     bool writing_ = false;
+    bool copying_ = false;  ///< to a member, or waiting for that
+    Event written_;         ///< set and reset at once: no batch is in flight
     bool checkpointing_ = false;
     std::optional<std::uint32_t> copying_to_;  ///< RL7
     std::optional<LogClientId> privileged_;    ///< whose checkpoint runs

@@ -29,15 +29,7 @@
 namespace gemel::raid::detail {
 
 Task<Result<void>> ArrayBody::grow() {
-    Executor& caller = Executor::current();
-    co_await resume_on(home);
-    Result<void> r = fail(Errc::kClosed, "array " + name + " is stopping");
-    if (!stopping() && gate_.enter()) {
-        r = co_await grow_at_home();
-        gate_.leave();
-    }
-    co_await resume_on(caller);
-    co_return r;
+    return ordered([this] { return grow_at_home(); });
 }
 
 /// GR5.

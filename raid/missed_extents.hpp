@@ -112,7 +112,7 @@ class MissedExtents {
     }
     /// Of the member; nothing if it would be rebuilt whole.
     [[nodiscard]] std::optional<std::uint64_t> missed_bytes(std::uint32_t place) const;
-    /// REQUIRES: no write is under way; the log is stopped.
+    /// Lets records that are due end. REQUIRES: no write is under way.
     Task<void> stop();
 
   private:

@@ -18,6 +18,7 @@ static_assert(kMissedMemberBytes == 2 + 6 + 16 + 2 * (8 + 16));
 constexpr std::uint64_t kMaxColumns = 1ULL << 50U;  ///< beyond what any array reaches
 constexpr std::uint64_t kLeastRegionBytes = kMiB;   ///< of a large array: each region costs a record at most
 constexpr std::uint64_t kLeastRegions = 1024;       ///< of a small one
+constexpr std::uint64_t kMostRegion = 1ULL << 31U;  ///< columns; a larger set takes more of a record than it should
 
 std::uint32_t record_crc(ConstBytes bytes) {
     constexpr std::array<std::byte, 4> zero{};
@@ -96,8 +97,9 @@ MissedShape MissedShape::of(const Geometry& geometry, std::size_t record_bytes) 
     std::uint64_t region = std::min(kLeastRegionBytes / kSectorBytes, std::bit_ceil(columns / kLeastRegions + 1));
     region = std::max(region, geometry.strip_sectors);
     const std::size_t rest = kMissedHeaderBytes + geometry.members * kMissedMemberBytes;
-    const std::uint64_t most = std::min<std::uint64_t>(kMaxMissedRegions, (record_bytes - rest) * 8);
-    while ((columns + region - 1) / region > most) {
+    const std::uint64_t room = record_bytes > rest ? (record_bytes - rest) * 8 : 1;
+    const std::uint64_t most = std::min<std::uint64_t>(kMaxMissedRegions, room);
+    while ((columns + region - 1) / region > most && region < kMostRegion) {
         region *= 2;
     }
     return {columns, static_cast<std::uint32_t>(region)};

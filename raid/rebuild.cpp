@@ -147,15 +147,7 @@ void ArrayBody::gather_unreadable(Superblock& next) const {
 // ---- the beginning
 
 Task<Result<void>> ArrayBody::rebuild(std::uint32_t place, MemberSpec spec) {
-    Executor& caller = Executor::current();
-    co_await resume_on(home);
-    Result<void> r = fail(Errc::kClosed, "array " + name + " is stopping");
-    if (!stopping() && gate_.enter()) {
-        r = co_await rebuild_at_home(place, std::move(spec));
-        gate_.leave();
-    }
-    co_await resume_on(caller);
-    co_return r;
+    return ordered([this, place, spec = std::move(spec)]() mutable { return rebuild_at_home(place, std::move(spec)); });
 }
 
 Result<void> ArrayBody::may_build(std::uint32_t place) const {

@@ -86,8 +86,17 @@ Task<bool> RedoLog::enter() {
         if (state == State::kOff) {
             co_return false;
         }
-        co_await sleep_for(array_.env.clock, kPoll);
+        co_await await_change();
     }
+}
+
+Task<void> RedoLog::await_change() {
+    Executor& caller = Executor::current();
+    co_await resume_on(array_.home);
+    if (state_.load() == State::kClosing || paused_.load()) {
+        co_await changed_.wait();
+    }
+    co_await resume_on(caller);
 }
 
 Task<Result<void>> RedoLog::write(Shard& shard, StripeIndex stripe, MemberWrites writes, WriteOptions options) {
@@ -162,7 +171,7 @@ Task<Result<RedoLog::Entry*>> RedoLog::append(std::vector<std::byte> record) {
     Executor& caller = Executor::current();
     co_await resume_on(array_.home);
     Result<Entry*> out = fail(Errc::kReadOnly, "array " + array_.name + " is read-only, or stopping");
-    while (!array_.stopping() && !array_.read_only()) {
+    while (!array_.read_only()) {
         drop_covered();
         const auto entry = entries_.emplace(entries_.end());  // in the order in which the log takes them
         const Result<std::uint64_t> r = co_await log_.append(kLogClientRedo, record);
@@ -176,6 +185,9 @@ Task<Result<RedoLog::Entry*>> RedoLog::append(std::vector<std::byte> record) {
         entries_.erase(entry);
         if (r.error().code != Errc::kNoSpace && r.error().code != Errc::kResources) {
             out = std::unexpected(r.error());
+            break;
+        }
+        if (array_.stopping()) {  // what had begun before is done as long as the log has room
             break;
         }
         co_await sleep_for(array_.env.clock, kRetry);
@@ -219,9 +231,20 @@ Task<Result<void>> RedoLog::make_room() {
 
 // ---- on and off: at home
 
+void RedoLog::change(State to) {
+    state_.store(to);
+    wake();
+}
+
+void RedoLog::wake() {
+    changed_.set();
+    changed_.reset();
+}
+
 void RedoLog::turn_on() {
-    if (state_.exchange(State::kOn) != State::kOn) {
+    if (!on()) {
         ++turns_;
+        change(State::kOn);
         gate_.spawn(let_go());
     }
 }
@@ -237,7 +260,7 @@ Task<void> RedoLog::let_go() {
 
 void RedoLog::turn_off() {
     if (!always_ && on() && array_.lost_members() == 0) {
-        state_.store(State::kLeaving);
+        change(State::kLeaving);
         gate_.spawn(leave(++turns_));
     }
 }
@@ -250,18 +273,30 @@ Task<bool> RedoLog::wait_for_none(const std::atomic<std::uint64_t>& counter, std
     co_return turns_ == turn && !array_.stopping();
 }
 
-/// RD3.
+/// RD3. Where that does not work writes go on being listed and logged: what is listed a lost member may lack (ME2).
 Task<void> RedoLog::leave(std::uint64_t turn) {
-    if (!co_await wait_for_none(covered_, turn)) {
-        co_return;
+    bool over = !co_await wait_for_none(covered_, turn);
+    while (!over) {
+        change(State::kClosing);
+        Result<void> r = fail(Errc::kAborted);
+        if (co_await wait_for_none(logging_, turn)) {
+            r = co_await array_.void_redo(done_below());
+        }
+        if (turns_ != turn) {
+            co_return;
+        }
+        change(r ? State::kOff : State::kLeaving);
+        over = r || array_.stopping() || array_.read_only();
+        if (!over) {
+            co_await sleep_for(array_.env.clock, kRetry);
+            over = turns_ != turn;
+        }
     }
-    state_.store(State::kClosing);
-    if (!co_await wait_for_none(logging_, turn)) {
-        co_return;
-    }
-    const Result<void> r = co_await array_.void_redo(done_below());
-    if (turns_ == turn) {
-        state_.store(r ? State::kOff : State::kOn);
+}
+
+Task<void> RedoLog::await_listed() const {
+    while (!on() && !array_.stopping() && covered_.load() != 0) {
+        co_await sleep_for(array_.env.clock, kPoll);
     }
 }
 
@@ -270,6 +305,11 @@ Task<void> RedoLog::pause() {
     while (logging_.load() != 0 && !array_.stopping()) {
         co_await sleep_for(array_.env.clock, kPoll);
     }
+}
+
+void RedoLog::resume() {
+    paused_.store(false);
+    wake();
 }
 
 Task<void> RedoLog::stop() {

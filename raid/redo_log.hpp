@@ -84,12 +84,14 @@ class RedoLog {
     void turn_on();
     /// No member is lost any more: it is off when nothing depends on it (RD3).
     void turn_off();
+    /// After turn_off(): every write that the journal does not list has ended, or the log is on again.
+    Task<void> await_listed() const;
     [[nodiscard]] bool on() const { return state_.load() == State::kOn; }
     /// Also while no member is missing.
     [[nodiscard]] bool always() const { return always_; }
     /// RD9. Nothing is logged until resume(): no write that is logged is under way, and those that come wait.
     Task<void> pause();
-    void resume() { paused_.store(false); }
+    void resume();
     /// Every record below this position has its writes in place; a flush from now on makes them durable.
     [[nodiscard]] std::uint64_t done_below() const;
     Task<void> stop();
@@ -116,6 +118,9 @@ class RedoLog {
     Task<Result<Entry*>> append(std::vector<std::byte> record);
     void drop_covered();
     Task<Result<void>> make_room();
+    Task<void> await_change();
+    void change(State to);
+    void wake();
     Task<void> let_go();
     Task<void> leave(std::uint64_t turn);
     Task<bool> wait_for_none(const std::atomic<std::uint64_t>& counter, std::uint64_t turn) const;
@@ -137,6 +142,7 @@ class RedoLog {
     std::list<Entry> entries_;  ///< in the order of the log
     std::uint64_t dropped_below_ = 0;
     std::uint64_t turns_ = 0;  ///< on and off
+    Event changed_;            ///< set and reset at once: the state changed, or a pause has ended
     Gate gate_;
 };
 

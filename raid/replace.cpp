@@ -35,20 +35,11 @@ namespace gemel::raid::detail {
 // ---- the beginning
 
 Task<Result<void>> ArrayBody::replace(std::uint32_t place, MemberSpec spec) {
-    Executor& caller = Executor::current();
-    co_await resume_on(home);
-    Result<void> r = fail(Errc::kClosed, "array " + name + " is stopping");
-    if (!stopping() && gate_.enter()) {
-        const auto turn = co_await rebuilds_.lock();
-        r = co_await begin_replace(place, std::move(spec));
-        gate_.leave();
-    }
-    co_await resume_on(caller);
-    co_return r;
+    return ordered([this, place, spec = std::move(spec)]() mutable { return begin_replace(place, std::move(spec)); });
 }
 
-/// REQUIRES: `rebuilds` held.
 Task<Result<void>> ArrayBody::begin_replace(std::uint32_t place, MemberSpec spec) {
+    const auto turn = co_await rebuilds_.lock();
     CO_TRY_VOID(may_build(place));
     if (!in_sync(place)) {
         co_return fail(Errc::kRefused, member_subject(place) + " is not in sync; rebuild it");

@@ -87,9 +87,9 @@ void StripeCache::copy(std::uint32_t member, std::uint64_t block, MutableBytes t
     count_hit();
 }
 
-void StripeCache::put(std::uint32_t member, std::uint64_t block, Buffer memory) {
+void StripeCache::put(std::uint32_t member, std::uint64_t block, Buffer memory, std::uint64_t since) {
     heed_doubts();
-    if (most_ == 0) {
+    if (most_ == 0 || heeded_ != since) {
         return;
     }
     const std::uint64_t key = key_of(member, block);

@@ -41,8 +41,9 @@ class StripeCache {
     Buffer take(std::uint32_t member, std::uint64_t block);
     /// Copies a block. REQUIRES: as take().
     void copy(std::uint32_t member, std::uint64_t block, MutableBytes to);
-    /// `memory` holds the block, and lets go of the one that was here. REQUIRES: KC1; no doubt since `doubts`.
-    void put(std::uint32_t member, std::uint64_t block, Buffer memory);
+    /// `memory` holds the block, and lets go of the one that was here; without effect if there was a doubt since
+    /// doubts() was `since`. REQUIRES: KC1.
+    void put(std::uint32_t member, std::uint64_t block, Buffer memory, std::uint64_t since);
     /// How many doubts there were: what began then is put here only while that is so.
     [[nodiscard]] std::uint64_t doubts() const { return doubts_.load(std::memory_order_acquire); }
 

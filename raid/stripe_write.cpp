@@ -388,7 +388,7 @@ void StripeWriter::keep_blocks(std::uint32_t slot, std::uint64_t begin, Slice da
         if (memory->memory().data() != data.block_data(b).data()) {
             std::ranges::copy(data.block_data(b), memory->memory().begin());
         }
-        shard_.cache->put(m, block_of(begin) + b, *std::move(memory));
+        shard_.cache->put(m, block_of(begin) + b, *std::move(memory), doubts_);
     }
 }
 

@@ -118,22 +118,20 @@ Finding degraded_writes(RaidLab& lab, Subject& logged, Subject& plain, unsigned 
     return f;
 }
 
-void lose_a_member(RaidLab& lab, Subject& subject) {
-    if (const Result<void> r = run_blocking(lab.processor(0), subject.array->fail_member(0)); !r) {
+void must(const Result<void>& r) {
+    if (!r) {
         std::fprintf(stderr, "raid_bench: %s\n", r.error().message.c_str());
         std::_Exit(2);
     }
 }
 
+void lose_a_member(RaidLab& lab, Subject& subject) {
+    must(run_blocking(lab.processor(0), subject.array->fail_member(0)));
+}
+
 void begin_rebuild(RaidLab& lab, Subject& subject) {
-    Result<void> r = run_blocking(lab.processor(0), subject.array->fail_member(0));
-    if (r) {
-        r = run_blocking(lab.processor(0), subject.array->rebuild(0, {}));
-    }
-    if (!r) {
-        std::fprintf(stderr, "raid_bench: %s\n", r.error().message.c_str());
-        std::_Exit(2);
-    }
+    lose_a_member(lab, subject);
+    must(run_blocking(lab.processor(0), subject.array->rebuild(0, {})));
 }
 
 void await_rebuilt(const Subject& subject) {

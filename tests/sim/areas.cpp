@@ -11,13 +11,15 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 78> kRaidStates{
+constexpr std::array<std::string_view, 80> kRaidStates{
     "array grown",
     "array grown again",
     "grow interrupted",
     "volume grown",
     "disks extended while the array was not open",
     "member goes away",
+    "member lost right after a rebuild",
+    "stop with commands under way",
     "member catches up",
     "silent corruption",
     "silent corruption found",
@@ -128,9 +130,10 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
-constexpr std::array<std::string_view, 16> kRaidClasses{
-    "ambushes", "wandering", "beyond",   "member-faults", "media-faults", "slowness", "power-cuts",   "kills",
-    "lies",     "rests",     "operator", "discards",      "flushes",      "reads",    "stripe-cache", "growth",
+constexpr std::array<std::string_view, 18> kRaidClasses{
+    "relapses",     "busy-stops", "ambushes",   "wandering", "beyond",       "member-faults",
+    "media-faults", "slowness",   "power-cuts", "kills",     "lies",         "rests",
+    "operator",     "discards",   "flushes",    "reads",     "stripe-cache", "growth",
 };
 constexpr std::array<std::string_view, 7> kReplicationClasses{
     "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",

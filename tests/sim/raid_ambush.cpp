@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a RaidWorld does about the array's events: RW11, and ambushes, which are crashes and stops at the moments after
-// a change of the array's state, when they hurt most; also crashes in the middle of a start.
+// a change of the array's state, when they hurt most; relapses, which are losses of a member right after a rebuild;
+// also crashes in the middle of a start.
 #include "tests/sim/raid_world.hpp"
 
 namespace gemel::sim {
@@ -10,7 +11,9 @@ using namespace std::chrono_literals;
 namespace {
 constexpr Duration kAmbushWithin = 500us;  ///< of the event
 constexpr Duration kAfterRebuild = 50ms;   ///< the array turns to another way of writing, some writes later
-constexpr Duration kPatience = 60s;        ///< virtual time within which any start has ended
+constexpr Duration kRelapseWithin = 5ms;   ///< of the end of a rebuild
+constexpr Duration kNoticed = 20ms;
+constexpr Duration kPatience = 60s;  ///< virtual time within which any start has ended
 }  // namespace
 
 void RaidWorld::heed(const EventRecord& e) {
@@ -22,18 +25,56 @@ void RaidWorld::heed(const EventRecord& e) {
         const Duration within = e.id == "rebuild-ended" ? kAfterRebuild : kAmbushWithin;
         ambush_ = scheduler_.now() + Duration(ambusher_.below(static_cast<std::uint64_t>(within.count())));
     }
+    if (relapses_ && e.id == "rebuild-ended" && !crashing_) {
+        relapse_ = scheduler_.now() + Duration(relapser_.below(static_cast<std::uint64_t>(kRelapseWithin.count())));
+    }
 }
 
 /// Lets time pass. False when an ambush is due.
 bool RaidWorld::pass(Duration d) {
-    if (!ambushes_) {
+    if (!ambushes_ && !relapses_) {
         scheduler_.run_for(d);
         return true;
     }
     if (ambush_ && *ambush_ + kAmbushWithin < scheduler_.now()) {
         ambush_.reset();  // an operator was waited for since
     }
-    return !scheduler_.run_until([this] { return ambush_ && scheduler_.now() >= *ambush_; }, d);
+    const auto due = [this](const std::optional<TimePoint>& at) { return at && scheduler_.now() >= *at; };
+    const TimePoint end = scheduler_.now() + d;
+    while (scheduler_.run_until([&] { return due(ambush_) || due(relapse_); }, end - scheduler_.now())) {
+        if (due(ambush_)) {
+            return false;
+        }
+        relapse();
+    }
+    return true;
+}
+
+/// A member loses its power, with what its cache holds, and is there again at once, or later.
+void RaidWorld::relapse() {
+    relapse_.reset();
+    note_members();
+    const std::size_t victim = relapser_.below(disks_.size());
+    if (!spares(victim) || damaged() > 0 || !chronicle_.next_fault()) {
+        return;
+    }
+    SimDisk& disk = *disks_[victim];
+    chronicle_.fault(disk.name() + " loses its power right after a rebuild");
+    chronicle_.reached("member lost right after a rebuild");
+    disk.power_cut(static_cast<CachePolicy>(relapser_.below(4)));
+    lost_[victim] = true;
+    const auto place = static_cast<std::uint32_t>(victim);
+    const auto lost = [&] { return array_->status().members[place].state != raid::MemberState::kInSync; };
+    if (!scheduler_.run_until(lost, kNoticed)) {
+        const Result<void> failed = scheduler_.run(home(), array_->fail_member(place));
+        static_cast<void>(failed);  // nothing has asked it since
+    }
+    if (relapser_.one_in(2)) {
+        away_[victim] = true;
+        disk.revive();
+        const Result<void> began = scheduler_.run(home(), array_->rebuild(place, {&disk, ""}));
+        static_cast<void>(began);  // the rebuild before may not be over yet
+    }
 }
 
 void RaidWorld::end_ambushed() {

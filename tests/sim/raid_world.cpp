@@ -19,7 +19,8 @@ constexpr Duration kPatience = 180s;
 constexpr std::uint64_t kAmbushSalt = 0x414D425553480035ULL;
 /// The same of an operator who sees rebuilds through.
 constexpr std::uint64_t kPatienceSalt = 0x504154494500181DULL;
-constexpr std::uint64_t kWanderSalt = 0x57414E44455200D7ULL;  ///< of members that go away
+constexpr std::uint64_t kWanderSalt = 0x57414E44455200D7ULL;   ///< of members that go away
+constexpr std::uint64_t kRelapseSalt = 0x52454C41505352D9ULL;  ///< the same, right after a rebuild, and of stops
 
 }  // namespace
 
@@ -36,6 +37,7 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       grower_(options.seed ^ 0x47524f575345ULL),
       ambusher_(options.seed ^ kAmbushSalt),
       wanderer_(options.seed ^ kWanderSalt),
+      relapser_(options.seed ^ kRelapseSalt),
       chronicle_(scheduler_, options),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
@@ -132,15 +134,21 @@ void RaidWorld::choose_faults() {
     ambushes_ = ambusher_.one_in(4) && (power_cuts_ || kills_);
     member_faults_ = member_faults_ || (ambushes_ && ambusher_.one_in(2));
     wanders_ = wanderer_.one_in(4) && row_->redundant && !liar_;
-    const std::array<std::pair<std::string_view, bool*>, 9> classes{{{"power-cuts", &power_cuts_},
-                                                                     {"kills", &kills_},
-                                                                     {"member-faults", &member_faults_},
-                                                                     {"media-faults", &media_faults_},
-                                                                     {"slowness", &slowness_},
-                                                                     {"beyond", &beyond_},
-                                                                     {"growth", &grows_},
-                                                                     {"ambushes", &ambushes_},
-                                                                     {"wandering", &wanders_}}};
+    relapses_ = relapser_.one_in(6) && row_->redundant && !liar_;
+    busy_stops_ = relapser_.one_in(6);
+    patient_ = patient_ || relapses_;
+    member_faults_ = member_faults_ || relapses_;
+    const std::array<std::pair<std::string_view, bool*>, 11> classes{{{"power-cuts", &power_cuts_},
+                                                                      {"kills", &kills_},
+                                                                      {"member-faults", &member_faults_},
+                                                                      {"media-faults", &media_faults_},
+                                                                      {"slowness", &slowness_},
+                                                                      {"beyond", &beyond_},
+                                                                      {"growth", &grows_},
+                                                                      {"ambushes", &ambushes_},
+                                                                      {"wandering", &wanders_},
+                                                                      {"relapses", &relapses_},
+                                                                      {"busy-stops", &busy_stops_}}};
     for (const auto& [name, on] : classes) {
         *on = *on && !chronicle_.without(name);
     }
@@ -246,6 +254,7 @@ bool RaidWorld::open_once(bool force) {
 bool RaidWorld::open() {
     errors_expected_ = false;
     ambush_.reset();
+    relapse_.reset();
     if (random_.one_in(12)) {
         base_.policy = random_.one_in(2) ? raid::RecoveryPolicy::kResync : some_journal();
     }
@@ -287,7 +296,7 @@ bool RaidWorld::error_expected(const Error& error) {
     const bool doubtful = std::ranges::any_of(volumes_, [](const Volume& v) { return !v.doubtful.empty(); });
     const bool possible = doubtful ? row_->parities() > 0 : met_damage_ && row_->parities() > 1;
     const bool stuck = possible && error.code == Errc::kMediumError;
-    return errors_expected_ || crashing_ || stuck;
+    return errors_expected_ || crashing_ || stuck || (stopping_ && error.code == Errc::kClosed);
 }
 
 void RaidWorld::waited(Duration d) {
@@ -627,19 +636,29 @@ void RaidWorld::crash(Crash how) {
     crashing_ = false;
 }
 
+/// Commands under way end as ever; hosts are told of the stop by the next one.
 void RaidWorld::stop_cleanly() {
-    if (!wait_hosts(kPatience)) {
+    stopping_ = busy_stops_ && relapser_.one_in(2);
+    for (Volume& v : volumes_) {
+        if (stopping_) {
+            v.host->pause();
+        }
+    }
+    if (!stopping_ && !wait_hosts(kPatience)) {
         return;
+    }
+    if (!std::ranges::all_of(volumes_, [](const Volume& v) { return v.host->drained(); })) {
+        chronicle_.reached("stop with commands under way");
     }
     for (const auto& disk : disks_) {
         disk->fail_next_reads(0);
     }
-    std::vector<Oracle::Id> flushes;
-    for (Volume& v : volumes_) {
-        flushes.push_back(v.oracle->begin_flush());
-    }
     const Result<void> stopped = scheduler_.run(home(), array_->stop());
     end_growth();
+    if (!wait_hosts(kPatience)) {
+        return;
+    }
+    stopping_ = false;
     unclean_ = !stopped.has_value();
     note_members();  // one that is in sync by now is not left out of the next start: a resync may still need it
     if (!stopped && !errors_expected_) {
@@ -652,7 +671,7 @@ void RaidWorld::stop_cleanly() {
         }
     }
     for (std::size_t i = 0; stopped && i < volumes_.size(); ++i) {
-        volumes_[i].oracle->end_flush(flushes[i], kLegA);
+        volumes_[i].oracle->end_flush(volumes_[i].oracle->begin_flush(), kLegA);
     }
     array_.reset();
     take_complaints();
@@ -693,6 +712,7 @@ void RaidWorld::take_complaints() {
 
 void RaidWorld::finish() {
     ambushes_ = false;
+    relapses_ = false;
     end_growth();
     grows_ = false;
     for (const auto& disk : disks_) {

@@ -72,6 +72,7 @@ class RaidWorld : public HostWorld {
     void round();
     bool work();
     void end_ambushed();
+    void relapse();
     bool pass(Duration d);
     void heed(const EventRecord& e);
     void one_fault();
@@ -174,6 +175,7 @@ class RaidWorld : public HostWorld {
     SeededRandom grower_;    ///< what the operator does with space
     SeededRandom ambusher_;  ///< when crashes follow events: for the same reason its own
     SeededRandom wanderer_;  ///< which members go away for a while
+    SeededRandom relapser_;  ///< which are lost right after a rebuild, and which stops find commands under way
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
@@ -203,6 +205,10 @@ class RaidWorld : public HostWorld {
     bool wanders_ = false;                                      ///< members go away and come back
     bool ambushes_ = false;                                     ///< crashes follow events of the array closely
     std::optional<TimePoint> ambush_;                           ///< the next one
+    bool relapses_ = false;                                     ///< a member is lost right after a rebuild
+    std::optional<TimePoint> relapse_;                          ///< when
+    bool busy_stops_ = false;                                   ///< not after the hosts' last commands only
+    bool stopping_ = false;                                     ///< and some are under way
     bool beyond_ = false;                                       ///< also faults that the level cannot hide
     bool patient_ = patience_.one_in(3);                        ///< sees rebuilds through
     bool scrubs_ = scrubber_.one_in(2);                         ///< while hosts work

@@ -611,6 +611,22 @@ TEST(ArrayVolumes, a_discard_reads_as_zeros) {
     }
 }
 
+TEST(ArrayStop, refuses_what_operators_order_meanwhile) {
+    ArrayFixture f({.volumes = {{"a", kMiB}}});
+    ASSERT_TRUE(f.create());
+    std::optional<Result<void>> stopped;
+    f.scheduler.start(*f.caller, store_result(f.array->stop(), stopped));
+    for (int i = 0; i < 4; ++i) {
+        f.scheduler.step();
+    }
+    ASSERT_FALSE(stopped);
+    EXPECT_EQ(f.scheduler.run(*f.caller, f.array->resize("a", sectors_of(2 * kMiB))).error().code, Errc::kClosed);
+    EXPECT_EQ(f.scheduler.run(*f.caller, f.array->fail_member(1)).error().code, Errc::kClosed);
+    EXPECT_EQ(f.scheduler.run(*f.caller, f.array->grow()).error().code, Errc::kClosed);
+    ASSERT_TRUE(f.scheduler.run_until([&] { return stopped.has_value(); }));
+    EXPECT_TRUE(*stopped);
+}
+
 TEST(ArrayStop, refuses_new_io_and_is_clean) {
     ArrayFixture f;
     ASSERT_TRUE(f.create());

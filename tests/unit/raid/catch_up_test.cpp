@@ -15,6 +15,7 @@ using testing::kSectors;
 using testing::kShapes;
 using testing::options_of;
 using testing::Shape;
+using testing::Writers;
 using testing::Written;
 
 constexpr std::uint64_t kLarge = 32 * kMiB;
@@ -287,7 +288,6 @@ Task<void> fill_log(DurableLog& log, std::optional<Errc>& out) {
     }
 }
 
-/// ME5.
 /// The policy `redo` lists nothing, so what was not flushed when the member was lost is not known.
 TEST(CatchUp, a_member_of_an_array_that_always_logs_is_rebuilt_whole) {
     for (const Shape& shape : kShapes) {
@@ -306,6 +306,39 @@ TEST(CatchUp, a_member_of_an_array_that_always_logs_is_rebuilt_whole) {
         EXPECT_GT(d.f.array->status().rebuild->total_bytes, kLarge / 2);
         optimal(d);
         d.expect_model("after it was rebuilt");
+        d.expect_redundant(1);
+    }
+}
+
+/// Writes that began while a member was away are named by its set only, which its return empties (ME4).
+TEST(CatchUp, what_was_under_way_when_a_member_came_back_is_missed_by_the_next_one) {
+    for (std::uint64_t seed = 1; seed <= 24; ++seed) {
+        SCOPED_TRACE(seed);
+        FixtureOptions options = options_of({"5", 4, seed % 2 == 0 ? 1U : 4U}, 8 * kMiB);
+        options.seed = seed;
+        options.checksums = false;
+        options.strip_bytes = 4096;  // a write has more stripes than it begins with at once
+        Degraded d(options);
+        d.f.disks[1]->revive();
+        Writers writers(d.f, d.model);
+        writers.begin(0, 1536);
+        writers.begin(1536, 1464);
+        ASSERT_TRUE(d.rebuild(nullptr));
+        ASSERT_TRUE(d.f.scheduler.run_until([&] { return d.f.environment.events().has("rebuild-ended"); },
+                                            std::chrono::minutes(5)));
+        writers.end();
+        ASSERT_TRUE(writers.errors.empty());
+        d.f.scheduler.run_for(Duration(d.f.scheduler.random().below(1'500'000)));
+        d.f.disks[2]->power_cut(sim::CachePolicy::kDropAll);
+        static_cast<void>(d.f.scheduler.run(*d.f.caller, d.f.array->fail_member(2)));  // it may be noticed already
+        ASSERT_EQ(d.f.array->status().members[2].state, MemberState::kFailed);
+        ASSERT_TRUE(d.f.stop());
+        d.f.disks[2]->revive();
+        d.f.environment.events().clear();
+        ASSERT_TRUE(d.f.reopen());
+        optimal(d);
+        EXPECT_TRUE(caught_up(d.f));
+        d.expect_model("after the second one came back");
         d.expect_redundant(1);
     }
 }
@@ -363,6 +396,13 @@ TEST(MissedRecord, comes_back_as_it_was_and_damage_is_found) {
     EXPECT_FALSE(*recover_missed(log, 78, base.shape)) << "of another absence";
     EXPECT_FALSE(recover_missed(log, 77, {200'000, 128}));
     EXPECT_FALSE(*recover_missed({log[1]}, 77, base.shape)) << "without a base";
+}
+
+TEST(MissedRecord, a_log_that_is_too_small_for_its_members_has_one_region) {
+    const Geometry g{Layout::kDoubleParity, 32, 8, 1'000'000};
+    EXPECT_EQ(MissedShape::of(g, 2000).regions(), 1U);
+    EXPECT_EQ(MissedShape::of(g, kMissedHeaderBytes + 32 * kMissedMemberBytes).regions(), 1U);
+    EXPECT_GT(MissedShape::of(g, 64 * kKiB).regions(), 900U);
 }
 
 TEST(MissedRecord, a_member_is_known_by_its_newest_superblock) {

@@ -257,6 +257,33 @@ TEST_F(LogOnArray, a_member_that_fails_is_replaced_by_another) {
     EXPECT_EQ(recovered(f), expected);
 }
 
+/// One record after another; none of those before the last is needed.
+Task<void> append_until(DurableLog& log, LogClientId client, const bool& over, int& failed) {
+    while (!over) {
+        const auto position = co_await log.append(client, std::vector<std::byte>(3000));
+        failed += position ? 0 : 1;
+        log.drop_before(client, position.value_or(0));
+    }
+}
+
+TEST_F(LogOnArray, a_member_gets_the_log_though_it_is_never_idle) {
+    ArrayFixture f({.level = "1", .members = 2});
+    ASSERT_TRUE(f.create());
+    f.settle();
+    ASSERT_TRUE(f.scheduler.run(*f.caller, f.array->fail_member(1)));
+    bool over = false;
+    int failed = 0;
+    for (LogClientId c = 0; c < 4; ++c) {
+        f.scheduler.start(*f.caller, append_until(f.array->log(), kClient + c, over, failed));
+    }
+    ASSERT_TRUE(f.scheduler.run(*f.caller, f.array->rebuild(1, {f.disks[1].get(), ""})));
+    EXPECT_TRUE(f.scheduler.run_until([&] { return f.array->status().state == ArrayState::kOptimal; },
+                                      std::chrono::seconds(30)));
+    over = true;
+    f.scheduler.run_for(std::chrono::seconds(10));
+    EXPECT_EQ(failed, 0);
+}
+
 Task<Result<void>> checkpoint_of(ArrayFixture* f, int* calls) {
     ++*calls;
     auto position = co_await f->array->log().append(kClient, std::vector<std::byte>(500, std::byte{7}));

@@ -106,4 +106,38 @@ struct Degraded : Written {
     }
 };
 
+/// Hosts that write the same areas again and again, until end() or an error.
+struct Writers {
+    Writers(ArrayFixture& fixture, std::vector<std::byte>& written) : f(fixture), model(written) {}
+    void begin(std::uint64_t lba, std::uint64_t sectors) { f.scheduler.start(*f.caller, work(*this, lba, sectors)); }
+    void end() {
+        on = false;
+        ASSERT_TRUE(f.scheduler.run_until([this] { return busy == 0; }, std::chrono::minutes(5)));
+    }
+
+    ArrayFixture& f;
+    std::vector<std::byte>& model;
+    bool on = true;
+    int busy = 0;
+    std::vector<Errc> errors;
+
+  private:
+    static Task<void> work(Writers& w, std::uint64_t lba, std::uint64_t sectors) {
+        ++w.busy;
+        const Buffer buffer = *w.f.environment.pool().allocate(sectors * kSectorBytes);
+        const Slice slice = buffer.slice(sectors * kSectorBytes, Lba(lba));
+        while (w.on) {
+            w.f.scheduler.random().fill(slice.data());
+            slice.seal();
+            const Result<void> r = co_await w.f.volume().write(Lba(lba), slice, {});
+            if (!r) {
+                w.errors.push_back(r.error().code);
+                break;
+            }
+            std::ranges::copy(slice.data(), w.model.begin() + static_cast<std::ptrdiff_t>(lba * kSectorBytes));
+        }
+        --w.busy;
+    }
+};
+
 }  // namespace gemel::raid::testing

@@ -4,13 +4,14 @@
 
 #include "gemel/crc32c.hpp"
 #include "raid/redo_record.hpp"
-#include "tests/unit/raid/array_fixture.hpp"
+#include "tests/unit/raid/rebuild_fixture.hpp"
 
 namespace gemel::raid {
 namespace {
 
 using testing::ArrayFixture;
 using testing::FixtureOptions;
+using testing::Writers;
 
 // ---- the record
 
@@ -164,6 +165,55 @@ TEST(Redo, it_ends_with_the_rebuild_and_its_records_undo_nothing_that_comes_late
     ASSERT_TRUE(r) << r.error().message;
     EXPECT_EQ(d.status().replayed_records, 0U);
     d.expect_model("after the power cut");
+}
+
+/// Stops the array while hosts write; what they had begun ends well.
+void stop_under_writes(Logged& d, Writers& writers) {
+    std::optional<Result<void>> stopped;
+    const auto body = [](Task<Result<void>> task, std::optional<Result<void>>& out) -> Task<void> {
+        out.emplace(co_await std::move(task));
+    };
+    d.f.scheduler.start(*d.f.caller, body(d.f.array->stop(), stopped));
+    ASSERT_TRUE(d.f.scheduler.run_until([&] { return stopped.has_value(); }, std::chrono::minutes(1)));
+    EXPECT_TRUE(*stopped) << stopped->error().message;
+    writers.end();
+    EXPECT_TRUE(std::ranges::all_of(writers.errors, [](Errc code) { return code == Errc::kClosed; }));
+    d.f.array.reset();
+}
+
+TEST(Redo, a_stop_meets_writes_that_are_logged_and_waits_for_them) {
+    for (std::uint64_t i = 0; i < 10; ++i) {
+        SCOPED_TRACE(i);
+        Logged d({.seed = 1 + i, .level = "5", .members = 4, .shards = i % 2 == 0 ? 1U : 4U, .member_bytes = 4 * kMiB});
+        Writers writers(d.f, d.model);
+        for (std::uint64_t w = 0; w < 4; ++w) {
+            writers.begin(w * 500, 500);
+        }
+        d.f.scheduler.run_for(std::chrono::microseconds(100 * i));
+        stop_under_writes(d, writers);
+        ASSERT_TRUE(d.f.reopen());
+        d.expect_model("after the stop");
+    }
+}
+
+TEST(Redo, a_stop_while_it_is_being_turned_off_leaves_no_write_behind) {
+    for (std::uint64_t i = 0; i < 30; ++i) {
+        SCOPED_TRACE(i);
+        Logged d({.seed = 1 + i, .level = "5", .members = 4, .member_bytes = 4 * kMiB});
+        Writers writers(d.f, d.model);
+        for (std::uint64_t w = 0; w < 4; ++w) {
+            writers.begin(w * 500, 500);
+        }
+        sim::SimDisk& fresh = d.f.add_disk(4 * kMiB);
+        ASSERT_TRUE(d.rebuild(0, fresh));
+        ASSERT_TRUE(d.f.scheduler.run_until([&] { return d.f.environment.events().has("rebuild-ended"); },
+                                            std::chrono::minutes(5)));
+        d.f.scheduler.run_for(std::chrono::microseconds(100 * i));
+        stop_under_writes(d, writers);
+        std::swap(d.f.disks[0], d.f.disks.back());
+        ASSERT_TRUE(d.f.reopen());
+        d.expect_model("after the stop");
+    }
 }
 
 TEST(Redo, a_record_is_for_the_device_that_had_the_place) {

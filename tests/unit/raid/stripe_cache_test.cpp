@@ -151,7 +151,9 @@ TEST(StripeCache, a_member_that_was_away_is_asked_again) {
 
 struct Cache {
     explicit Cache(std::size_t blocks) : cache(blocks, doubts) {}
-    void put(std::uint32_t member, std::uint64_t block) { cache.put(member, block, *pool.allocate(kBlockBytes)); }
+    void put(std::uint32_t member, std::uint64_t block) {
+        cache.put(member, block, *pool.allocate(kBlockBytes), cache.doubts());
+    }
     sim::HeapPool pool;
     std::atomic<std::uint64_t> doubts{0};
     StripeCache cache;
