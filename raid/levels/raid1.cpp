@@ -165,6 +165,17 @@ Task<Result<void>> read_leg(ArrayBody& array, std::uint32_t m, Lba member_lba, B
     co_return r || r.error().code == Errc::kMediumError ? Result<void>{} : std::move(r);
 }
 
+/// The first of `legs`, from `first` on, that is in sync.
+std::optional<std::uint32_t> next_leg(const ArrayBody& array, std::uint32_t legs, std::uint32_t first) {
+    for (std::uint32_t i = 0; i < array.geometry.members; ++i) {
+        const std::uint32_t m = (first + i) % array.geometry.members;
+        if ((legs >> m & 1U) != 0 && array.in_sync(m)) {
+            return m;
+        }
+    }
+    return std::nullopt;
+}
+
 /// Reads a run from its legs, from leg `first` on, until every block is known; tells which of those legs do not have
 /// which. REQUIRES: the lock; with checksums, whole blocks.
 Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, BadBlocks& bad, std::uint32_t first = 0) {
@@ -174,13 +185,15 @@ Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, BadBlocks& bad,
     to.mark_all(BlockStatus::kUnreadable);
     bad.clear();
     Errc failure = Errc::kMediumError;  // another one may be gone the next time: then the blocks are not lost
-    const std::uint32_t legs = array.geometry.legs(lba);
+    std::uint32_t legs = array.geometry.legs(lba);  // that were not asked
     const Lba member_lba = array.geometry.locate(lba).member_lba;
-    for (std::uint32_t i = 0; i < array.geometry.members && !to.all_readable(); ++i) {
-        const std::uint32_t m = (first + i) % array.geometry.members;
-        if ((legs >> m & 1U) == 0 || !array.in_sync(m)) {
-            continue;
+    while (!to.all_readable()) {
+        const auto leg = next_leg(array, legs, first);  // one that gets in sync meanwhile, too
+        if (!leg) {
+            break;
         }
+        const std::uint32_t m = *leg;
+        legs &= ~(1U << m);
         std::optional<Errc> code;
         CO_TRY_VOID(co_await read_leg(array, m, member_lba, buffer, part, code, bad));
         failure = code && *code != Errc::kMediumError ? *code : failure;

@@ -132,8 +132,30 @@ Task<std::expected<void, StartFailure>> Daemon::start_arrays() {
     co_return std::expected<void, StartFailure>{};
 }
 
+/// Of a volume that is, or was, one of a pair, the array's log has records.
+std::vector<std::string> Daemon::paired_volumes() const {
+    std::vector<std::string> out;
+    for (const StartedArray& started : arrays_) {
+        for (const VolumeInfo& info : started.array->volumes()) {
+            const auto records = started.array->log().recovered(kLogClientPair | info.number);
+            if (records && !records->empty()) {
+                out.push_back(info.name);
+            }
+        }
+    }
+    return out;
+}
+
+/// Pairs are kept without [replication], too: else nobody knew what was written meanwhile, a secondary would serve what
+/// it happens to hold, and the records, which nobody drops, would fill the log.
 Result<void> Daemon::add_volumes() {
-    if (replicates()) {
+    const std::vector<std::string> paired = replicates() ? std::vector<std::string>() : paired_volumes();
+    for (const std::string& volume : paired) {
+        events_.emit({Severity::kWarning, "replication-not-configured", "volume " + volume,
+                      "it is one of a pair, and the configuration has no [replication]",
+                      "add [replication] and the [[peer]] to the configuration"});
+    }
+    if (replicates() || !paired.empty()) {
         replicator_ =
             std::make_unique<replication::Replicator>(environment_, node_config(config_), runtime_.processors().io(0));
     }
@@ -348,8 +370,7 @@ std::string Daemon::summary() const {
     }
     return fmt::format("listening on {} (node {}, {}, {}{}, admin socket {})", portals, config_.node.name,
                        counted(config_.targets.size(), "target"), counted(luns, "LUN"),
-                       replicator_ != nullptr ? ", replication on " + replicator_->listen_address() : "",
-                       socket_path());
+                       replicates() ? ", replication on " + replicator_->listen_address() : "", socket_path());
 }
 
 }  // namespace gemel

@@ -104,6 +104,7 @@ class Daemon final : public admin::Management {
     Task<Result<StartedArray>> start_one(const config::Array& array);
     /// The configuration with the array of `definition` and its volumes. Errors: kInvalidArgument, kAlreadyExists.
     Result<config::Config> with_array(const std::string& definition) const;
+    [[nodiscard]] std::vector<std::string> paired_volumes() const;
     Result<void> add_volumes();
     Task<Result<void>> make_units();
     Task<std::optional<scsi::Reservations>> open_reservations(const std::string& name, const Volume& volume);

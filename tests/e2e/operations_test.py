@@ -92,6 +92,26 @@ class Operations(Pair):
         self.assertTrue(seen[0])
         self.assertEqual(seen[0], seen[1])
 
+    def test_a_node_that_is_started_without_replication_keeps_its_pair(self):
+        self.establish()
+        ledger = self.folder / "ledger"
+        self.assert_good(load(self.url(self.alpha), operations=200, reads=0, depth=8, verify=ledger))
+        written = {}
+        for node in (self.alpha, self.beta):
+            self.assertEqual(node.stop(), 0)
+            written[node] = node.config.read_text()
+            node.config.write_text(re.sub(r"\[replication\](.|\n)*?(?=\[\[array)", "", written[node]))
+        self.start(self.beta)
+        self.assertEqual(self.beta.pair("vol")["role"], "secondary")
+        self.assertEqual(load(self.url(self.beta), operations=1, give_up=5)["exit_code"], 4)
+        self.assertIn("replication-not-configured", {e["id"] for e in self.events(self.beta)})
+        self.assertEqual(self.beta.stop(), 0)
+        for node in (self.alpha, self.beta):
+            node.config.write_text(written[node])
+            self.start(node)
+        self.wait_mirrored(self.alpha)
+        self.assert_good(load(self.url(self.alpha), verify=ledger, check=True, block_size="64KiB", depth=4))
+
     def identity(self, node):
         """The first designator of VPD page 83, which names the logical unit."""
         page = run(["iscsi-inq", "-e", "1", "-c", "131", self.url(node)]).stdout
