@@ -22,6 +22,11 @@ void RaidWorld::note_members() {
     note_scrub(status);
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         const bool in_sync = status.members[i].state == MemberState::kInSync;
+        if (in_sync && named_[i] != nullptr && status.members[i].name == named_[i]->name()) {
+            // It came back before the disk that was built in its place.
+            std::swap(disks_[i], *std::ranges::find(retired_, named_[i], &std::unique_ptr<SimDisk>::get));
+            named_[i] = nullptr;
+        }
         away_[i] = lost_[i] && (away_[i] || !in_sync);
         if (away_[i] && in_sync) {
             lost_[i] = false;
@@ -124,7 +129,8 @@ void RaidWorld::begin_rebuild() {
 /// was the target of a replace, note_replace() sees it.
 void RaidWorld::note_quicker_spare(std::size_t place, SimDisk* named) {
     const std::string holder = array_->status().members[place].name;
-    if (holder == retired_.back()->name() || (target_ && holder == target_->name())) {
+    if (holder == retired_.back()->name() || (target_ && holder == target_->name()) ||
+        (named != nullptr && holder == named->name())) {
         std::swap(disks_[place], retired_.back());
         named_[place] = named;
         chronicle_.reached("spare, or the old member, quicker than the operator");
