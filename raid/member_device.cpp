@@ -214,7 +214,12 @@ Task<Result<void>> MemberDevice::both(BlockDevice& device, BlockDevice& target, 
     fan.start(1, std::move(other));
     co_await fan.all();
     if (const auto code = fan.failure(1)) {
-        CO_TRY_VOID(co_await array_.target_missed(index_, target, Error(*code, fan.first_error().message)));
+        const Error why(*code, fan.first_error().message);
+        Result<void> r = co_await array_.target_missed(index_, target, why);
+        if (!r && this->device() == &target) {  // it has become the member meanwhile, and missed that
+            r = co_await array_.own_missed(index_, target, why);
+        }
+        CO_TRY_VOID(r);
     }
     if (const auto code = fan.failure(0)) {
         CO_TRY_VOID(co_await array_.own_missed(index_, device, Error(*code, fan.first_error().message)));

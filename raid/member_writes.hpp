@@ -5,7 +5,8 @@
 //   MS1 A member that does not get its part, since it is missing or was lost at the last look, has the part's entries
 //       of the checksum map changed instead (CS3); nothing is waited for between that look and the writes.
 //   MS2 An I/O that fails says something of the device that it was sent to, not of one that has got the place since:
-//       that a place was given to another device is durable, and the stripe, whose lock is held, is not on it yet.
+//       a rebuild's device does not have the stripe, whose lock is held, yet, and a replace gives the place while no
+//       such lock is held.
 // Threads: the stripe's shard; devices_of, settle_missed any.
 #pragma once
 

@@ -79,7 +79,7 @@ Task<bool> RedoLog::enter() {
     while (true) {
         logging_.fetch_add(1);
         const State state = state_.load();
-        if ((state == State::kOn || state == State::kLeaving) && !paused_.load()) {
+        if (state == State::kOn || state == State::kLeaving) {
             co_return true;
         }
         logging_.fetch_sub(1);
@@ -93,7 +93,7 @@ Task<bool> RedoLog::enter() {
 Task<void> RedoLog::await_change() {
     Executor& caller = Executor::current();
     co_await resume_on(array_.home);
-    if (state_.load() == State::kClosing || paused_.load()) {
+    if (state_.load() == State::kClosing) {
         co_await changed_.wait();
     }
     co_await resume_on(caller);
@@ -233,10 +233,6 @@ Task<Result<void>> RedoLog::make_room() {
 
 void RedoLog::change(State to) {
     state_.store(to);
-    wake();
-}
-
-void RedoLog::wake() {
     changed_.set();
     changed_.reset();
 }
@@ -298,18 +294,6 @@ Task<void> RedoLog::await_listed() const {
     while (!on() && !array_.stopping() && covered_.load() != 0) {
         co_await sleep_for(array_.env.clock, kPoll);
     }
-}
-
-Task<void> RedoLog::pause() {
-    paused_.store(true);
-    while (logging_.load() != 0 && !array_.stopping()) {
-        co_await sleep_for(array_.env.clock, kPoll);
-    }
-}
-
-void RedoLog::resume() {
-    paused_.store(false);
-    wake();
 }
 
 Task<void> RedoLog::stop() {

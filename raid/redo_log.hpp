@@ -31,8 +31,9 @@
 //       Entries of the checksum map change after the record is durable, for missing members too; doing it again enters
 //       what is written, and forgets the entries of members that are missing, or rebuilt and not in the record.
 //   RD8 Columns whose parity a write leaves wrong are named in the journal, durably, before its record.
-//   RD9 A place is given to another device, which holds what the member holds (RP6), while nothing is logged, by a
-//       superblock that makes every record void: those for the old device would not be done again on the new one.
+//   RD9 A place is given to another device, which holds what the member holds (RP6), while nothing is logged, since
+//       the locks of all stripes are held, by a superblock that makes every record void: those for the old device would
+//       not be done again on the new one.
 // Threads: begin, end, enter, write, flush_*: any shard; turn_on, turn_off, done_below, stop: home; the rest any.
 #pragma once
 
@@ -89,9 +90,6 @@ class RedoLog {
     [[nodiscard]] bool on() const { return state_.load() == State::kOn; }
     /// Also while no member is missing.
     [[nodiscard]] bool always() const { return always_; }
-    /// RD9. Nothing is logged until resume(): no write that is logged is under way, and those that come wait.
-    Task<void> pause();
-    void resume();
     /// Every record below this position has its writes in place; a flush from now on makes them durable.
     [[nodiscard]] std::uint64_t done_below() const;
     Task<void> stop();
@@ -120,7 +118,6 @@ class RedoLog {
     Task<Result<void>> make_room();
     Task<void> await_change();
     void change(State to);
-    void wake();
     Task<void> let_go();
     Task<void> leave(std::uint64_t turn);
     Task<bool> wait_for_none(const std::atomic<std::uint64_t>& counter, std::uint64_t turn) const;
@@ -129,7 +126,6 @@ class RedoLog {
     RingLog& log_;
     const bool always_;
     std::atomic<State> state_;
-    std::atomic<bool> paused_{false};
     std::atomic<std::uint64_t> covered_{0};  ///< writes under way that the journal does not list
     std::atomic<std::uint64_t> logging_{0};  ///< between enter() and the end of write()
     std::atomic<std::uint64_t> flushes_{0};  ///< begun
@@ -142,7 +138,7 @@ class RedoLog {
     std::list<Entry> entries_;  ///< in the order of the log
     std::uint64_t dropped_below_ = 0;
     std::uint64_t turns_ = 0;  ///< on and off
-    Event changed_;            ///< set and reset at once: the state changed, or a pause has ended
+    Event changed_;            ///< set and reset at once: the state changed
     Gate gate_;
 };
 

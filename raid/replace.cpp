@@ -330,18 +330,25 @@ Task<Result<void>> ArrayBody::finish_replace(std::uint32_t place) {
     co_return Result<void>{};
 }
 
-/// RD9.
+/// With the locks of all stripes held: what the target misses meanwhile would be missed by a member (MS2), and what is
+/// logged be for the old device (RD9).
 Task<Result<void>> ArrayBody::give_place(std::uint32_t place) {
-    if (!redo_) {
-        co_return co_await give_place_now(place, 0);
+    std::vector<IntervalLock::Guard> guards(shards.size());
+    for (const auto& shard : shards) {
+        co_await resume_on(*shard->executor);
+        guards[shard->index] = co_await shard->lock.acquire(0, ~std::uint64_t{0});
     }
-    co_await redo_->pause();
-    const std::uint64_t done = redo_->done_below();
-    Result<void> r = stopping() ? fail(Errc::kClosed, "array " + name + " is stopping") : co_await flush_with_map();
+    co_await resume_on(home);
+    const std::uint64_t done = redo_ ? redo_->done_below() : 0;
+    Result<void> r = redo_ ? co_await flush_with_map() : Result<void>{};
     if (r) {
         r = co_await give_place_now(place, done);
     }
-    redo_->resume();
+    for (const auto& shard : shards) {
+        co_await resume_on(*shard->executor);
+        guards[shard->index].release();
+    }
+    co_await resume_on(home);
     co_return r;
 }
 
