@@ -19,6 +19,15 @@ function(gemel_library name)
   target_link_libraries(${name} PUBLIC gemel_contracts ${ARG_LIBS})
 endfunction()
 
+# tools/test --long, where tests do more: their time limits are multiplied by it.
+set(GEMEL_TIMEOUT_FACTOR 1 CACHE STRING "What the time limits of ctest are multiplied by")
+
+# gemel_time_limit(variable SECONDS)
+function(gemel_time_limit out seconds)
+  math(EXPR limit "${seconds} * ${GEMEL_TIMEOUT_FACTOR}")
+  set(${out} ${limit} PARENT_SCOPE)
+endfunction()
+
 # gemel_tests(NAME LABEL unit SOURCES a.cpp ... LIBS ... [TIMEOUT s] [WHOLE]): one GoogleTest binary.
 # Every case is a ctest entry; with WHOLE the binary is one entry.
 function(gemel_tests name)
@@ -26,6 +35,7 @@ function(gemel_tests name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
+  gemel_time_limit(ARG_TIMEOUT ${ARG_TIMEOUT})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ${ARG_LIBS} GTest::gtest_main)
   if(ARG_WHOLE)
