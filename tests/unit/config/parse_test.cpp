@@ -168,7 +168,8 @@ std::string changed(const Case& c) {
 
 constexpr std::array kMistakes{
     Case{"misspelt key", "strip =", "stripe =", 14, 1, "unknown key 'stripe' in [[array]], did you mean 'strip'?"},
-    Case{"unknown key", "tries = 2", "colour = 2", 34, 1, "expected one of: ack_timeout, frame_size, insecure_no_key, listen"},
+    Case{"unknown key", "tries = 2", "colour = 2", 34, 1,
+         "expected one of: ack_timeout, frame_size, insecure_no_key, listen"},
     Case{"unknown table", "[daemon]", "[demon]", 4, 2, "did you mean 'daemon'?"},
     Case{"wrong kind", "io_processors = 2", "io_processors = \"two\"", 5, 17,
          "'io_processors' is a string; expected a whole number from 1 to 256"},
