@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 78> kRaidStates{
+constexpr std::array<std::string_view, 80> kRaidStates{
     "array grown",
     "array grown again",
     "grow interrupted",
@@ -22,6 +22,8 @@ constexpr std::array<std::string_view, 78> kRaidStates{
     "silent corruption",
     "silent corruption found",
     "silent corruption repaired",
+    "single copy rotten and found",
+    "single copies scrubbed",
     "level single",
     "level linear",
     "level 6",
@@ -128,9 +130,10 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
-constexpr std::array<std::string_view, 16> kRaidClasses{
-    "ambushes", "wandering", "beyond",   "member-faults", "media-faults", "slowness", "power-cuts",   "kills",
-    "lies",     "rests",     "operator", "discards",      "flushes",      "reads",    "stripe-cache", "growth",
+constexpr std::array<std::string_view, 17> kRaidClasses{
+    "ambushes",   "wandering", "beyond",       "member-faults", "media-faults",     "slowness",
+    "power-cuts", "kills",     "lies",         "rests",         "operator",         "discards",
+    "flushes",    "reads",     "stripe-cache", "growth",        "single-checksums",
 };
 constexpr std::array<std::string_view, 7> kReplicationClasses{
     "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",

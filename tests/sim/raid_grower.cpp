@@ -96,6 +96,10 @@ void RaidWorld::grow() {
         if (must && !any_lost() && after.state == raid::ArrayState::kOptimal) {
             chronicle_.violation("an array does not grow: " + grown.error().message);
         }
+        if (after.state == raid::ArrayState::kReadOnly) {  // a member may have the superblock that says it has
+            grew_ = true;
+            grown_to_ = least_size();
+        }
         return;
     }
     if (after.sectors <= before.sectors) {
