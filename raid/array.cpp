@@ -34,13 +34,14 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
                      MemberWatch& watching)
     : env(environment),
       level(*find_level(winner.level)),
+      tracks(level.redundant || (config.checksums && has_map_room(winner))),
       name(winner.array_name),
       home(*config.shards.front()),
       watch(watching),
       rebuild_job(environment.clock, JobKind::kRebuild),
-      wanted_checksums_(level.redundant && config.checksums),
+      wanted_checksums_(config.checksums),
       checksum_cache_(config.checksum_cache_bytes),
-      wanted_policy_(!level.redundant        ? RecoveryPolicy::kResync
+      wanted_policy_(!tracks                 ? RecoveryPolicy::kResync
                      : level.parities() == 0 ? recorded_policy(config.policy)
                                              : config.policy),
       journal_stripes_(config.journal_stripes) {
@@ -60,7 +61,7 @@ ArrayBody::ArrayBody(Environment& environment, const ArrayConfig& config, const 
         shard->group_columns = geometry.group_columns();
         const std::uint64_t cached = level.parities() == 0 ? 0 : config.stripe_cache_bytes / kBlockBytes;
         shard->cache = std::make_unique<StripeCache>(cached / config.shards.size(), cache_doubts_);
-        shard->writable = !level.redundant;  // nothing to resync: an unclean stop makes no difference
+        shard->writable = !tracks;  // an unclean stop makes no difference
         shards.push_back(std::move(shard));
     }
     scrub = std::make_unique<Scrub>(*this);
@@ -323,7 +324,7 @@ ArrayStatus ArrayBody::status() const {
         out.stripe_cache.bytes += shard->cache->bytes();
         out.stripe_cache.hits += shard->cache->hits();
     }
-    out.resync_total = SectorCount(level.redundant ? geometry.columns() : 0);
+    out.resync_total = SectorCount(tracks ? geometry.columns() : 0);
     out.resync_done = SectorCount(out.resync_total.value - std::min(out.resync_total.value, untrusted_columns()));
     return out;
 }

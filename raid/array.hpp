@@ -70,9 +70,10 @@ struct ArrayConfig {
     /// Sizes that devices of this array had: one that was extended since has its superblocks where it ended then.
     std::vector<SectorCount> former_sizes;
     bool force = false;  ///< start although the members cannot tell what is wrong, or diverged
-    RecoveryPolicy policy = RecoveryPolicy::kJournal;  ///< from this start on; levels without redundancy have none
-    std::uint32_t journal_stripes = 0;                 ///< most that the journal lists for writes; 0: by its room
-    bool checksums = true;  ///< of every block, where the level has redundancy; from this start on
+    /// From this start on; levels without redundancy and checksums have none.
+    RecoveryPolicy policy = RecoveryPolicy::kJournal;
+    std::uint32_t journal_stripes = 0;  ///< most that the journal lists for writes; 0: by its room
+    bool checksums = true;              ///< of every block; from this start on
     std::uint64_t checksum_cache_bytes = kDefaultChecksumCache;  ///< of the checksum map, in memory at most
     std::uint64_t stripe_cache_bytes = kDefaultStripeCache;      ///< of parity levels, from the pool, at most; 0: none
     ReservedAreas areas;

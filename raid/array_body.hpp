@@ -67,6 +67,8 @@ class ArrayBody : public SilenceJudge {
     // --- What does not change after open(), but for the sizes in `geometry`, which grow ----------------------------
     Environment& env;
     const LevelRow& level;
+    /// Columns may be untrusted, and what a crash leaves so is tracked: the array has redundancy, or checksums alone.
+    const bool tracks;
     std::string name;
     Geometry geometry;
     std::array<Member, kMaxMembers> members;
@@ -130,10 +132,10 @@ class ArrayBody : public SilenceJudge {
         const std::uint64_t group = geometry.group_sectors();
         return lba.value / group == (lba.value + slice.sectors().value - 1) / group;
     }
-    /// SH1. One copy of every sector has no legs to keep equal and no parity to lock: such a write stays with its
-    /// caller.
+    /// SH1. One copy of every sector, of which nothing else is known, has no legs to keep equal and no parity to lock:
+    /// such a write stays with its caller.
     [[nodiscard]] Shard& shard_of(Lba lba) {
-        if (!level.redundant) {
+        if (!tracks) {
             for (const auto& shard : shards) {
                 if (shard->executor->is_current()) {
                     return *shard;
@@ -144,7 +146,7 @@ class ArrayBody : public SilenceJudge {
     }
     /// Array data; any executor. `from` was verified.
     Task<Result<void>> write(Lba lba, Slice from, WriteOptions options) {
-        const bool whole = !level.redundant || (shards.size() == 1 && !journal_) || one_group(lba, from);
+        const bool whole = !tracks || (shards.size() == 1 && !journal_) || one_group(lba, from);
         return whole ? write_piece(lba, from, options, false) : write_pieces(lba, from, options, false);
     }
     /// A write that makes the redundancy of its stripes right whatever was there.
@@ -167,6 +169,8 @@ class ArrayBody : public SilenceJudge {
     void note_lost_page(std::uint64_t page);
     /// Blocks of the member from this address on were written anew: counted, and told of (RR2).
     Task<void> note_repaired(std::uint32_t member, Lba member_lba, std::uint64_t blocks, bool mismatched);
+    /// The same of blocks that contradict their checksums, and of which there is no other copy.
+    Task<void> note_mismatched(std::uint32_t member, Lba member_lba, std::uint64_t blocks);
 
     /// On the shard: no write may start before it returns success (B4).
     Task<Result<void>> open_for_writes(Shard& shard);
@@ -361,7 +365,6 @@ class ArrayBody : public SilenceJudge {
     void apply_doubts(const Doubts& doubts);
     [[nodiscard]] bool accepts(const Assembly& assembly) const;
     Task<void> open_journal(const Doubts& doubts);
-    [[nodiscard]] bool may_keep_checksums() const;
     void choose_map(Superblock& next, const Assembly& assembly) const;
     void open_map();
     Task<void> stop_journal();
@@ -442,8 +445,9 @@ class ArrayBody : public SilenceJudge {
     Task<void> take_growth(const Geometry& grown);
     Task<Result<void>> write_piece(Lba lba, Slice from, WriteOptions options, bool repair);
     Task<Result<void>> write_pieces(Lba lba, Slice from, WriteOptions options, bool repair);
-    void tell_repairs(const RepairReport::ByMember& repairs);
-    Task<void> tell_more_repairs();
+    void tell_of(const RepairReport& report, const RepairReport::ByMember& blocks);
+    Task<void> begin_telling(RepairReport& report);
+    Task<void> tell_more(RepairReport& report);
 
     Superblock superblock_;
     Mutex control_;
@@ -479,6 +483,7 @@ class ArrayBody : public SilenceJudge {
     std::unique_ptr<Checksums> checksums_;
     std::atomic<std::uint64_t> cache_doubts_{0};
     RepairReport repairs_;
+    RepairReport mismatches_;  ///< without another copy
     bool wanted_checksums_;
     std::uint64_t checksum_cache_;
     std::uint64_t openings_ = 0;               ///< for writes; under `control`

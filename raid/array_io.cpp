@@ -61,7 +61,7 @@ Task<Result<void>> ArrayBody::write_piece(Lba lba, Slice from, WriteOptions opti
     if (r && active(TestSwitch::kUncleanLate) && !shard.writable) {
         r = co_await open_for_writes(shard);
     }
-    if (level.redundant) {
+    if (tracks) {
         shard.last_write = env.clock.now();
     }
     --shard.writes_in_flight;
@@ -141,7 +141,7 @@ void ArrayBody::note_lost_page(std::uint64_t page) {
     event(Severity::kWarning, "checksum-page-lost", "array " + name,
           "no copy of page " + std::to_string(page) +
               " of the checksum map can be read: its blocks count as they lie until they are written",
-          "scrub the array");
+          level.redundant ? "scrub the array" : "compare the data there with another copy");
 }
 
 /// The stripe cache that may know of this address of a member; nullptr: none, or it was told of a doubt, since it is
@@ -172,39 +172,57 @@ void ArrayBody::forget_cached(std::uint32_t member, Lba member_lba, SectorCount 
     }
 }
 
-void ArrayBody::tell_repairs(const RepairReport::ByMember& repairs) {
+void ArrayBody::tell_of(const RepairReport& report, const RepairReport::ByMember& blocks) {
+    const bool repaired = &report == &repairs_;
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
-        if (repairs[m].blocks > 0) {
-            event(Severity::kWarning, "block-repaired", member_subject(m), repairs[m].text());
+        if (blocks[m].blocks == 0) {
+            continue;
+        }
+        if (repaired) {
+            event(Severity::kWarning, "block-repaired", member_subject(m),
+                  blocks[m].text("written anew from the other members"));
+        } else {
+            event(Severity::kError, "block-mismatched", member_subject(m),
+                  blocks[m].text("not returned: the level has no other copy"),
+                  "write these blocks anew from another copy, and check the device");
         }
     }
 }
 
 Task<void> ArrayBody::note_repaired(std::uint32_t member, Lba member_lba, std::uint64_t blocks, bool mismatched) {
-    if (!repairs_.add(member, member_lba, blocks, mismatched)) {
-        co_return;
+    if (repairs_.add(member, member_lba, blocks, mismatched)) {
+        co_await begin_telling(repairs_);
     }
+}
+
+Task<void> ArrayBody::note_mismatched(std::uint32_t member, Lba member_lba, std::uint64_t blocks) {
+    if (mismatches_.add(member, member_lba, blocks, /*mismatched=*/true)) {
+        co_await begin_telling(mismatches_);
+    }
+}
+
+Task<void> ArrayBody::begin_telling(RepairReport& report) {
     Executor& caller = Executor::current();
     co_await resume_on(home);
-    RepairReport::ByMember repairs;
-    repairs_.take(repairs);
-    tell_repairs(repairs);
-    if (!gate_.spawn(tell_more_repairs())) {
-        while (repairs_.take(repairs)) {
-            tell_repairs(repairs);
+    RepairReport::ByMember blocks;
+    report.take(blocks);
+    tell_of(report, blocks);
+    if (!gate_.spawn(tell_more(report))) {
+        while (report.take(blocks)) {
+            tell_of(report, blocks);
         }
     }
     co_await resume_on(caller);
 }
 
-/// Of what is repaired soon after. Home.
-Task<void> ArrayBody::tell_more_repairs() {
-    RepairReport::ByMember repairs;
+/// Of what is found soon after. Home.
+Task<void> ArrayBody::tell_more(RepairReport& report) {
+    RepairReport::ByMember blocks;
     bool more = true;
     while (more) {
         co_await stop_event_.wait_until(env.clock, env.clock.now() + RepairReport::kTellEvery);
-        more = repairs_.take(repairs);
-        tell_repairs(repairs);
+        more = report.take(blocks);
+        tell_of(report, blocks);
     }
 }
 

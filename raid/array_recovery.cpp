@@ -51,7 +51,7 @@ std::optional<ArrayBody::Doubts> ArrayBody::journal_doubts() {
 Result<ArrayBody::Doubts> ArrayBody::find_doubts(Assembly& assembly) {
     Doubts out;
     const bool redo_known = gather_redo(out.redo);
-    if (level.redundant && superblock_.policy == RecoveryPolicy::kJournal) {
+    if (tracks && superblock_.policy == RecoveryPolicy::kJournal) {
         if (auto doubts = redo_known ? journal_doubts() : std::nullopt) {
             doubts->redo = std::move(out.redo);
             return *std::move(doubts);
@@ -67,8 +67,10 @@ Result<ArrayBody::Doubts> ArrayBody::find_doubts(Assembly& assembly) {
     // By force parity that nothing can be compared with any more is right; legs that are left are made equal as always.
     const bool comparable = lost_set() != 0 && lost_members() < level.parities();
     const bool believed = level.parities() > 0 && assembly.forced && !comparable;
-    out.cursor = !level.redundant || believed ? geometry.columns() : assembly.unclean ? 0 : superblock_.resync_cursor;
-    if (!assembly.unclean) {
+    // Of a single copy without checksums, now or before, nothing can be wrong but itself.
+    const bool tracked = tracks && (level.redundant || superblock_.area(AreaKind::kChecksums).version != 0);
+    out.cursor = !tracked || believed ? geometry.columns() : assembly.unclean ? 0 : superblock_.resync_cursor;
+    if (tracked && !assembly.unclean) {
         out.ranges = superblock_.untrusted;
     }
     return out;
@@ -151,15 +153,10 @@ Task<void> ArrayBody::open_journal(const Doubts& doubts) {
     }
 }
 
-/// The area has the room that the map needs: one of an array that an earlier version made may have less.
-bool ArrayBody::may_keep_checksums() const {
-    return level.redundant && map_pages(superblock_) >= ChecksumLayout::of(geometry).area_pages();
-}
-
 /// A map that was not kept for a while, or of data that is taken as it lies by force, says nothing any more (CP3).
 void ArrayBody::choose_map(Superblock& next, const Assembly& assembly) const {
     AreaRecord& area = *std::ranges::find(next.areas, AreaKind::kChecksums, &AreaRecord::kind);
-    const bool on = wanted_checksums_ && may_keep_checksums();
+    const bool on = wanted_checksums_ && has_map_room(superblock_);
     if (on && (area.version == 0 || assembly.forced)) {
         next.map_epoch = next.epoch + 1;
     }
@@ -173,9 +170,10 @@ void ArrayBody::open_map() {
         checksums_ = std::make_unique<Checksums>(*this, ChecksumOrigin{superblock_.array_uuid, superblock_.map_epoch},
                                                  superblock_.epoch, area, checksum_cache_);
     } else if (wanted_checksums_) {
-        event(Severity::kWarning, "checksums-off", "array " + name,
-              "its members have no room for a checksum map: an earlier version made them",
-              "copy the data to a new array, or set checksums = false");
+        event(
+            Severity::kWarning, "checksums-off", "array " + name,
+            "its members have no room for a checksum map: an earlier version made them, or their sizes differ too much",
+            "copy the data to a new array, or set checksums = false");
     }
 }
 

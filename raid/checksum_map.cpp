@@ -25,11 +25,14 @@ ChecksumMap::ChecksumMap(ArrayBody& array, const ChecksumLayout& layout, Checksu
     : array_(array),
       layout_(layout),
       origin_(origin),
-      area_(area.lba),
       area_pages_(area.sectors.value / kSectorsPerBlock),
       sets_(std::max<std::size_t>(1, most_pages / kWays)),
       ways_(std::make_unique<Way[]>(sets_ * kWays)),
-      stamp_{start, 0} {}
+      stamp_{start, 0} {
+    for (std::uint32_t m = 0; m < layout.members; ++m) {
+        areas_[m] = area.lba + array.superblock().area_shift(m);
+    }
+}
 
 std::span<ChecksumMap::Way> ChecksumMap::set_of(std::uint64_t page) const {
     return {&ways_[spread(page) % sets_ * kWays], kWays};
@@ -61,8 +64,10 @@ bool ChecksumMap::serves(const Way& way, std::uint32_t member) {
 
 /// What the area has no room for lies in front of the data that was added.
 Lba ChecksumMap::lba_of(const ChecksumLayout::Place& place) const {
-    return place.index < area_pages_ ? area_ + place.index * kSectorsPerBlock
-                                     : array_.geometry.added.map_page(place.index - area_pages_);
+    if (!place.added && place.index < area_pages_) {
+        return areas_[place.member] + place.index * kSectorsPerBlock;
+    }
+    return array_.geometry.added.map_page(place.index - (place.added ? 0 : area_pages_));
 }
 
 // ---- readers
@@ -215,7 +220,7 @@ std::uint32_t ChecksumMap::holders_in_sync(std::uint64_t page) const {
 Task<Result<void>> ChecksumMap::fill(Way& way, std::uint32_t member) {
     Found found;
     std::uint32_t sources = kAllCopies;
-    const bool one = member != kAllCopies && way.tag.load(std::memory_order_relaxed) == 0;
+    const bool one = layout_.copies > 1 && member != kAllCopies && way.tag.load(std::memory_order_relaxed) == 0;
     if (const std::uint32_t others = one ? holders_in_sync(way.page) & ~(1U << member) : 0; others != 0) {
         sources = 1U << std::countr_zero(std::rotr(others, static_cast<int>(way.page % layout_.members)));
         sources = std::rotl(sources, static_cast<int>(way.page % layout_.members));
@@ -345,7 +350,7 @@ Task<Result<void>> ChecksumMap::write_copies(const Way& way) {
     }
     ++stamp_.number;
     encode_checksum_page(origin_, way.page, stamp_, entries, buffer.memory().first<kChecksumPageBytes>());
-    const Slice slice = buffer.slice(kChecksumPageBytes, area_);
+    const Slice slice = buffer.slice(kChecksumPageBytes, Lba(0));
     slice.clear_infos();
     MemberFan fan;
     std::uint32_t started = 0;

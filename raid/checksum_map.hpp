@@ -40,6 +40,7 @@ class ArrayBody;
 class ChecksumMap {
   public:
     /// `area`: of the first pages, on every member. `most_pages`: in the cache. `start`: the superblock's epoch (CP4).
+    /// Home.
     ChecksumMap(ArrayBody& array, const ChecksumLayout& layout, ChecksumOrigin origin, std::uint64_t start,
                 const AreaRecord& area, std::size_t most_pages);
 
@@ -123,7 +124,7 @@ class ChecksumMap {
     ArrayBody& array_;
     const ChecksumLayout& layout_;
     ChecksumOrigin origin_;
-    Lba area_;
+    std::array<Lba, kMaxMembers> areas_;  ///< on each member
     std::uint64_t area_pages_;
     std::size_t sets_;
     std::unique_ptr<Way[]> ways_;

@@ -41,7 +41,7 @@ Checksums::Checksums(ArrayBody& array, ChecksumOrigin origin, std::uint64_t star
 
 std::uint64_t Checksums::column_block(std::uint32_t member, Lba member_lba) const {
     const Geometry& g = array_.geometry;
-    const Lba column = g.layout == Layout::kStripedMirrors ? *g.lba_of(member, member_lba) : member_lba;
+    const Lba column = g.parities() > 0 ? member_lba : *g.lba_of(member, member_lba);
     return column.value / kSectorsPerBlock;
 }
 
@@ -52,7 +52,7 @@ Shard& Checksums::shard(std::uint64_t column_block) const {
 
 /// How many of `blocks` blocks from `block` on are in its page and are compared together.
 std::size_t Checksums::together(std::uint64_t block, std::size_t blocks) const {
-    return std::min({blocks, kAtOnce, static_cast<std::size_t>(layout_.end_block(layout_.page_of(block)) - block)});
+    return std::min({blocks, kAtOnce, static_cast<std::size_t>(layout_.run_end(block) - block)});
 }
 
 /// What the map says of blocks whose page was not at hand. Any executor.
@@ -140,7 +140,7 @@ void Checksums::enter(std::uint32_t member, std::uint64_t block, Slice from, std
 }
 
 Task<Result<void>> Checksums::prepare(std::uint64_t first, std::uint64_t end) {
-    for (std::uint64_t block = first; block < end; block = layout_.end_block(layout_.page_of(block))) {
+    for (std::uint64_t block = first; block < end; block = layout_.run_end(block)) {
         CO_TRY_VOID(co_await map(block).load(layout_.page_of(block)));
     }
     co_return Result<void>{};
@@ -209,7 +209,7 @@ Task<Result<Checksums::Copied>> Checksums::copy_pages(Shard& owner, std::uint32_
     Copied out{page, 0};
     MemberFan fan;
     for (; out.next < layout_.pages() && out.pages < MemberFan::kSlots; ++out.next) {
-        if (out.next / layout_.pages_per_group % shards == owner.index && layout_.lies_on(out.next, place)) {
+        if (out.next / layout_.pages_per_group() % shards == owner.index && layout_.lies_on(out.next, place)) {
             fan.start(out.pages++, pages.renew(out.next));
         }
     }

@@ -204,7 +204,9 @@ Task<Result<void>> DirtyJournal::append_adding(std::vector<DirtyEntry> entries) 
         if (r) {
             count(records_);
             ++records_since_;
-            array_.missed->listed(record.entries);
+            if (array_.missed) {
+                array_.missed->listed(record.entries);
+            }
             co_return Result<void>{};
         }
         const bool passing = r.error().code == Errc::kNoSpace || r.error().code == Errc::kResources;
@@ -321,7 +323,9 @@ Task<Result<void>> DirtyJournal::append_checkpoint(JournalRecord record, std::ui
     if (position) {
         log_.drop_before(kLogClientJournal, *position);
         named_.store(static_cast<std::uint64_t>(for_writes) + (added_ - added_before), std::memory_order_relaxed);
-        array_.missed->relisted(record);
+        if (array_.missed) {
+            array_.missed->relisted(record);
+        }
         count(checkpoints_written_);
         records_since_ = 0;
     }

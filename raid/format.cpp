@@ -40,20 +40,38 @@ std::uint64_t least_log_bytes(const LevelRow& level, std::size_t members) {
     return level.parities() == 0 ? 0 : RingLog::bytes_for_records_of(redo_record_bytes(members, kBlockBytes));
 }
 
-/// What the checksum map of an array needs on members of this size; its data is less than that.
-std::uint64_t map_bytes(const LevelRow& level, std::uint64_t members, std::uint64_t strip, std::uint64_t sectors) {
+/// Members of such different sizes that the map of the largest, which may lie on the smallest, would take more of that
+/// than this part, have none.
+constexpr std::uint64_t kLeastMapShare = 8;
+
+/// What the checksum map of an array needs on each of members of these sizes; their data is less than that. 0: too
+/// much.
+std::uint64_t map_bytes(const LevelRow& level, std::uint64_t strip, std::span<const std::uint64_t> device_sectors) {
+    const std::uint64_t smallest = round_down(*std::ranges::min_element(device_sectors), kSectorsPerBlock);
     Geometry g;
     g.layout = level.layout;
-    g.members = static_cast<std::uint32_t>(members);
+    g.members = static_cast<std::uint32_t>(device_sectors.size());
     g.strip_sectors = strip;
-    g.member_sectors = round_up(sectors, strip);
-    return ChecksumLayout::of(g).area_pages() * kChecksumPageBytes;
+    g.member_sectors = round_up(smallest, strip);
+    if (level.layout != Layout::kLinear) {
+        return ChecksumLayout::of(g).area_pages() * kChecksumPageBytes;
+    }
+    std::uint64_t end = 0;
+    for (std::uint32_t m = 0; m < g.members; ++m) {
+        end += round_up(round_down(device_sectors[m], kSectorsPerBlock), strip);
+        g.ends[m] = end;
+    }
+    const ChecksumLayout map = ChecksumLayout::of(g);
+    // Where a member begins, and so how many pages begin on it, is not known yet.
+    const std::uint64_t more = g.members == 1 ? 0 : 2 * map.pages_per_group();
+    const std::uint64_t bytes = (map.area_pages() + more) * kChecksumPageBytes;
+    return bytes <= smallest * kSectorBytes / kLeastMapShare ? bytes : 0;
 }
 
 /// What areas must hold, whatever their share of the member is.
 struct AreaNeeds {
     std::uint64_t log = 0;
-    std::uint64_t map = 0;  ///< exactly; 0: there is none
+    std::uint64_t map = 0;  ///< exactly; 0: nothing
 };
 
 std::uint64_t area_sectors(const AreaShare& share, const ReservedAreas& areas, std::uint64_t member_bytes,
@@ -132,8 +150,7 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
     const std::uint64_t smallest = *std::ranges::min_element(device_sectors);
     const std::uint64_t usable = round_down(smallest, kSectorsPerBlock);
     const std::uint64_t strip = config.strip_bytes / kSectorBytes;
-    const AreaNeeds needs{least_log_bytes(level, config.members.size()),
-                          level.redundant ? map_bytes(level, config.members.size(), strip, usable) : 0};
+    const AreaNeeds needs{least_log_bytes(level, config.members.size()), map_bytes(level, strip, device_sectors)};
     std::uint64_t reserved = 2 * kSuperblockSectors;
     for (const AreaShare& share : kAreaShares) {
         reserved += area_sectors(share, config.areas, usable * kSectorBytes, needs);

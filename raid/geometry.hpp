@@ -2,9 +2,9 @@
 // Geometry: where the sectors of an array lie on its members. Pure functions, no state.
 //
 // A strip is strip_sectors of one member; the strips at the same address of all members are a stripe. A column is the
-// unit of trust and of resync progress: a sector address on the members (0 .. member_sectors), or, where a stripe holds
-// several mirrors, a sector of the array's data, so that one mirror can be right and its neighbour not. Columns are
-// counted without a gap; where a member has them on its device says device_lba() (added_space.hpp).
+// unit of trust and of resync progress: with parity a sector address on the members (0 .. member_sectors), else a
+// sector of the array's data, so that one mirror, or the only copy on one member, can be right and its neighbour not.
+// Columns are counted without a gap; where a member has them on its device says device_lba() (added_space.hpp).
 // Threads: any. member_sectors, ends and added grow while others look at them.
 #pragma once
 
@@ -70,7 +70,9 @@ struct Geometry {
         }
         return 0;
     }
-    [[nodiscard]] constexpr std::uint64_t stripes() const { return member_sectors / strip_sectors; }
+    [[nodiscard]] constexpr std::uint64_t stripes() const {
+        return (layout == Layout::kLinear ? ends[members - 1] : member_sectors) / strip_sectors;
+    }
     /// Sectors of data in one stripe.
     [[nodiscard]] constexpr std::uint64_t row_sectors() const { return strip_sectors * data_members(); }
     [[nodiscard]] constexpr SectorCount sectors() const {
@@ -79,10 +81,10 @@ struct Geometry {
     /// Sectors of data in one group of stripes.
     [[nodiscard]] constexpr std::uint64_t group_sectors() const { return kGroupStripes * row_sectors(); }
     [[nodiscard]] constexpr std::uint64_t columns() const {
-        return layout == Layout::kStripedMirrors ? sectors().value : member_sectors.get();
+        return parities() > 0 ? member_sectors.get() : sectors().value;
     }
     [[nodiscard]] constexpr std::uint64_t group_columns() const {
-        return layout == Layout::kStripedMirrors ? group_sectors() : kGroupStripes * strip_sectors;
+        return parities() > 0 ? kGroupStripes * strip_sectors : group_sectors();
     }
 
     [[nodiscard]] constexpr StripeIndex stripe_of(Lba lba) const { return StripeIndex(lba.value / row_sectors()); }

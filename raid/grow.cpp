@@ -13,7 +13,7 @@
 //       it any start has all of it: a crash leaves one or the other.
 //   GR3 Redundancy of the added columns is untrusted from before their first use until resynced or written, as that of
 //       a new array: the superblock's cursor, and the cursor of every checkpoint of the journal before, end where the
-//       columns ended that were there. Their checksums are unknown.
+//       columns ended that were there. Their checksums are unknown, which is all that can be said of a single copy.
 //   GR4 The sizes in `geometry` are raised last, at once for all: who looks sees the old or the new ones, and volumes
 //       that reach into the added space are made only after that.
 //   GR5 Only an array whose members are all in sync, and whose redundancy was walked through, grows: a member that is
@@ -105,11 +105,11 @@ Task<void> ArrayBody::take_growth(const Geometry& grown) {
     const std::uint64_t end = grown.columns();
     const std::uint64_t group = geometry.group_columns();
     for (const auto& shard : shards) {
-        if (!level.redundant) {
+        if (!tracks) {
             break;
         }
         co_await resume_on(*shard->executor);
-        if (active(TestSwitch::kGrowTrusted)) {
+        if (!level.redundant || active(TestSwitch::kGrowTrusted)) {
             shard->walked = shard->local_from(end);
             continue;
         }

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "raid/checksum_page.hpp"
 #include "raid/level_table.hpp"
 
 namespace gemel::raid {
@@ -25,9 +24,7 @@ AddedSpace first_growth(const Superblock& now, const LevelRow& level) {
     out.base = now.device_end(last);
     const std::uint64_t group = kGroupStripes * (now.strip_bytes / kSectorBytes);
     out.unit = round_up(std::min(out.split.get(), kMostUnit), group);
-    Geometry unit = geometry_of(now);
-    unit.member_sectors = out.unit;
-    out.map = level.redundant ? ChecksumLayout::of(unit).area_pages() * kSectorsPerBlock : 0;
+    out.map = level.redundant || has_map_room(now) ? unit_map_pages(now, out.unit) * kSectorsPerBlock : 0;
     return out;
 }
 
@@ -86,7 +83,7 @@ Result<Superblock> plan_growth(const Superblock& now, std::span<const std::uint6
             m.sectors = SectorCount(data);
         }
     }
-    if (!level.redundant) {
+    if (!level.redundant && now.resync_cursor == g.columns()) {
         next.resync_cursor = geometry_of(next).columns();
     }
     if (auto why = why_invalid(next)) {

@@ -51,7 +51,7 @@ struct JournalShape {
           columns(g.columns()),
           strip_blocks(static_cast<std::uint32_t>(g.strip_sectors / kSectorsPerBlock)),
           data_strips(g.data_members()),
-          by_strip(g.layout == Layout::kStripedMirrors) {}
+          by_strip(g.parities() == 0 && g.data_members() > 1) {}
     [[nodiscard]] std::uint64_t strip_columns() const { return std::uint64_t{strip_blocks} * kSectorsPerBlock; }
     /// The entry of untrusted columns [first, end), rounded out to blocks. REQUIRES: they lie in one strip's length.
     [[nodiscard]] DirtyEntry entry_of(std::uint64_t first, std::uint64_t end) const;

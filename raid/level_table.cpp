@@ -34,11 +34,11 @@ bool no_pair(std::uint32_t lost, std::uint32_t /*members*/) {
 
 constinit const std::array<LevelRow, 7> kLevelTable{
     LevelRow{7, "single", "single", 1, 1, 1, Layout::kLinear, false, none, any<none>, levels::plain_read,
-             levels::plain_write, nullptr, nullptr, nullptr},
+             levels::plain_write, levels::mirrored_sync, nullptr, levels::mirrored_scrub},
     LevelRow{6, "linear", "linear", 1, kMaxMembers, 1, Layout::kLinear, false, none, any<none>, levels::plain_read,
-             levels::plain_write, nullptr, nullptr, nullptr},
+             levels::plain_write, levels::mirrored_sync, nullptr, levels::mirrored_scrub},
     LevelRow{1, "0", "raid0", 1, kMaxMembers, 1, Layout::kStriped, false, none, any<none>, levels::plain_read,
-             levels::plain_write, nullptr, nullptr, nullptr},
+             levels::plain_write, levels::mirrored_sync, nullptr, levels::mirrored_scrub},
     LevelRow{2, "1", "raid1", 2, kMaxMembers, 1, Layout::kMirrored, true, all_but_one, any<all_but_one>,
              levels::mirrored_read, levels::mirrored_write, levels::mirrored_sync, levels::mirrored_rebuild,
              levels::mirrored_scrub},

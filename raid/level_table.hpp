@@ -27,7 +27,7 @@ struct LevelRow {
     std::uint32_t max_members;
     std::uint32_t step;
     Layout layout;
-    bool redundant;                                     ///< there is something to resync
+    bool redundant;
     std::uint32_t (*tolerated)(std::uint32_t members);  ///< any so many failures lose no data; some sets of more may
     /// The members whose bits are set in `lost` may all be gone, and every sector is still known. A part of such a set
     /// is one, too.
@@ -35,12 +35,13 @@ struct LevelRow {
 
     /// Reads array data. Runs on the caller's executor, and ends there; sets the status of every block.
     Task<Result<void>> (*read)(detail::ArrayBody&, Lba, Slice, ReadOptions);
-    /// Writes array data, inside one group if the level is redundant. Runs on the shard; takes the locks.
+    /// Writes array data, inside one group if the array tracks trust. Runs on the shard; takes the locks.
     Task<Result<void>> (*write)(detail::ArrayBody&, detail::Shard&, Lba, Slice, WriteOptions);
-    /// Makes the redundancy of one strip's length of columns right from the data, from column index x strip on. Runs on
-    /// the shard; takes the locks. What cannot be made right stays untrusted. Null where there is none.
+    /// Makes the redundancy, or without it the checksums, of one strip's length of columns right from the data, from
+    /// column index x strip on. Runs on the shard; takes the locks. What cannot be made right stays untrusted.
     Task<Result<void>> (*sync_stripe)(detail::ArrayBody&, detail::Shard&, StripeIndex index);
-    /// Puts what `member`, which is being rebuilt, must hold of these columns onto it (RB3). As sync_stripe.
+    /// Puts what `member`, which is being rebuilt, must hold of these columns onto it (RB3). As sync_stripe. Null where
+    /// there is no redundancy.
     Task<Result<void>> (*rebuild_stripe)(detail::ArrayBody&, detail::Shard&, StripeIndex index, std::uint32_t member);
     /// Compares these columns with their redundancy, and by the mode makes them right (SC1 to SC5). As sync_stripe; the
     /// findings count only when it succeeds. Errors: it cannot be read for now.

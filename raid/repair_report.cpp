@@ -6,7 +6,7 @@
 
 namespace gemel::raid {
 
-std::string Repairs::text() const {
+std::string Repairs::text(std::string_view end_of_it) const {
     const std::uint64_t unread = blocks - mismatched;
     std::string what = std::to_string(blocks) + (blocks == 1 ? " block" : " blocks") + " in sectors " +
                        std::to_string(first) + " to " + std::to_string(end);
@@ -16,7 +16,7 @@ std::string Repairs::text() const {
     } else {
         what += mismatched > 0 ? " did not match the checksum" : " could not be read";
     }
-    return what + (blocks == 1 ? " and was" : " and were") + " written anew from the other members";
+    return what + (blocks == 1 ? " and was " : " and were ") + std::string(end_of_it);
 }
 
 bool RepairReport::add(std::uint32_t member, Lba member_lba, std::uint64_t blocks, bool mismatched) {

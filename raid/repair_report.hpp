@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// RepairReport: blocks of members that were written anew, counted, and told of in few events.
+// RepairReport: blocks of members that were written anew, or could not be, counted, and told of in few events.
 //
 // Invariants:
 //   RR1 Every block counts once in blocks(), and is in one event.
@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <mutex>
 #include <string>
+#include <string_view>
 
 #include "gemel/clock.hpp"
 #include "gemel/units.hpp"
@@ -19,15 +20,16 @@
 
 namespace gemel::raid {
 
-/// What was written anew of one member since it was last told of.
+/// What was found of one member since it was last told of.
 struct Repairs {
     std::uint64_t blocks = 0;
     std::uint64_t mismatched = 0;  ///< of these: contradicted their checksums; the rest could not be read
     std::uint64_t first = 0;       ///< sectors of the member: all blocks are in [first, end)
     std::uint64_t end = 0;
 
-    /// "3 blocks in sectors 8 to 64 could not be read and were written anew from the other members".
-    [[nodiscard]] std::string text() const;
+    /// `end`: "written anew from the other members", for "3 blocks in sectors 8 to 64 could not be read and were
+    /// written anew from the other members".
+    [[nodiscard]] std::string text(std::string_view end) const;
 };
 
 class RepairReport {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Resync: makes the redundancy of untrusted columns right again, in the background, from the data.
+// Resync: makes the redundancy of untrusted columns right again, in the background, from the data; without redundancy
+// their checksums.
 //
 // One walker per shard, ascending, a few stripes at a time, each under its stripe's lock. It yields to hosts: after
 // every batch during which host I/O passed it rests as long as the batch took, and at least kRest.
@@ -77,8 +78,9 @@ Task<void> ArrayBody::run_resync(Shard& shard) {
     static_cast<void>(r);
     if (!stopping()) {
         event(all ? Severity::kInfo : Severity::kWarning, "resync-ended", "array " + name,
-              all ? "the redundancy of all stripes is right"
-                  : "some stripes could not be made right; they are not trusted until they are written");
+              !all              ? "some stripes could not be made right; they are not trusted until they are written"
+              : level.redundant ? "the redundancy of all stripes is right"
+                                : "the checksums of all blocks are right");
     }
     report_recovery();
     resyncing_.store(walkers_ > 0);  // the next one may have begun meanwhile

@@ -36,6 +36,9 @@ std::optional<ScrubReport> Scrub::report() const {
 /// Somewhere enough members are there to compare something.
 bool Scrub::comparable() const {
     const Geometry& g = array_.geometry;
+    if (!array_.level.redundant) {
+        return array_.checksums() != nullptr;
+    }
     if (g.parities() > 0) {
         return array_.lost_members() < g.parities();
     }
@@ -59,9 +62,9 @@ bool Scrub::held() const {
 
 Result<void> Scrub::may_start() const {
     const std::string array = "array " + array_.name;
-    if (!array_.level.redundant) {
-        return fail(Errc::kInvalidArgument,
-                    array + " of level " + std::string(array_.level.name) + " has no redundancy to compare with");
+    if (!array_.tracks) {
+        return fail(Errc::kInvalidArgument, array + " of level " + std::string(array_.level.name) +
+                                                " has neither redundancy nor checksums to compare with");
     }
     if (array_.read_only()) {
         return fail(Errc::kReadOnly, array + " is read-only");
@@ -108,8 +111,9 @@ Task<Result<void>> Scrub::begin(ScrubMode mode) {
     co_return Result<void>{};
 }
 
+/// Without anything to compare with it waits for a start with checksums.
 void Scrub::resume() {
-    if (array_.superblock().scrub.active && !active(TestSwitch::kScrubNotResumed)) {
+    if (array_.superblock().scrub.active && array_.tracks && !active(TestSwitch::kScrubNotResumed)) {
         gate_.spawn(run(/*resumed=*/true));
     }
 }
@@ -157,9 +161,8 @@ Task<void> Scrub::run(bool resumed) {
     co_await prepare_sides(record.cursor);
     array_.event(
         Severity::kInfo, "scrub-started", "array " + array_.name,
-        resumed
-            ? "the scrub of an earlier start goes on at " + std::to_string(record.cursor * 100 / columns) + " %"
-            : std::string("every stripe is compared with its redundancy") + (record.repair ? ", and made right" : ""));
+        resumed ? "the scrub of an earlier start goes on at " + std::to_string(record.cursor * 100 / columns) + " %"
+                : "every stripe is compared with its " + yardstick() + (record.repair ? ", and made right" : ""));
     std::vector<Task<bool>> walks;
     for (const auto& shard : array_.shards) {
         walks.push_back(walk(*shard));
@@ -357,6 +360,15 @@ std::string Scrub::place_of(const ScrubFault& fault) const {
     return out + (fault.lba ? ", sector " + std::to_string(fault.lba->value) + " of the array" : ", parity");
 }
 
+std::string Scrub::yardstick() const {
+    return array_.level.redundant ? "redundancy" : "checksums";
+}
+
+std::string Scrub::advice() const {
+    return array_.level.redundant ? "scrub with --repair to make them agree"
+                                  : "write these blocks anew from another copy: the level has none";
+}
+
 /// One event for what was found in a stripe.
 void Scrub::tell(const StripeFindings& found) {
     std::string places;
@@ -369,10 +381,10 @@ void Scrub::tell(const StripeFindings& found) {
     const bool repaired = found.counts.repaired > 0;
     array_.event(
         Severity::kWarning, "scrub-mismatch", "array " + array_.name,
-        "blocks contradict their redundancy: " + places +
+        "blocks contradict their " + yardstick() + ": " + places +
             (repaired ? "; made to agree" + std::string(found.faults.front().member ? "" : " with what reads return")
                       : ""),
-        repaired ? "compare the data there with another copy" : "scrub with --repair to make them agree");
+        repaired ? "compare the data there with another copy" : advice());
 }
 
 void Scrub::report_end(ScrubReport::End end) {
@@ -400,7 +412,7 @@ void Scrub::report_end(ScrubReport::End end) {
     const bool open = c.mismatched > c.repaired;
     array_.event(good ? Severity::kInfo : Severity::kWarning,
                  end == ScrubReport::End::kFinished ? "scrub-finished" : "scrub-cancelled", "array " + array_.name,
-                 text, open ? "scrub with --repair to make them agree" : "");
+                 text, open ? advice() : "");
 }
 
 // ---- what is durable of it

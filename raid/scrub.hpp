@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Scrub: looks at every stripe of an array with redundancy, gives members back what they cannot read, and compares the
-// rest with its redundancy; in the mode `repair` it makes what differs right.
+// rest with its redundancy; in the mode `repair` it makes what differs right. Without redundancy it compares blocks
+// with their checksums, and makes nothing right.
 //
 // Invariants:
 //   SC1 A stripe is read, judged and written under its lock: no write of a host is under way in it, and none is lost.
@@ -44,8 +45,8 @@ class Scrub {
   public:
     explicit Scrub(ArrayBody& array);
 
-    /// Success: durably begun. Errors: kInvalidArgument (no redundancy), kReadOnly, kBusy (a scrub or a resync runs),
-    /// kRefused (nothing could be compared), kClosed.
+    /// Success: durably begun. Errors: kInvalidArgument (nothing to compare with), kReadOnly, kBusy (a scrub or a
+    /// resync runs), kRefused (nothing could be compared), kClosed.
     Task<Result<void>> start(ScrubMode mode);
     /// At a start: goes on with what the superblock says.
     void resume();
@@ -81,6 +82,8 @@ class Scrub {
     Task<void> spread_hit(Shard& shard, std::uint64_t column);
     void note(const StripeFindings& found);
     void tell(const StripeFindings& found);
+    [[nodiscard]] std::string yardstick() const;
+    [[nodiscard]] std::string advice() const;
     [[nodiscard]] std::string place_of(const ScrubFault& fault) const;
     Task<std::uint64_t> seen_below();
     Task<Result<void>> flush_written();

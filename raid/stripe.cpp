@@ -116,7 +116,7 @@ Task<Result<void>> StripeImage::compare() {
         const Shard& shard = sums->shard(column_block(b));
         ChecksumMap& map = sums->map(column_block(b));
         const std::uint64_t page = sums->layout().page_of(column_block(b));
-        const std::size_t end = std::min(blocks(), b + (sums->layout().end_block(page) - column_block(b)));
+        const std::size_t end = std::min(blocks(), b + (sums->layout().run_end(column_block(b)) - column_block(b)));
         const auto trusted = [&](std::size_t i) { return Checksums::trusted(shard, column_block(i)); };
         const auto run = std::views::iota(b, end);
         if (std::ranges::any_of(run, trusted)) {

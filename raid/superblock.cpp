@@ -301,8 +301,9 @@ std::optional<std::string> why_scrub_invalid(const Superblock& sb, const LevelRo
     if (!sb.scrub.active && !(sb.scrub == ScrubRecord{})) {
         return "details of a scrub that is none";
     }
-    if (sb.scrub.active && (!level.redundant || sb.scrub.cursor > g.columns())) {
-        return "scrub of a level without redundancy, or beyond the end";
+    const bool comparable = level.redundant || (sb.map_epoch != 0 && has_map_room(sb));
+    if (sb.scrub.active && (!comparable || sb.scrub.cursor > g.columns())) {
+        return "scrub of what cannot be compared with anything, or beyond the end";
     }
     return std::nullopt;
 }
@@ -386,8 +387,28 @@ std::uint64_t Superblock::device_end(std::size_t member) const {
 }
 
 std::uint64_t map_pages(const Superblock& sb) {
-    const std::uint64_t added = sb.added.units(sb.member_sectors) * sb.added.map;
+    const std::uint64_t added = sb.added.units(sb.members.back().sectors.value) * sb.added.map;
     return (sb.area(AreaKind::kChecksums).sectors.value + added) / kSectorsPerBlock;
+}
+
+std::uint64_t unit_map_pages(const Superblock& sb, std::uint64_t unit) {
+    Geometry g = geometry_of(sb);
+    g.added = {};
+    g.member_sectors = unit;
+    if (g.layout == Layout::kLinear) {
+        g.members = 1;  // the last one grows alone
+        g.ends[0] = unit;
+    }
+    return ChecksumLayout::of(g).area_pages();
+}
+
+bool has_map_room(const Superblock& sb) {
+    const ChecksumLayout layout = ChecksumLayout::of(geometry_of(sb));
+    if (!is_linear(sb)) {
+        return map_pages(sb) >= layout.area_pages();
+    }
+    return sb.area(AreaKind::kChecksums).sectors.value / kSectorsPerBlock >= layout.area_pages() &&
+           (!sb.added.any() || sb.added.map / kSectorsPerBlock >= unit_map_pages(sb, sb.added.unit));
 }
 
 Geometry geometry_of(const Superblock& sb) {
@@ -405,15 +426,6 @@ Geometry geometry_of(const Superblock& sb) {
     }
     return g;
 }
-
-namespace {
-
-/// REQUIRES: its areas are right.
-bool may_have_map(const Superblock& sb, const LevelRow& level, const Geometry& g) {
-    return level.redundant && sb.map_epoch != 0 && map_pages(sb) >= ChecksumLayout::of(g).area_pages();
-}
-
-}  // namespace
 
 std::optional<std::string> why_invalid(const Superblock& sb) {
     const LevelRow* level = find_level(sb.level);
@@ -456,10 +468,7 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
         sb.unreadable.size() > kMaxUnreadable) {
         return "more areas, volumes, untrusted columns or unreadable blocks than there is room for";
     }
-    if (auto why = why_rebuild_invalid(sb, g)) {
-        return why;
-    }
-    for (auto& why : {why_scrub_invalid(sb, *level, g), why_missed_invalid(sb, *level)}) {
+    for (auto& why : {why_rebuild_invalid(sb, g), why_missed_invalid(sb, *level)}) {
         if (why) {
             return why;
         }
@@ -470,7 +479,10 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (auto why = why_added_invalid(sb)) {
         return why;
     }
-    if (sb.area(AreaKind::kChecksums).version != 0 && !may_have_map(sb, *level, g)) {
+    if (auto why = why_scrub_invalid(sb, *level, g)) {
+        return why;
+    }
+    if (sb.area(AreaKind::kChecksums).version != 0 && (sb.map_epoch == 0 || !has_map_room(sb))) {
         return "a checksum map that the array cannot have";
     }
     return why_volumes_invalid(sb, g.sectors().value);

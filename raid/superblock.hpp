@@ -194,8 +194,12 @@ Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes
 /// Why the fields contradict one another or their limits; nothing when they are right.
 std::optional<std::string> why_invalid(const Superblock& superblock);
 
-/// Pages that the map of the checksums has room for on each member.
+/// Pages that the map of the checksums has room for on each member; if linear, on the last one.
 std::uint64_t map_pages(const Superblock& superblock);
+/// Pages of it that are needed on each member for a unit of so many sectors of added data.
+std::uint64_t unit_map_pages(const Superblock& superblock, std::uint64_t unit);
+/// There is room for all of it: an array that an earlier version made may have less.
+bool has_map_room(const Superblock& superblock);
 
 /// Where slot 0 or 1 begins on a device of `sectors`. REQUIRES: sectors >= 2 * kSuperblockSectors.
 constexpr Lba superblock_slot(SectorCount sectors, std::uint64_t slot) {

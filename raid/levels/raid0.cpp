@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Levels without redundancy: 0, linear, single. Every sector has one copy; where it is, and how far an I/O goes on one
-// member, is geometry's.
+// member, is geometry's. With checksums they are mirrors of one leg (raid1.cpp).
 #include <algorithm>
 
 #include "raid/array_body.hpp"
@@ -45,6 +45,9 @@ Task<Result<void>> write_run(ArrayBody& array, Lba lba, Slice part, WriteOptions
 }  // namespace
 
 Task<Result<void>> plain_read(ArrayBody& array, Lba lba, Slice to, ReadOptions options) {
+    if (array.tracks) {
+        return mirrored_read(array, lba, to, options);
+    }
     if (array.geometry.run_at(lba) >= to.sectors().value) {
         return read_run(array, lba, to, options);
     }
@@ -54,6 +57,9 @@ Task<Result<void>> plain_read(ArrayBody& array, Lba lba, Slice to, ReadOptions o
 }
 
 Task<Result<void>> plain_write(ArrayBody& array, Shard& shard, Lba lba, Slice from, WriteOptions options) {
+    if (array.tracks) {
+        co_return co_await mirrored_write(array, shard, lba, from, options);
+    }
     const auto guard = co_await shard.lock.acquire(lba.value, lba.value + from.sectors().value - 1);
     if (array.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array.name + " is read-only");

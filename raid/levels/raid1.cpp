@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mirrors. RAID 1: the same data on every member. RAID 10: strips in turn over pairs of members, the same on both.
-// Where a sector's legs are is geometry's; a run is what lies together on them.
+// Where a sector's legs are is geometry's; a run is what lies together on them. Levels without redundancy whose blocks
+// have checksums are mirrors of one leg: nothing is made equal there, and what contradicts its checksum is an error.
 //
 // A read of an untrusted area first makes the legs equal there, from the lowest one in sync: otherwise two reads could
 // return different values of a write that a crash interrupted (F14).
@@ -26,7 +27,7 @@ namespace {
 constexpr std::uint64_t kLegRun = kMiB / kSectorBytes;  ///< sectors read from one leg before the next takes its turn
 
 bool legs_equal(const ArrayBody& array) {
-    return array.all_trusted() || active(TestSwitch::kUnequalLegs);
+    return array.all_trusted() || !array.level.redundant || active(TestSwitch::kUnequalLegs);
 }
 
 /// The leg that serves `lba`; the lowest while legs may differ. Nothing if no leg is in sync.
@@ -209,9 +210,22 @@ Task<Result<void>> read_any(ArrayBody& array, Lba lba, Slice to, BadBlocks& bad,
     }
     if (!to.all_readable()) {
         co_return fail(failure, "array " + array.name + ": blocks near sector " + std::to_string(lba.value) +
-                                    " cannot be read from any leg");
+                                    (array.level.redundant ? " cannot be read from any leg"
+                                                           : " cannot be read, or do not match their checksums"));
     }
     co_return Result<void>{};
+}
+
+/// Whoever has it now has what was written; of a single copy only its checksum can be wrong (CS2).
+Task<Result<void>> settle_legs(ArrayBody& array, Lba lba, Slice run, WriteOptions options) {
+    if (array.level.redundant) {
+        co_return co_await write_legs(array, lba, run, ~0U, options);
+    }
+    if (active(TestSwitch::kMapTrustedLate)) {
+        co_return Result<void>{};
+    }
+    const Place at = array.geometry.locate(lba);
+    co_return co_await array.checksums()->note(at.member, at.member_lba, run);
 }
 
 /// Makes the legs equal over [first, end) of a run, one lock's range. Blocks that no leg knows stay untrusted.
@@ -239,7 +253,7 @@ Task<Result<void>> equalise(ArrayBody& array, Shard& shard, std::uint64_t first,
         if (n > b) {
             const Slice run = all.sub(b * kBlockBytes, (n - b) * kBlockBytes);
             const Lba lba = Lba(first) + b * kSectorsPerBlock;
-            CO_TRY_VOID(co_await write_legs(array, lba, run, ~0U, options));
+            CO_TRY_VOID(co_await settle_legs(array, lba, run, options));
             array.trust(shard, lba.value, lba.value + run.sectors().value);
         }
         b = n + 1;
@@ -275,6 +289,21 @@ Task<void> give_back(ArrayBody& array, Lba lba, Slice known, const BadBlocks& ba
     }
 }
 
+/// Blocks of a single copy that contradict their checksums.
+Task<void> tell_mismatched(ArrayBody& array, Lba lba, const BadBlocks& bad) {
+    const Place at = array.geometry.locate(lba);
+    for (std::size_t b = 0; b < bad.size();) {
+        std::size_t end = b + 1;
+        while (end < bad.size() && bad[end] == bad[b]) {
+            ++end;
+        }
+        if (bad[b].mismatched != 0) {
+            co_await array.note_mismatched(at.member, at.member_lba + b * kSectorsPerBlock, end - b);
+        }
+        b = end;
+    }
+}
+
 /// A read in one run that leg `suspect` could not answer, or of an area where the legs may differ.
 Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to, std::uint32_t suspect) {
     Executor& caller = Executor::current();
@@ -283,7 +312,7 @@ Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to, std::uint
     const std::uint64_t end = lba.value + to.sectors().value;
     const std::uint64_t unit = array.geometry.strip_sectors;
     for (std::uint64_t at = round_down(lba.value, unit); at < end && !array.read_only(); at += unit) {
-        if (!shard.trusted(at, at + unit)) {
+        if (array.level.redundant && !shard.trusted(at, at + unit)) {
             const Result<void> r = co_await equalise(array, shard, at, at + unit, {.fua = true});
             static_cast<void>(r);  // what stays unknown shows in the read below
         }
@@ -294,6 +323,9 @@ Task<Result<void>> read_carefully(ArrayBody& array, Lba lba, Slice to, std::uint
         BadBlocks bad;
         // What is wrong with the suspect is found out, and mended, only where it is asked first.
         r = co_await read_any(array, lba, to, bad, shard.trusted(lba.value, end) ? suspect : 0);
+        if (!array.level.redundant) {
+            co_await tell_mismatched(array, lba, bad);
+        }
         if (!bad.empty() && !array.read_only()) {
             co_await give_back(array, lba, to, bad);
             array.found_bad(shard, lba.value);

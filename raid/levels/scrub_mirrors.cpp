@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scrub of a strip's length of mirrors (scrub.hpp, SC1 to SC5): levels 1 and 10.
+// Scrub of a strip's length of mirrors (scrub.hpp, SC1 to SC5): levels 1 and 10, and of single copies, which are
+// compared with their checksums alone.
 #include <algorithm>
 #include <bit>
 
@@ -197,17 +198,23 @@ void MirrorScrub::judge(std::size_t block) {
     for (std::uint32_t m = 0; m < array_.geometry.members; ++m) {
         good |= (read_ >> m & 1U) != 0 && known(m, block) ? 1U << m : 0;
     }
+    const std::uint64_t mismatched = out_.counts.mismatched;
+    const std::uint32_t wrong = mismatched_[block];
     if (good == 0) {
         ++out_.counts.unreadable;
         lost_.add(column, column + kSectorsPerBlock);
+        if (!array_.level.redundant && wrong != 0) {
+            ++out_.counts.checked;
+            ++out_.counts.mismatched;
+            note_fault(block, static_cast<std::uint32_t>(std::countr_zero(wrong)));
+            array_.checksums()->count_found(1);
+        }
         return;
     }
-    const std::uint64_t mismatched = out_.counts.mismatched;
-    const std::uint32_t wrong = mismatched_[block];
     if (!std::has_single_bit(good)) {
         compare(block, good);
     } else {
-        ++(wrong != 0 ? out_.counts.checked : out_.counts.unchecked);
+        ++(wrong != 0 || !array_.level.redundant ? out_.counts.checked : out_.counts.unchecked);
         orders_[block].from = static_cast<std::uint32_t>(std::countr_zero(good));
     }
     const bool differ = out_.counts.mismatched != mismatched;

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <expected>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -67,7 +68,7 @@ struct Array {
     std::string level;  ///< name of a LevelRule
     std::uint32_t strip_bytes = 64U << 10;
     Journal journal = Journal::kJournal;
-    bool checksums = true;
+    std::optional<bool> checksums;  ///< nothing: by level and kind of members
     std::uint64_t checksum_cache_bytes = 64U << 20;
     std::uint64_t stripe_cache_bytes = 16U << 20;  ///< 0: none
     bool create = false;

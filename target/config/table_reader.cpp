@@ -84,6 +84,12 @@ void TableReader::text(std::string_view key, std::string& to, Presence presence)
 }
 
 void TableReader::flag(std::string_view key, bool& to) {
+    std::optional<bool> value;
+    flag(key, value);
+    to = value.value_or(to);
+}
+
+void TableReader::flag(std::string_view key, std::optional<bool>& to) {
     const toml::node* node = take(key, Presence::kOptional, "true or false");
     if (node == nullptr) {
         return;

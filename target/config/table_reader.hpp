@@ -46,6 +46,8 @@ class TableReader {
 
     void text(std::string_view key, std::string& to, Presence presence);
     void flag(std::string_view key, bool& to);
+    /// Nothing where the key is not there.
+    void flag(std::string_view key, std::optional<bool>& to);
     /// A whole number from `low` to `high`.
     void number(std::string_view key, std::uint64_t& to, std::uint64_t low, std::uint64_t high, Presence presence);
     void number(std::string_view key, std::uint32_t& to, std::uint32_t low, std::uint32_t high);

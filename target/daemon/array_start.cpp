@@ -129,6 +129,13 @@ raid::RecoveryPolicy policy_of(config::Journal journal) {
     return raid::RecoveryPolicy::kRedo;
 }
 
+/// Where the config does not say. Without redundancy they cost a memory member more than they can tell of it: a write
+/// goes to another processor, and waits there for a record.
+bool keeps_checksums(const config::Array& array) {
+    const raid::LevelRow* level = raid::find_level(array.level);
+    return !array.in_memory() || level == nullptr || level->redundant;
+}
+
 Task<Result<std::unique_ptr<raid::Array>>> open_array(const ArrayStart& start, const Members& members, Create create) {
     raid::ArrayConfig config;
     if (!start.array.in_memory()) {
@@ -141,7 +148,7 @@ Task<Result<std::unique_ptr<raid::Array>>> open_array(const ArrayStart& start, c
     config.level = start.array.level;
     config.strip_bytes = start.array.strip_bytes;
     config.policy = policy_of(start.array.journal);
-    config.checksums = start.array.checksums;
+    config.checksums = start.array.checksums.value_or(keeps_checksums(start.array));
     config.checksum_cache_bytes = start.array.checksum_cache_bytes;
     config.stripe_cache_bytes = std::min(start.array.stripe_cache_bytes, start.most_stripe_cache);
     config.members = members.specs;

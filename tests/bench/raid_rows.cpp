@@ -244,6 +244,7 @@ constexpr std::array kRows{
     Row{"parity", "P and Q against ISA-L itself", &parity_rates},
     Row{"journal", "4 KiB random writes with the dirty stripe journal against without; records", &journal_rows},
     Row{"checksums", "4 KiB random I/O with block checksums against without", &checksum_rows},
+    Row{"single-checksums", "the same of one member without redundancy", &single_checksum_rows},
     Row{"rebuild", "rebuild against the raw members; the host's p99 beside it", &rebuild_rows},
 };
 

@@ -43,5 +43,6 @@ Findings journal_rows(RaidLab& lab);
 Findings rebuild_rows(RaidLab& lab);
 // raid_checksum_rows.cpp
 Findings checksum_rows(RaidLab& lab);
+Findings single_checksum_rows(RaidLab& lab);
 
 }  // namespace gemel::bench

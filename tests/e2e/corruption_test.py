@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Silent corruption of members: found by checksums, never returned, repaired, and told."""
+"""Silent corruption of members: found by checksums, never returned, repaired where there is redundancy, and told."""
 import random
 import time
 import unittest
@@ -36,6 +36,23 @@ class Corruption(EndToEnd):
                 self.assertEqual(shown["state"], "optimal")
                 self.assertIn("did not match", node.gemel("events").stdout)
                 self.assertEqual(node.stop(), 0)
+
+    def test_garbage_on_the_only_copy_is_an_error(self):
+        text = array(name="s", level="0", members=2) + volume(of="s", size="24MiB") + target()
+        node = self.start(self.daemon("n", text))
+        url, ledger = node.url(iqn("t")), self.folder / "ledger"
+        self.assert_good(load(url, seconds=1, depth=8, reads=0, block_size="16KiB", verify=ledger))
+        time.sleep(5)  # without writes: the journal lets go of everything
+        self.assertEqual(node.stop(), 0)
+        self.start(node)
+        self.assert_good(load(url, verify=ledger, check=True, block_size="64KiB", depth=4))
+        self.assertEqual(node.stop(), 0)
+        self.overwrite(node, "s0", 1 * MIB, 3 * MIB)
+        self.start(node)
+        result = load(url, verify=ledger, check=True, block_size="64KiB", depth=4)
+        self.assertEqual((result["exit_code"], result["verify"]["wrong_sectors"]), (1, 0), result["problems"])
+        self.assertGreater(node.ask("array", "show", "s")[0]["checksums"]["found"], 0)
+        self.assertIn("block-mismatched", node.gemel("events").stdout)
 
 
 if __name__ == "__main__":

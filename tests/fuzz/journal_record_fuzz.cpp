@@ -33,7 +33,7 @@ std::vector<std::byte> record_from(LeReader& r) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     LeReader r(ConstBytes(reinterpret_cast<const std::byte*>(data), size));
-    constexpr std::array layouts{Layout::kMirrored, Layout::kStripedMirrors, Layout::kParity};
+    constexpr std::array layouts{Layout::kMirrored, Layout::kStripedMirrors, Layout::kParity, Layout::kStriped};
     const Geometry g{layouts[r.get<std::uint8_t>() % layouts.size()], 4, 32, 32 * 16};
     const JournalShape shape(g);
     std::vector<LogRecord> log;

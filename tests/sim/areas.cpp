@@ -24,6 +24,8 @@ constexpr std::array<std::string_view, 80> kRaidStates{
     "silent corruption",
     "silent corruption found",
     "silent corruption repaired",
+    "single copy rotten and found",
+    "single copies scrubbed",
     "level single",
     "level linear",
     "level 6",
@@ -130,10 +132,11 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
-constexpr std::array<std::string_view, 18> kRaidClasses{
-    "relapses",     "busy-stops", "ambushes",   "wandering", "beyond",       "member-faults",
-    "media-faults", "slowness",   "power-cuts", "kills",     "lies",         "rests",
-    "operator",     "discards",   "flushes",    "reads",     "stripe-cache", "growth",
+constexpr std::array<std::string_view, 19> kRaidClasses{
+    "relapses",      "busy-stops",   "ambushes", "wandering",        "beyond",
+    "member-faults", "media-faults", "slowness", "power-cuts",       "kills",
+    "lies",          "rests",        "operator", "discards",         "flushes",
+    "reads",         "stripe-cache", "growth",   "single-checksums",
 };
 constexpr std::array<std::string_view, 7> kReplicationClasses{
     "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",

@@ -607,6 +607,9 @@ constexpr Step write_at(std::uint64_t lba, std::uint64_t sectors, bool fua = fal
 const std::vector<Scenario> kScenarios{
     {"single_one_write", "single", 1, {write_at(3, 2), kWait, kFlush}},
     {"raid0_two_strips", "0", 2, {write_at(6, 4), kWait, kFlush}},
+    {"single_overlapping", "single", 1, {write_at(8, 3), write_at(9, 20), kWait, write_at(3, 2)}},
+    {"raid0_in_turn", "0", 3, {write_at(5, 9), kWait, write_at(6, 2, true), kWait, kFlush}},
+    {"linear_grows", "linear", 2, {kGrow, write_at(130, 12), kWait, kFlush}, 0, 160},
     {"raid1_one_sector", "1", 2, {write_at(9, 1), kWait, kFlush}},
     {"raid1_overlapping", "1", 3, {write_at(8, 3), write_at(9, 4), kWait}},
     {"raid5_one_sector", "5", 3, {write_at(9, 1)}},

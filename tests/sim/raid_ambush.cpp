@@ -99,6 +99,9 @@ bool RaidWorld::crash_while_opening(bool force) {
     if (opened.has_value() && !*opened) {
         return false;  // needs force: the caller finds out
     }
+    if (opened.has_value()) {
+        note_scrub((**opened)->status());
+    }
     const bool power = power_cuts_;
     chronicle_.fault(power ? "power cut while opening" : "kill while opening");
     crashing_ = true;

@@ -20,7 +20,7 @@ void RaidWorld::note_event(const EventRecord& e) {
     if (e.id == "rebuild-started" && e.cause.contains("it came back")) {
         chronicle_.reached("member catches up");
     }
-    if (e.id == "scrub-mismatch" && rotten_.empty() && !liar_) {
+    if (e.id == "scrub-mismatch" && rotten_.empty() && !liar_ && !rots_) {
         chronicle_.violation("a scrub found a mismatch: " + e.cause);
     }
 }
@@ -62,7 +62,7 @@ void RaidWorld::note_scrub(const raid::ArrayStatus& status) {
 }
 
 void RaidWorld::check_scrub_goes_on(const raid::ArrayStatus& status) {
-    if (scrub_goes_on_ && !status.scrub_report) {
+    if (scrub_goes_on_ && !status.scrub_report && (row_->redundant || status.checksums.on)) {
         chronicle_.violation("a scrub that a restart cut short does not go on");
     }
     scrub_resumed_ = unclean_ && scrub_goes_on_;
@@ -106,7 +106,7 @@ void RaidWorld::disturb_scrub() {
 }
 
 void RaidWorld::operate_scrub() {
-    if (!scrubs_ || !row_->redundant) {
+    if (!scrubs_ || !(row_->redundant || base_.checksums)) {
         return;
     }
     if (array_->status().scrub) {
@@ -185,7 +185,7 @@ void RaidWorld::check_rot_found(const raid::ScrubReport& report) {
 /// RW9, at the end: nothing is found but what rotted, and that only once.
 bool RaidWorld::scrub_all() {
     const raid::ArrayStatus status = array_->status();
-    if (!row_->redundant || status.state != raid::ArrayState::kOptimal) {
+    if (!(row_->redundant || base_.checksums) || status.state != raid::ArrayState::kOptimal) {
         return true;
     }
     if (!end_scrub() || !begin_scrub(ScrubMode::kCheck) || !end_scrub()) {
@@ -195,6 +195,10 @@ bool RaidWorld::scrub_all() {
     const bool whole = after.scrub_report->counts.untrusted + after.scrub_report->counts.unreadable +
                            after.scrub_report->counts.unchecked ==
                        0;
+    if (!row_->redundant) {
+        chronicle_.reached("single copies scrubbed");
+        return true;
+    }
     if (!whole || after.state != raid::ArrayState::kOptimal || any_lost() || damaged() > 0 || !scrubs_ || liar_) {
         return true;
     }

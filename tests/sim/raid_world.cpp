@@ -38,6 +38,7 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       ambusher_(options.seed ^ kAmbushSalt),
       wanderer_(options.seed ^ kWanderSalt),
       relapser_(options.seed ^ kRelapseSalt),
+      single_(options.seed ^ 0x53494e474c45ULL),
       chronicle_(scheduler_, options),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
@@ -130,7 +131,8 @@ void RaidWorld::choose_faults() {
     beyond_ = random_.one_in(6);
     replaces_ = replacer_.one_in(2);
     choose_liar();
-    grows_ = grower_.one_in(3) && !liar_;  // in columns that are not resynced yet lies are believed
+    choose_single_checksums();
+    grows_ = grower_.one_in(3) && !liar_ && !rots_;  // in columns that are not resynced yet lies are believed
     ambushes_ = ambusher_.one_in(4) && (power_cuts_ || kills_);
     member_faults_ = member_faults_ || (ambushes_ && ambusher_.one_in(2));
     wanders_ = wanderer_.one_in(4) && row_->redundant && !liar_;
@@ -258,6 +260,7 @@ bool RaidWorld::open() {
     if (random_.one_in(12)) {
         base_.policy = random_.one_in(2) ? raid::RecoveryPolicy::kResync : some_journal();
     }
+    switch_checksums();
     if (unclean_ && random_.one_in(4) && (power_cuts_ || kills_)) {
         crash_while_opening(false);
     }
@@ -295,7 +298,8 @@ bool RaidWorld::error_expected(const Error& error) {
     // there; without the journal's only level 6 has spare for that.
     const bool doubtful = std::ranges::any_of(volumes_, [](const Volume& v) { return !v.doubtful.empty(); });
     const bool possible = doubtful ? row_->parities() > 0 : met_damage_ && row_->parities() > 1;
-    const bool stuck = possible && error.code == Errc::kMediumError;
+    const bool rotten = rots_ && std::ranges::any_of(volumes_, [](const Volume& v) { return !v.bad.empty(); });
+    const bool stuck = (possible || rotten) && error.code == Errc::kMediumError;
     return errors_expected_ || crashing_ || stuck || (stopping_ && error.code == Errc::kClosed);
 }
 
@@ -348,6 +352,7 @@ std::size_t RaidWorld::damaged() const {
 // ---- one round: work, disturbed; then a stop of some kind
 
 void RaidWorld::round() {
+    rot_single_copies();
     const bool ambushed = !work();
     if (grows_ && !growing_ && !errors_expected_ && !any_lost() && grower_.one_in(3)) {
         start_growth();
@@ -734,6 +739,7 @@ void RaidWorld::finish() {
     if (!resync_and_scrub_all()) {
         return;
     }
+    rot_single_copies();
     std::vector<std::vector<std::byte>> images(volumes_.size());
     for (std::size_t i = 0; i < volumes_.size(); ++i) {
         scheduler_.run(home(), volumes_[i].host->verify(&images[i]));

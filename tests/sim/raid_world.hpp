@@ -16,6 +16,7 @@
 //       seen by nobody, and no memory is given out again that it holds.
 //   RW8 A member that loses, misplaces or damages what is written to it, in silence, changes nothing that hosts see
 //       (raid_world_silent.cpp); without one no checksum is ever found wrong but of what rotted at the end.
+//       Without redundancy what rotted is unreadable, until all of its block is written, and nothing else is.
 //   RW9 A scrub finds no mismatch but where something rotted, and that once and at its address; it goes on after a
 //       restart unless it had ended or was cancelled.
 //   RW10 A member that is replaced stays in sync unless it fails itself, whatever becomes of its target.
@@ -101,6 +102,9 @@ class RaidWorld : public HostWorld {
     void compare_view(raid::Array& view, const std::string& what, const std::vector<std::vector<std::byte>>& images);
     bool wait_hosts(Duration limit);
     // raid_world_silent.cpp
+    void choose_single_checksums();
+    void switch_checksums();
+    void rot_single_copies();
     void choose_liar();
     void begin_lying();
     void note_lies();
@@ -176,6 +180,7 @@ class RaidWorld : public HostWorld {
     SeededRandom ambusher_;  ///< when crashes follow events: for the same reason its own
     SeededRandom wanderer_;  ///< which members go away for a while
     SeededRandom relapser_;  ///< which are lost right after a rebuild, and which stops find commands under way
+    SeededRandom single_;    ///< what happens to checksums without redundancy
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
@@ -203,6 +208,8 @@ class RaidWorld : public HostWorld {
     bool media_faults_ = true;
     bool slowness_ = true;
     bool wanders_ = false;                                      ///< members go away and come back
+    bool switches_ = false;                                     ///< checksums go off and on; without redundancy
+    bool rots_ = false;                                         ///< blocks rot while the hosts rest; the same
     bool ambushes_ = false;                                     ///< crashes follow events of the array closely
     std::optional<TimePoint> ambush_;                           ///< the next one
     bool relapses_ = false;                                     ///< a member is lost right after a rebuild

@@ -1,12 +1,63 @@
 // SPDX-License-Identifier: Apache-2.0
 // RaidWorld and silent corruption (raid_world.hpp, RW8): one member acknowledges writes that it loses, puts elsewhere
 // or damages, from when the array is in sync on. Such a history has no crashes, which would make what the journal lists
-// count as it lies, and nothing else that takes redundancy away.
+// count as it lies, and nothing else that takes redundancy away. Without redundancy blocks rot instead, with everything
+// else as there: a member that loses writes may lose the only record of the journal, too.
 #include <algorithm>
 
 #include "tests/sim/raid_world.hpp"
 
 namespace gemel::sim {
+
+/// Of levels without redundancy: on or off, or now on and now off.
+void RaidWorld::choose_single_checksums() {
+    if (row_->redundant) {
+        return;
+    }
+    base_.checksums = !chronicle_.without("single-checksums") && !single_.one_in(4);
+    base_.checksum_cache_bytes = single_.one_in(2) ? 16 * kKiB : raid::kDefaultChecksumCache;
+    rots_ = base_.checksums && single_.one_in(3);
+    switches_ = base_.checksums && !rots_ && single_.one_in(3);
+    if (rots_) {
+        power_cuts_ = false;
+        kills_ = false;
+        beyond_ = false;
+        slowness_ = true;
+    }
+}
+
+void RaidWorld::switch_checksums() {
+    if (switches_ && single_.one_in(3)) {
+        base_.checksums = !base_.checksums;
+        chronicle_.say(base_.checksums ? "checksums on" : "checksums off");
+    }
+}
+
+/// Bits flip of blocks that were written, in the peace that follows the hosts' commands.
+void RaidWorld::rot_single_copies() {
+    if (!rots_ || !wait_hosts(std::chrono::seconds(180))) {
+        return;
+    }
+    const std::optional<raid::Geometry> g = geometry();
+    std::uint64_t begin = 0;  // of the volume, which lies behind those before it
+    for (Volume& v : volumes_) {
+        const std::vector<Extent> written = v.oracle->written_since(0);
+        for (std::uint64_t n = written.empty() ? 0 : single_.below(3); n > 0; --n) {
+            const Extent& e = written[single_.below(written.size())];
+            const std::uint64_t sector = e.lba.value + single_.below(e.sectors.value);
+            const raid::Place at = g->locate(Lba(begin + sector));
+            chronicle_.fault(disks_[at.member]->name() + " rots at " + std::to_string(at.member_lba.value));
+            disks_[at.member]->rot(at.member_lba);
+            const std::uint64_t block = round_down(sector, kSectorsPerBlock);
+            v.bad.add(block, block + kSectorsPerBlock);
+            rotted_ = true;
+        }
+        begin += v.oracle->sectors().value;
+    }
+    if (array_->status().checksums.found > 0) {
+        chronicle_.reached("single copy rotten and found");
+    }
+}
 
 void RaidWorld::choose_liar() {
     if (!row_->redundant || !silent_.one_in(4)) {

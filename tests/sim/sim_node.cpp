@@ -44,6 +44,7 @@ Result<void> SimNode::open_array() {
     c.name = options_.name;
     c.level = options_.level;
     c.strip_bytes = options_.strip_bytes;
+    c.checksums = raid::find_level(c.level)->redundant;  // single copies with checksums are RaidWorld's
     for (const auto& disk : disks_) {
         c.members.push_back({disk.get(), disk->name()});
     }

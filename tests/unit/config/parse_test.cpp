@@ -139,12 +139,12 @@ TEST(ConfigParse, AnArrayCanDoWithoutAJournal) {
 TEST(ConfigParse, AnArrayCanDoWithoutChecksumsOrKeepMoreOfThemInMemory) {
     const auto usual = parse(kGood, kLevels);
     ASSERT_TRUE(usual.has_value());
-    EXPECT_TRUE(usual->arrays[0].checksums);
+    EXPECT_EQ(usual->arrays[0].checksums, std::nullopt);
     std::string text(kGood);
     text.replace(text.find("create = true"), 13, "checksums = false\nchecksum_cache = \"1GiB\"\nstripe_cache = 0");
     const auto parsed = parse(text, kLevels);
     ASSERT_TRUE(parsed.has_value()) << render(parsed.error(), "test");
-    EXPECT_FALSE(parsed->arrays[0].checksums);
+    EXPECT_EQ(parsed->arrays[0].checksums, false);
     EXPECT_EQ(parsed->arrays[0].checksum_cache_bytes, 1ULL << 30);
     EXPECT_EQ(parsed->arrays[0].stripe_cache_bytes, 0U);
 }

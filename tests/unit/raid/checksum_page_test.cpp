@@ -19,14 +19,19 @@ Geometry geometry(const LevelRow& level, std::uint32_t members, std::uint64_t st
     g.members = members;
     g.strip_sectors = strip;
     g.member_sectors = strip * stripes;
+    std::uint64_t end = 0;
+    for (std::uint32_t m = 0; level.layout == Layout::kLinear && m < members; ++m) {
+        end += g.member_sectors + strip * (m % 3 * 7);
+        g.ends[m] = end;
+    }
     return g;
 }
 
-/// Every level with redundancy, in some sizes, with a last group that is not whole.
+/// Every level, in some sizes, with a last group that is not whole.
 template <class Check>
 void for_each_layout(Check check) {
     for (const LevelRow& level : kLevelTable) {
-        for (std::uint32_t members = level.min_members; level.redundant && members <= kMaxMembers; members += 5) {
+        for (std::uint32_t members = level.min_members; members <= kMaxMembers; members += 5) {
             for (const std::uint64_t strip : {8U, 128U, 2048U}) {
                 if (level.fits(members)) {
                     check(level, geometry(level, members, strip, 150));
@@ -39,7 +44,7 @@ void for_each_layout(Check check) {
 TEST(ChecksumLayout, PagesOfAMemberAreCounted) {
     for_each_layout([](const LevelRow& level, const Geometry& g) {
         const ChecksumLayout layout = ChecksumLayout::of(g);
-        for (std::uint32_t m = 0; m < g.members; ++m) {
+        for (std::uint32_t m = 0; level.redundant && m < g.members; ++m) {
             std::uint64_t pages = 0;
             for (std::uint64_t page = 0; page < layout.pages(); ++page) {
                 pages += layout.lies_on(page, m) ? 1 : 0;
@@ -52,22 +57,47 @@ TEST(ChecksumLayout, PagesOfAMemberAreCounted) {
 TEST(ChecksumLayout, EveryBlockOfColumnsHasOneEntryForEachSlotInAPageOfItsGroup) {
     for_each_layout([](const LevelRow& level, const Geometry& g) {
         const ChecksumLayout layout = ChecksumLayout::of(g);
-        std::uint64_t expected_first = 0;
-        for (std::uint64_t page = 0; page < layout.pages(); ++page) {
-            const std::uint64_t first = layout.first_block(page);
-            const std::uint64_t end = layout.end_block(page);
-            if (first >= layout.columns) {
-                continue;  // the last group is not whole
+        std::vector<std::vector<bool>> taken(layout.pages(), std::vector<bool>(kChecksumEntries));
+        ASSERT_EQ(layout.columns, g.columns() / kSectorsPerBlock);
+        for (std::uint64_t block = 0; block < layout.columns;) {
+            const std::uint64_t page = layout.page_of(block);
+            const std::uint64_t end = layout.run_end(block);
+            ASSERT_GT(end, block);
+            ASSERT_LT(page, layout.pages()) << level.name;
+            ASSERT_LE(layout.first_block(page), block);
+            ASSERT_EQ(layout.page_of(layout.first_block(page)), page);
+            ASSERT_EQ(page / layout.pages_per_group(), block / layout.group);
+            ASSERT_EQ(block / layout.group, (end - 1) / layout.group);
+            const std::size_t first = layout.entry(block, 0);
+            for (const std::uint64_t begin = block; block < end; ++block) {
+                ASSERT_EQ(layout.page_of(block), page);
+                for (std::uint32_t slot = 0; slot < layout.slots; ++slot) {
+                    const std::size_t entry = layout.entry(block, slot);
+                    ASSERT_EQ(entry, first + (block - begin) * layout.slots + slot);
+                    ASSERT_LT(entry, kChecksumEntries);
+                    ASSERT_FALSE(taken[page][entry]) << level.name << " block " << block;
+                    taken[page][entry] = true;
+                }
             }
-            ASSERT_EQ(first, expected_first) << level.name;
-            ASSERT_EQ(first / layout.group, (end - 1) / layout.group);
-            ASSERT_EQ(layout.page_of(first), page);
-            ASSERT_EQ(layout.page_of(end - 1), page);
-            ASSERT_EQ(layout.entry(first, 0), 0U);
-            ASSERT_LT(layout.entry(end - 1, layout.slots - 1), kChecksumEntries);
-            expected_first = end;
         }
-        EXPECT_EQ(expected_first, g.columns() / kSectorsPerBlock) << level.name;
+    });
+}
+
+/// CP2. Of a member that loses writes another one knows.
+TEST(ChecksumLayout, AnotherMemberThanTheDatasHasTheEntry) {
+    for_each_layout([](const LevelRow& level, const Geometry& g) {
+        const ChecksumLayout layout = ChecksumLayout::of(g);
+        std::uint64_t own = 0;
+        for (std::uint64_t block = 0; g.parities() == 0 && block < layout.columns; ++block) {
+            const std::uint32_t member = g.locate(Lba(block * kSectorsPerBlock)).member;
+            std::uint32_t holders = 0;
+            for (std::uint32_t c = 0; c < layout.copies; ++c) {
+                holders |= 1U << layout.place(layout.page_of(block), c).member;
+            }
+            own += (holders & ~(1U << member)) == 0 ? 1 : 0;
+        }
+        const std::uint64_t ends = level.layout == Layout::kLinear ? (g.members - 1) * layout.page_blocks : 0;
+        EXPECT_TRUE(g.members == 1 || own <= ends) << level.name << " of " << g.members << ": " << own;
     });
 }
 

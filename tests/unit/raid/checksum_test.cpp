@@ -3,98 +3,24 @@
 // right where there is redundancy; also across restarts and crashes.
 #include <gtest/gtest.h>
 
-#include "raid/checksum_page.hpp"
 #include "raid/level_table.hpp"
 #include "raid/repair_report.hpp"
-#include "tests/unit/raid/array_fixture.hpp"
+#include "tests/unit/raid/checksum_fixture.hpp"
 
 namespace gemel::raid {
 namespace {
 
 using testing::ArrayFixture;
-using testing::FixtureOptions;
+using testing::Bytes;
+using testing::Full;
 using testing::newest_superblock;
-using Bytes = std::vector<std::byte>;
+using testing::options_of;
+using Shape = testing::ChecksumShape;
 
-struct Shape {
-    const char* level;
-    std::uint32_t members;
-    std::uint32_t shards;
-    std::uint64_t cache;  ///< of the map
-};
 /// A cache of a few pages, too: pages come and go.
 constexpr std::array kShapes{Shape{"5", 3, 1, kMiB},  Shape{"5", 5, 4, 16 * kKiB}, Shape{"6", 4, 1, 16 * kKiB},
                              Shape{"6", 6, 4, kMiB},  Shape{"1", 2, 1, kMiB},      Shape{"1", 3, 4, 8 * kKiB},
                              Shape{"10", 4, 1, kMiB}, Shape{"10", 6, 4, 8 * kKiB}};
-
-FixtureOptions options_of(const Shape& shape, std::uint64_t seed = 1) {
-    return {.seed = seed,
-            .level = shape.level,
-            .members = shape.members,
-            .strip_bytes = 8 * 1024,
-            .shards = shape.shards,
-            .checksum_cache = shape.cache};
-}
-
-/// An array full of known data, nothing of which is in a cache of its members.
-struct Full {
-    explicit Full(const FixtureOptions& options) : f(options) {
-        CHECK(f.create());
-        f.settle();
-        sectors = f.volume().limits().sectors.value;
-        model = f.pattern(sectors);
-        write_all();
-        rest();
-        data_blocks = newest_superblock(*f.disks[0]).member_sectors / kSectorsPerBlock;
-    }
-    void write(std::uint64_t at, std::uint64_t count) {
-        const auto from = model.begin() + static_cast<std::ptrdiff_t>(at * kSectorBytes);
-        CHECK(f.write(at, Bytes(from, from + static_cast<std::ptrdiff_t>(count * kSectorBytes))));
-    }
-    void write_all() {
-        for (std::uint64_t at = 0; at < sectors; at += kChunk) {
-            write(at, std::min(kChunk, sectors - at));
-        }
-    }
-    void rewrite(std::uint64_t at, std::uint64_t count) {
-        const Bytes fresh = f.pattern(count);
-        std::ranges::copy(fresh, model.begin() + static_cast<std::ptrdiff_t>(at * kSectorBytes));
-        write(at, count);
-    }
-    /// Until the journal lists nothing and all is durable.
-    void rest() {
-        f.scheduler.run_for(std::chrono::seconds(8));
-        CHECK(f.flush());
-        CHECK(f.array->status().journal.listed_stripes == 0);
-    }
-    /// Changes what lies on a member behind its back.
-    template <class Edit>
-    void edit(std::uint32_t member, Edit change) {
-        CHECK(f.flush());
-        Bytes all = f.disks[member]->snapshot();
-        change(all);
-        f.disks[member]->load(ConstBytes(all));
-    }
-    void flip(std::uint32_t member, std::uint64_t block) {
-        edit(member, [&](Bytes& all) { all[block * kBlockBytes + 77] ^= std::byte{4}; });
-    }
-    void expect_all_right(const std::string& what) {
-        for (std::uint64_t at = 0; at < sectors; at += kChunk) {
-            const std::uint64_t count = std::min(kChunk, sectors - at);
-            const auto r = f.read(at, count);
-            ASSERT_TRUE(r.result) << what << " at " << at << ": " << r.result.error().message;
-            ASSERT_TRUE(std::equal(r.data.begin(), r.data.end(),
-                                   model.begin() + static_cast<std::ptrdiff_t>(at * kSectorBytes)))
-                << what << " near sector " << at;
-        }
-    }
-
-    static constexpr std::uint64_t kChunk = 512;
-    ArrayFixture f;
-    std::uint64_t sectors = 0;
-    std::uint64_t data_blocks = 0;  ///< of a member
-    Bytes model;
-};
 
 class EveryShape : public ::testing::TestWithParam<Shape> {};
 INSTANTIATE_TEST_SUITE_P(Checksums, EveryShape, ::testing::ValuesIn(kShapes), [](const auto& param) {
@@ -494,15 +420,6 @@ TEST(Checksums, AMapThatWasNotKeptForAWhileSaysNothing) {
     a.flip(geometry_of(newest_superblock(*a.f.disks[0])).locate(Lba(0)).member, 0);
     a.expect_all_right("what was written since is known again");
     EXPECT_EQ(a.f.array->status().checksums.found, 1U);
-}
-
-TEST(Checksums, LevelsWithoutRedundancyKeepNone) {
-    for (const char* level : {"0", "linear"}) {
-        ArrayFixture f({.level = level, .members = 3});
-        ASSERT_TRUE(f.create());
-        EXPECT_FALSE(f.array->status().checksums.on);
-        EXPECT_FALSE(f.environment.events().has("checksums-off"));
-    }
 }
 
 }  // namespace

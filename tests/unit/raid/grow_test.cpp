@@ -70,7 +70,6 @@ TEST(Grow, every_level_keeps_what_it_had_and_uses_what_was_added) {
         o.strip_bytes = 4096;  // small units, so that I/O crosses them
         Written w(o);
         ArrayFixture& f = w.f;
-        const bool redundant = find_level(shape.level)->redundant;
         std::uint64_t written = kSectors;
         for (int round = 0; round < 3; ++round) {
             const SectorCount before = f.array->status().sectors;
@@ -92,9 +91,7 @@ TEST(Grow, every_level_keeps_what_it_had_and_uses_what_was_added) {
             w.model.insert(w.model.end(), data.begin(), data.end());
             written = last;
             expect_reads(f, 0, w.model, "after writing all of it");
-            if (redundant) {
-                expect_clean_scrub(f);
-            }
+            expect_clean_scrub(f);
             ASSERT_TRUE(f.stop());
             ASSERT_TRUE(f.reopen());
             f.settle();

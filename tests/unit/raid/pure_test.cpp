@@ -236,7 +236,8 @@ TEST(LevelTable, names_and_numbers_find_their_row) {
         EXPECT_EQ(find_level(row.long_name), &row);
         EXPECT_EQ(find_level(row.id), &row);
         EXPECT_LT(row.tolerated(row.min_members), row.min_members);
-        EXPECT_EQ(row.redundant, row.sync_stripe != nullptr);
+        EXPECT_EQ(row.redundant, row.rebuild_stripe != nullptr);
+        EXPECT_EQ(row.redundant, row.tolerated(row.min_members) > 0);
         EXPECT_TRUE(row.fits(row.min_members));
         EXPECT_FALSE(row.fits(row.min_members - 1));
         EXPECT_FALSE(row.fits(row.max_members + 1));

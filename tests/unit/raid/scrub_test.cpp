@@ -525,9 +525,9 @@ TEST(Scrub, what_cannot_be_is_refused) {
         EXPECT_EQ(f.array->status().epoch, epoch);
         EXPECT_FALSE(f.array->status().scrub_report && f.array->status().scrub_report->end != End::kRunning);
     };
-    ArrayFixture plain({.level = "0", .members = 2});
+    ArrayFixture plain({.level = "0", .members = 2, .checksums = false});
     ASSERT_TRUE(plain.create());
-    expect(plain, Errc::kInvalidArgument, "no redundancy");
+    expect(plain, Errc::kInvalidArgument, "neither redundancy nor checksums");
     ArrayFixture fresh({.level = "5", .members = 4});
     ASSERT_TRUE(fresh.create());
     ASSERT_TRUE(fresh.array->status().resyncing);
