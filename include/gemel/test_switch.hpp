@@ -69,6 +69,7 @@ enum class TestSwitch : std::uint8_t {
     kMissedLate,             ///< members change before the missed extents that name it are durable
     kMissedInFlight,         ///< the missed extents of a member begin empty, without what it may have lost
     kMissedUnbarred,         ///< what a member holds that came back changes under writes
+    kGivesBackUnseen,        ///< what a discard writes gives its space back, zeros or not
     kMissedKept,             ///< the missed extents of a member go on when another device is built in its place
 };
 
@@ -134,6 +135,7 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kMissedLate, "missed-late", "raid"},
     TestSwitchRow{TestSwitch::kMissedInFlight, "missed-in-flight", "raid"},
     TestSwitchRow{TestSwitch::kMissedUnbarred, "missed-unbarred", "raid"},
+    TestSwitchRow{TestSwitch::kGivesBackUnseen, "gives-back-unseen", "raid"},
     TestSwitchRow{TestSwitch::kMissedKept, "missed-kept", "raid"},
 };
 
