@@ -23,7 +23,7 @@ void RaidWorld::note_members() {
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         const bool in_sync = status.members[i].state == MemberState::kInSync;
         away_[i] = lost_[i] && (away_[i] || !in_sync);
-        if (away_[i] && in_sync) {
+        if (away_[i] && in_sync && !disks_[i]->dead()) {  // one that died at the end of its rebuild is soon seen
             lost_[i] = false;
             away_[i] = false;
             chronicle_.reached("member rebuilt");
