@@ -22,6 +22,7 @@
 #include "target/admin/management.hpp"
 #include "target/admin/server.hpp"
 #include "target/config/config.hpp"
+#include "target/daemon/alerts.hpp"
 #include "target/daemon/array_start.hpp"
 #include "target/daemon/reservation_log.hpp"
 #include "target/daemon/space_watch.hpp"
@@ -152,6 +153,7 @@ class Daemon final : public admin::Management {
     Gate background_;
     std::unique_ptr<iscsi::Server> server_;
     std::unique_ptr<admin::AdminServer> admin_;
+    Alerts alerts_;
 };
 
 }  // namespace gemel
