@@ -82,8 +82,8 @@ Daemon::Daemon(Runtime& runtime, admin::EventRing& events, StateDirectory& state
       version_(std::move(options.version)),
       environment_(runtime.environment()),
       started_(environment_.clock.now()),
-      alerts_(environment_, events_, config_.node.name, config_.alerts),
-      space_(environment_, [this](const std::string& array) { space_low(array); }) {}
+      space_(environment_, [this](const std::string& array) { space_low(array); }),
+      alerts_(environment_, events_, config_.node.name, config_.alerts) {}
 
 Daemon::~Daemon() = default;
 
