@@ -50,6 +50,7 @@ class Thin(Pair):
             wait_until(lambda n=n: self.used(n) < full[n] - 0.95 * LENGTH * ROW, 10, "the space is given back")
         self.check(self.alpha)
         self.alpha.kill()
+        wait_until(lambda: not self.beta.pair("vol")["connected"], 10, "the loss is noticed")
         self.beta.gemel("promote", "vol", "--force")
         self.check(self.beta)
         self.start(self.alpha)
