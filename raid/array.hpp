@@ -77,6 +77,8 @@ struct ArrayConfig {
     std::uint64_t checksum_cache_bytes = kDefaultChecksumCache;  ///< of the checksum map, in memory at most
     std::uint64_t stripe_cache_bytes = kDefaultStripeCache;      ///< of parity levels, from the pool, at most; 0: none
     ReservedAreas areas;
+    /// At format devices give back the space of all data, where they can.
+    bool thin = false;
     Duration member_timeout = kDefaultMemberTimeout;  ///< a member I/O that takes longer fails its member
     std::vector<Executor*> shards;                    ///< at least one; the first also runs what is not data path
 };

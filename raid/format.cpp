@@ -87,15 +87,13 @@ std::uint64_t area_sectors(const AreaShare& share, const ReservedAreas& areas, s
 constexpr std::size_t kBlankCheckBytes = kMiB;
 constexpr std::size_t kBlankCheckStep = 64 * kKiB;
 
-Task<Result<bool>> all_zero(BufferPool& buffers, BlockDevice& device, std::uint64_t first, std::uint64_t end) {
+Task<Result<bool>> reads_zero(BufferPool& buffers, BlockDevice& device, std::uint64_t first, std::uint64_t end) {
     CO_TRY(const Buffer buffer, buffers.allocate(kBlankCheckStep));
     while (first < end) {
         const std::uint64_t part = std::min<std::uint64_t>(end - first, kBlankCheckStep / kSectorBytes);
         const Slice slice = buffer.slice(part * kSectorBytes, Lba(first));
         CO_TRY_VOID(co_await device.read(Lba(first), slice, {}));
-        const ConstBytes read = slice.data();
-        // The first byte, and each one as the one before it: byte by byte it is a tenth of the simulator's time.
-        if (read[0] != std::byte{0} || std::memcmp(read.data(), read.data() + 1, read.size() - 1) != 0) {
+        if (!all_zero(slice.data())) {
             co_return false;
         }
         first += part;
@@ -123,8 +121,8 @@ Task<Result<void>> require_blank(Environment& env, MemberSpec spec, MemberReadin
     }
     const std::uint64_t sectors = round_down(reading.sectors, kSectorsPerBlock);
     const std::uint64_t edge = std::min<std::uint64_t>(kBlankCheckBytes / kSectorBytes, sectors);
-    CO_TRY(const bool head, co_await all_zero(env.buffers, *spec.device, 0, edge));
-    CO_TRY(const bool tail, co_await all_zero(env.buffers, *spec.device, sectors - edge, sectors));
+    CO_TRY(const bool head, co_await reads_zero(env.buffers, *spec.device, 0, edge));
+    CO_TRY(const bool tail, co_await reads_zero(env.buffers, *spec.device, sectors - edge, sectors));
     if (!head || !tail) {
         co_return fail(Errc::kRefused, "member " + spec.name + " is not blank: its " + (head ? "last" : "first") +
                                            " MiB holds data" + advice);
@@ -205,6 +203,18 @@ Task<Result<void>> write_first_superblock(Environment& env, BlockDevice* device,
     co_return co_await device->write(lba, slice, {.fua = true});
 }
 
+/// What is no area gives its space back; it need not read as anything, since redundancy is made right later.
+Task<Result<void>> give_back_data(std::span<const MemberSpec> members, const Superblock& sb) {
+    MemberFan fan;
+    for (std::size_t i = 0; i < members.size(); ++i) {
+        if (members[i].device->limits().gives_back) {
+            fan.start(i, members[i].device->discard(Lba(0), sb.members[i].sectors));
+        }
+    }
+    co_await fan.all();
+    co_return fan.failed() ? Result<void>(std::unexpected(fan.first_error())) : Result<void>();
+}
+
 }  // namespace
 
 Task<Result<Assembly>> format(Environment& env, const ArrayConfig& config, const LevelRow& level,
@@ -215,6 +225,9 @@ Task<Result<Assembly>> format(Environment& env, const ArrayConfig& config, const
         sizes.push_back(readings[i].sectors);
     }
     CO_TRY(Superblock sb, plan_format(config, level, sizes, env.random));
+    if (config.thin) {
+        CO_TRY_VOID(co_await give_back_data(config.members, sb));
+    }
     MemberFan fan;
     for (std::uint16_t i = 0; i < config.members.size(); ++i) {
         sb.member_index = i;

@@ -19,6 +19,15 @@ constexpr std::size_t kMaxPieces = kMaxUnreadable / 2;
 constexpr int kEntryTries = 20;
 constexpr Duration kEntryRetry = std::chrono::milliseconds(100);
 
+/// MD8.
+Task<Result<void>> store(BlockDevice& device, Lba lba, Slice from, WriteOptions options) {
+    if (options.give_back && !options.fua && device.limits().gives_back &&
+        (all_zero(from.data()) || active(TestSwitch::kGivesBackUnseen))) {
+        return device.discard(lba, from.sectors());
+    }
+    return device.write(lba, from, options);
+}
+
 }  // namespace
 
 void MemberDevice::put(BlockDevice* device) {
@@ -202,8 +211,8 @@ Task<Result<void>> MemberDevice::write_through(Door door, Lba lba, Slice from, W
     BlockDevice* t = target();
     BlockDevice* d = device();
     const bool alone = t == nullptr || t == d || active(TestSwitch::kReplaceWritesOwnOnly);
-    return alone ? d->write(lba, from, options)
-                 : both(*d, *t, d->write(lba, from, options), t->write(lba, from, options));
+    return alone ? store(*d, lba, from, options)
+                 : both(*d, *t, store(*d, lba, from, options), store(*t, lba, from, options));
 }
 
 /// MD6.
@@ -244,7 +253,7 @@ Task<Result<void>> MemberDevice::write_target_at(Door door, Lba lba, Slice from,
     if (door == Door::kData && listed(lba, from.sectors())) {
         co_return co_await write_and_clear(lba, from, options);
     }
-    const Result<void> r = co_await t->write(device_lba(door, lba, from.sectors()), from, options);
+    const Result<void> r = co_await store(*t, device_lba(door, lba, from.sectors()), from, options);
     if (!r) {
         CO_TRY_VOID(co_await array_.target_missed(index_, *t, r.error()));
         co_return fail(Errc::kAborted, name() + " is not replaced any more");

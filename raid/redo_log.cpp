@@ -371,7 +371,7 @@ Task<Result<void>> ArrayBody::replay_record(ConstBytes bytes) {
         }
     }
     if (r) {
-        r = co_await write_members(*this, shard, record.stripe, writes, {});
+        r = co_await write_members(*this, shard, record.stripe, writes, {.give_back = true});
     }
     co_await resume_on(home);
     co_return r;

@@ -158,6 +158,7 @@ void ArrayBody::resume_replace(const Assembly& assembly) {
 // ---- the walk
 
 Task<Result<void>> ArrayBody::build(std::uint32_t member, Lba member_lba, Slice from, WriteOptions options) {
+    options.give_back = true;  // another device of the place may have had no space there
     if (!rebuilding(member)) {
         if (checksums_) {  // what was made up, CS3
             CO_TRY_VOID(co_await checksums_->note(member, member_lba, from));
@@ -198,7 +199,8 @@ Task<Result<void>> ArrayBody::replace_stripe(Shard& shard, StripeIndex index, st
         BlockDevice& member = *members[place].device;  // compares with the checksums
         const Result<void> r = co_await read_twice(member, member_lba, all);
         if (r) {
-            CO_TRY_VOID(co_await members[place].device->write_target(member_lba, all, {.background = true}));
+            CO_TRY_VOID(
+                co_await members[place].device->write_target(member_lba, all, {.background = true, .give_back = true}));
             built(shard, first.value, first.value + strip);
             co_return r;
         }

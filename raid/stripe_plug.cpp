@@ -95,7 +95,7 @@ bool StripePlug::hold(HeldWrite& write, std::uint64_t row, bool others) {
     bool joins = write.lba.value % kSectorsPerBlock == 0 && sectors % kSectorsPerBlock == 0 && write.from.head() == 0;
     if (e != nullptr && e->first != nullptr) {
         const WriteOptions& options = e->first->options;
-        joins = joins && options.fua == write.options.fua && options.background == write.options.background;
+        joins = joins && options == write.options;
     }
     if (!joins) {
         if (e != nullptr && e->first != nullptr) {

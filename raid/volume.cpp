@@ -2,11 +2,15 @@
 #include "raid/volume.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "raid/array_body.hpp"
 
 namespace gemel::raid::detail {
+
+namespace {
+constexpr std::uint64_t kDiscardBytes = kMiB;  ///< of a piece, if a stripe is no longer
+constexpr std::size_t kDiscardsAtOnce = 4;
+}  // namespace
 
 Volume::Use::Use(Volume& volume) {
     while (true) {
@@ -54,12 +58,23 @@ DeviceLimits Volume::limits() const {
             out.physical_sectors = std::max(out.physical_sectors, member.physical_sectors);
             out.max_transfer_bytes = std::min(out.max_transfer_bytes, member.max_transfer_bytes);
             out.volatile_cache = out.volatile_cache || member.volatile_cache;
+            out.gives_back = out.gives_back || member.gives_back;
         }
     }
     if (g.layout != Layout::kLinear) {
         out.optimal_transfer_bytes = static_cast<std::uint32_t>(g.row_sectors() * kSectorBytes);
     }
+    const std::uint64_t unit = discard_unit();
+    const std::vector<VolumeExtent>& extents = map_.load()->extents;
+    out.discard_unit = static_cast<std::uint32_t>(unit);
+    out.discard_first =
+        extents.empty() ? 0 : static_cast<std::uint32_t>((unit - extents.front().lba.value % unit) % unit);
     return out;
+}
+
+/// Sectors of the array from a multiple of them on whose discard frees whole stripes with their parity.
+std::uint64_t Volume::discard_unit() const {
+    return array_.level.parities() > 0 ? array_.geometry.row_sectors() : kSectorsPerBlock;
 }
 
 Result<void> Volume::admit(const Map& map, Lba lba, SectorCount sectors) const {
@@ -177,23 +192,36 @@ Task<Result<void>> Volume::flush() {
     co_return co_await array_.flush();
 }
 
+/// Where a piece of a discard that begins at `lba` of the array ends, at the latest: VO3.
+Lba Volume::discard_end(Lba lba, std::uint64_t most) const {
+    const std::uint64_t unit = discard_unit();
+    const std::uint64_t cut = unit <= most ? round_down(most, unit) : unit;
+    return Lba(std::min(lba.value - lba.value % cut + cut, round_down(lba.value + most, kSectorsPerBlock)));
+}
+
 Task<Result<void>> Volume::discard(Lba lba, SectorCount count) {
-    constexpr std::uint64_t kZeroBytes = 256 * kKiB;
     const Use use(*this);
     CO_TRY_VOID(admit(use.map(), lba, count));
-    const std::uint64_t step = std::min<std::uint64_t>(kZeroBytes, limits().max_transfer_bytes) / kSectorBytes;
-    CO_TRY(const Buffer zeros, co_await array_.allocate(std::min(step, count.value) * kSectorBytes));
-    std::memset(zeros.memory().data(), 0, zeros.memory().size());
-    std::uint64_t done = 0;
-    while (done < count.value) {
-        const VolumeExtent run = locate(use.map(), lba + done);
-        // The first piece ends on a 4 KiB address, so that those after it begin on one.
-        const std::uint64_t head = run.lba.value % kSectorsPerBlock;
-        const std::uint64_t sectors = std::min({count.value - done, step - head, run.sectors.value});
-        const Slice part = zeros.slice(sectors * kSectorBytes, run.lba);
-        part.clear_infos();
-        CO_TRY_VOID(co_await array_.write(run.lba, part, {}));
-        done += sectors;
+    const std::uint64_t transfer = limits().max_transfer_bytes / kSectorBytes;
+    const std::uint64_t most = std::min(std::max(discard_unit(), kDiscardBytes / kSectorBytes), transfer);
+    CO_TRY(const Buffer zeros, co_await array_.allocate(std::min(most, count.value) * kSectorBytes));
+    std::ranges::fill(zeros.memory(), std::byte{0});
+    std::ranges::fill(zeros.infos(), BlockInfo{});
+    MemberFan fan;
+    for (std::uint64_t done = 0; done < count.value;) {
+        for (std::size_t slot = 0; slot < kDiscardsAtOnce && done < count.value; ++slot) {
+            const VolumeExtent run = locate(use.map(), lba + done);
+            const std::uint64_t left = std::min(count.value - done, run.sectors.value);
+            const std::uint64_t sectors = std::min(left, discard_end(run.lba, most).value - run.lba.value);
+            const Slice part = zeros.slice(sectors * kSectorBytes, run.lba);
+            fan.start(slot, array_.write(run.lba, part, {.give_back = true}));
+            done += sectors;
+        }
+        co_await fan.all();
+        if (fan.failed()) {
+            co_return std::unexpected(fan.first_error());
+        }
+        fan.reset();
     }
     co_return Result<void>{};
 }

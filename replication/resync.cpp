@@ -16,10 +16,6 @@ constexpr int kReadTries = 3;
 constexpr std::uint64_t kTracksPerPass = 1024;  // 64 MiB between two flushes: progress that an interruption keeps
 constexpr std::uint64_t kMapBytesPerFrame = 16384;
 
-bool all_zero(ConstBytes bytes) {
-    return std::ranges::all_of(bytes, [](std::byte b) { return b == std::byte{0}; });
-}
-
 }  // namespace
 
 bool Mirror::resyncing(std::uint64_t run) const {

@@ -21,11 +21,17 @@ struct DeviceLimits {
     std::uint32_t max_transfer_bytes = 4U << 20U;
     std::uint32_t optimal_transfer_bytes = 0;  ///< a full stripe, or 0
     bool volatile_cache = true;                ///< an acknowledged write needs flush() to survive power loss
+    bool gives_back = false;                   ///< discard() gives space back; it may turn out that it does not
+    /// A discard gives back most where it begins and ends at `discard_first` + n * `discard_unit` sectors.
+    std::uint32_t discard_unit = kSectorsPerBlock;
+    std::uint32_t discard_first = 0;
 };
 
 struct WriteOptions {
     bool fua = false;         ///< durable before it returns
     bool background = false;  ///< rebuild, resync, scrub: yields to hosts
+    bool give_back = false;  ///< zeros may be given back instead of stored, as by discard(); what is no zeros is stored
+    friend bool operator==(const WriteOptions&, const WriteOptions&) = default;
 };
 
 struct ReadOptions {
@@ -77,7 +83,8 @@ class BlockDevice {
     /// All writes that had succeeded before this call are durable. A failed flush fails the leg below; never retried.
     virtual Task<Result<void>> flush() = 0;
 
-    /// A write of zeros, which may give space back where reads of zeros are guaranteed.
+    /// A write of zeros, which may give space back where reads of zeros are guaranteed: durability, order and errors
+    /// are those of write(), and of a device that loses power in the middle each sector reads as before or as zeros.
     virtual Task<Result<void>> discard(Lba lba, SectorCount count) = 0;
 
     /// Rewrites blocks whose copy here was bad with data known to be right from another copy. Default: write().

@@ -24,6 +24,10 @@ inline bool same_bytes(ConstBytes a, ConstBytes b) {
     return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
 }
 
+inline bool all_zero(ConstBytes bytes) {
+    return bytes.empty() || (bytes[0] == std::byte{0} && same_bytes(bytes.first(bytes.size() - 1), bytes.subspan(1)));
+}
+
 template <std::unsigned_integral T>
 T load_le(const std::byte* from) {
     T v;

@@ -70,6 +70,7 @@ enum class TestSwitch : std::uint8_t {
     kMissedInFlight,         ///< the missed extents of a member begin empty, without what it may have lost
     kMissedUnbarred,         ///< what a member holds that came back changes under writes
     kMissedUnlisted,         ///< missed extents are emptied while writes that the journal does not list are under way
+    kGivesBackUnseen,        ///< what a discard writes gives its space back, zeros or not
     kMissedKept,             ///< the missed extents of a member go on when another device is built in its place
 };
 
@@ -136,6 +137,7 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kMissedInFlight, "missed-in-flight", "raid"},
     TestSwitchRow{TestSwitch::kMissedUnbarred, "missed-unbarred", "raid"},
     TestSwitchRow{TestSwitch::kMissedUnlisted, "missed-unlisted", "raid"},
+    TestSwitchRow{TestSwitch::kGivesBackUnseen, "gives-back-unseen", "raid"},
     TestSwitchRow{TestSwitch::kMissedKept, "missed-kept", "raid"},
 };
 

@@ -433,7 +433,8 @@ Task<Result<void>> mirrored_write(ArrayBody& array, Shard& shard, Lba lba, Slice
 
 Task<Result<void>> mirrored_sync(ArrayBody& array, Shard& shard, StripeIndex index) {
     const std::uint64_t first = index.value * array.geometry.strip_sectors;
-    co_return co_await equalise(array, shard, first, first + array.geometry.strip_sectors, {.background = true});
+    co_return co_await equalise(array, shard, first, first + array.geometry.strip_sectors,
+                                {.background = true, .give_back = true});
 }
 
 /// Columns that are not trusted stay so: the resync makes all legs equal, the new one too.

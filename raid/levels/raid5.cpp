@@ -80,6 +80,8 @@ std::size_t run_end(Verdicts verdicts, std::size_t b) {
     return static_cast<std::size_t>(other - verdicts.begin());
 }
 
+constexpr WriteOptions kParityMade{.background = true, .give_back = true};
+
 /// Writes the runs of parity blocks that are wrong, and trusts what is right then.
 Task<Result<void>> write_parity(ArrayBody& array, Shard& shard, detail::StripeImage& image, StripeIndex stripe,
                                 Verdicts verdicts) {
@@ -99,9 +101,9 @@ Task<Result<void>> write_parity(ArrayBody& array, Shard& shard, detail::StripeIm
             }
         }
         if (!writes.empty() && co_await detail::enter_redo(array)) {
-            CO_TRY_VOID(co_await array.redo()->write(shard, stripe, std::move(writes), {.background = true}));
+            CO_TRY_VOID(co_await array.redo()->write(shard, stripe, std::move(writes), kParityMade));
         } else {
-            CO_TRY_VOID(co_await detail::write_members(array, shard, stripe, writes, {.background = true}));
+            CO_TRY_VOID(co_await detail::write_members(array, shard, stripe, writes, kParityMade));
         }
         if (!verdicts[b].lost) {
             CO_TRY_VOID(co_await image.enter(b, end));

@@ -24,6 +24,7 @@ struct BackendSpec {
     bool create = false;  ///< a "file" that does not exist is made, with all its space allocated
     /// How long to wait for another holder of the device.
     Duration wait{std::chrono::seconds(10)};
+    bool thin = false;  ///< discard() gives space back; a file that has any space gets no more at opening
 };
 
 using DeviceResult = Result<std::unique_ptr<BlockDevice>>;

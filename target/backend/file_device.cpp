@@ -46,7 +46,7 @@ constexpr std::array kErrnoTable{
 };
 
 constexpr std::string_view command_text(DiskCommand command) {
-    constexpr std::array<std::string_view, 4> texts{"reading", "writing", "flushing", "zeroing"};
+    constexpr std::array<std::string_view, 5> texts{"reading", "writing", "flushing", "zeroing", "punching"};
     return texts[static_cast<std::size_t>(command)];
 }
 
@@ -261,21 +261,24 @@ Task<Result<void>> FileDevice::discard(Lba lba, SectorCount count) {
     const std::uint64_t first = std::min(round_up(start, kBlockBytes), end);
     const std::uint64_t last = std::max(round_down(end, kBlockBytes), first);
     CO_TRY_VOID(co_await write_zeros(start, first - start));
-    CO_TRY(const bool zeroed, co_await zero_range(first, last - first));
+    CO_TRY(bool zeroed, file_.thin ? co_await zero_by(kHole, first, last - first) : Result<bool>(false));
+    if (!zeroed) {
+        CO_TRY(zeroed, co_await zero_by(kRange, first, last - first));
+    }
     if (!zeroed) {
         CO_TRY_VOID(co_await write_zeros(first, last - first));
     }
     co_return co_await write_zeros(last, end - last);
 }
 
-/// False if the file system or device cannot do it: the caller writes zeros.
-Task<Result<bool>> FileDevice::zero_range(std::uint64_t offset, std::uint64_t bytes) {
+/// False if the file system or device cannot do it, or not now: the caller has another way.
+Task<Result<bool>> FileDevice::zero_by(Way way, std::uint64_t offset, std::uint64_t bytes) {
     while (bytes > 0) {
-        if (zero_range_refused_.load(std::memory_order_relaxed)) {
+        if (refused_[way].load(std::memory_order_relaxed)) {
             co_return false;
         }
         DiskRequest request;
-        request.command = DiskCommand::kZeroRange;
+        request.command = way == kHole ? DiskCommand::kPunchHole : DiskCommand::kZeroRange;
         request.file = disk_file_;
         request.offset = offset;
         request.length = std::min(bytes, kZeroRangeStep);
@@ -285,16 +288,28 @@ Task<Result<bool>> FileDevice::zero_range(std::uint64_t offset, std::uint64_t by
             continue;
         }
         if (result == -EOPNOTSUPP || result == -ENOSYS || result == -EINVAL) {
-            zero_range_refused_.store(true, std::memory_order_relaxed);
+            note_refused(way, -result);
             continue;
         }
+        if (result == -ENOSPC || result == -EDQUOT) {
+            co_return false;  // for the file system's own records of a hole
+        }
         if (result < 0) {
-            co_return std::unexpected(error_of(DiskCommand::kZeroRange, -result, offset, request.length));
+            co_return std::unexpected(error_of(request.command, -result, offset, request.length));
         }
         offset += request.length;
         bytes -= request.length;
     }
     co_return true;
+}
+
+void FileDevice::note_refused(Way way, int error) {
+    if (!refused_[way].exchange(true, std::memory_order_relaxed) && way == kHole) {
+        environment_.events.emit({Severity::kWarning, "space-not-given-back", file_.name,
+                                  std::string("holes are refused: ") + std::strerror(error) +
+                                      "; what hosts discard reads as zeros and keeps its space",
+                                  "move the member to a file system or device that can make holes, or ignore this"});
+    }
 }
 
 Task<Result<void>> FileDevice::write_zeros(std::uint64_t offset, std::uint64_t bytes) {

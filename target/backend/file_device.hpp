@@ -8,7 +8,7 @@
 //   trying
 //       again.
 //   FD3 A slot of the rings' file tables belongs to one device; a ticket is never used twice.
-//   FD4 A file's space stays allocated: discard makes zeros without giving space back.
+//   FD4 A file's space stays allocated: discard makes zeros without giving space back, unless the device is thin.
 // Threads: any processor's.
 #pragma once
 
@@ -30,6 +30,7 @@ struct OpenedFile {
     std::uint32_t memory_alignment = kSectorBytes;
     std::uint32_t physical_bytes = kBlockBytes;
     bool locked = false;  ///< by flock
+    bool thin = false;
 };
 
 class FileDevice final : public BlockDevice {
@@ -42,6 +43,7 @@ class FileDevice final : public BlockDevice {
     [[nodiscard]] DeviceLimits limits() const override {
         DeviceLimits out = limits_;
         out.sectors = SectorCount(sectors_.load(std::memory_order_relaxed));
+        out.gives_back = file_.thin && !refused_[kHole].load(std::memory_order_relaxed);
         return out;
     }
     [[nodiscard]] const OpenedFile& file() const { return file_; }
@@ -62,7 +64,10 @@ class FileDevice final : public BlockDevice {
     Task<Result<void>> read_aligned(std::uint64_t offset, Slice to);
     Task<Result<void>> read_block_by_block(std::uint64_t offset, Slice to);
     Task<Result<void>> write_zeros(std::uint64_t offset, std::uint64_t bytes);
-    Task<Result<bool>> zero_range(std::uint64_t offset, std::uint64_t bytes);
+    /// A way to make zeros without writing them.
+    enum Way : std::uint8_t { kHole, kRange };
+    Task<Result<bool>> zero_by(Way way, std::uint64_t offset, std::uint64_t bytes);
+    void note_refused(Way way, int error);
     [[nodiscard]] bool is_aligned(MutableBytes data) const;
     [[nodiscard]] Error error_of(DiskCommand command, int error, std::uint64_t offset, std::uint64_t bytes) const;
     Result<void> check_usable() const;
@@ -73,8 +78,8 @@ class FileDevice final : public BlockDevice {
     DiskFile disk_file_;
     DeviceLimits limits_;  ///< but for the size
     std::atomic<std::uint64_t> sectors_;
-    std::atomic<bool> failed_{false};              ///< FD2
-    std::atomic<bool> zero_range_refused_{false};  ///< by the file system
+    std::atomic<bool> failed_{false};             ///< FD2
+    std::array<std::atomic<bool>, 2> refused_{};  ///< by the file system or device, for good
     /// Processors whose queue may know disk_file_.
     std::array<std::atomic<Processor*>, kMaxProcessors> users_{};
 };

@@ -29,6 +29,7 @@ class MemoryDevice final : public BlockDevice {
         : memory_(memory), bytes_(bytes), regions_(round_up(bytes, kRegionBytes) / kRegionBytes) {
         limits_.sectors = sectors_of(bytes);
         limits_.physical_sectors = kSectorsPerBlock;
+        limits_.gives_back = true;
     }
     ~MemoryDevice() override { ::munmap(memory_, bytes_); }
     MemoryDevice(const MemoryDevice&) = delete;

@@ -117,15 +117,22 @@ int check_free_space(int fd, std::uint64_t bytes) {
     return unknown || fs.f_bavail >= bytes / fs.f_frsize ? 0 : ENOSPC;
 }
 
-/// Gives the file all its space, durably; it has `present` bytes of it. A new file that does not fit is taken away
-/// again.
-Result<void> allocate_space(const BackendSpec& spec, int fd, std::uint64_t bytes, std::uint64_t present, bool is_new) {
-    int error = check_free_space(fd, bytes - present);
-    if (error == 0 && ::fallocate(fd, 0, 0, static_cast<off_t>(bytes)) != 0) {
+struct FileRange {
+    std::uint64_t first = 0;
+    std::uint64_t end = 0;
+};
+
+/// Gives the range of the file its space, durably; it lacks `missing` bytes of it. A new file that does not fit is
+/// taken away again.
+Result<void> allocate_space(const BackendSpec& spec, int fd, FileRange range, std::uint64_t missing, bool is_new) {
+    const auto first = static_cast<off_t>(range.first);
+    const auto bytes = static_cast<off_t>(range.end - range.first);
+    int error = check_free_space(fd, missing);
+    if (error == 0 && ::fallocate(fd, 0, first, bytes) != 0) {
         error = errno;
     }
     if (error == EOPNOTSUPP) {
-        error = ::posix_fallocate(fd, 0, static_cast<off_t>(bytes));
+        error = ::posix_fallocate(fd, first, bytes);
     }
     if (error == 0 && ::fsync(fd) != 0) {
         error = errno;
@@ -184,9 +191,11 @@ Result<OpenedFile> prepare_file(const BackendSpec& spec, Descriptor& fd, bool is
     }
     read_direct_alignment(fd.get(), file);
     TRY_VOID(check_size(spec, file));
+    file.thin = spec.thin;
     const std::uint64_t present = static_cast<std::uint64_t>(st.st_blocks) * 512;
-    if (present < file.bytes) {
-        TRY_VOID(allocate_space(spec, fd.get(), file.bytes, present, is_new));
+    // A thin member has holes where hosts have discarded; one that nobody has written yet gets all, for its areas.
+    if (present < file.bytes && (!spec.thin || present == 0)) {
+        TRY_VOID(allocate_space(spec, fd.get(), {0, file.bytes}, file.bytes - present, is_new));
     }
     file.fd = fd.take();
     return file;
@@ -212,6 +221,7 @@ Result<OpenedFile> prepare_block_device(const BackendSpec& spec, Descriptor& fd)
     file.offset_alignment = static_cast<std::uint32_t>(logical);
     file.memory_alignment = static_cast<std::uint32_t>(logical);
     file.physical_bytes = physical;
+    file.thin = spec.thin;
     TRY_VOID(check_size(spec, file));
     file.fd = fd.take();
     return file;
@@ -250,9 +260,11 @@ Result<void> measure_backend(BlockDevice& device) {
         return fail(Errc::kSizeMismatch, file.name + " has " + std::to_string(bytes) + " bytes now and had " +
                                              std::to_string(known) + ": a member cannot shrink. Give it its size back");
     }
-    const std::uint64_t present = static_cast<std::uint64_t>(st.st_blocks) * 512;
-    if (S_ISREG(st.st_mode) && bytes > known && present < bytes) {
-        TRY_VOID(allocate_space(spec, file.fd, bytes, present, /*is_new=*/false));
+    // What it had before is not looked at: a thin one has holes there.
+    if (S_ISREG(st.st_mode) && bytes > known) {
+        const std::uint64_t present = static_cast<std::uint64_t>(st.st_blocks) * 512;
+        const std::uint64_t missing = std::min(bytes - known, bytes - std::min(bytes, present));
+        TRY_VOID(allocate_space(spec, file.fd, {known, bytes}, missing, /*is_new=*/false));
     }
     opened->extend(sectors_of(bytes));
     return {};

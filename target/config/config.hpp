@@ -72,6 +72,8 @@ struct Array {
     std::uint64_t checksum_cache_bytes = 64U << 20;
     std::uint64_t stripe_cache_bytes = 16U << 20;  ///< 0: none
     bool create = false;
+    bool thin = false;                       ///< members give back what hosts discard
+    std::uint32_t thin_soft_threshold = 90;  ///< percent of a file system that holds members of a thin array
     Duration member_timeout = std::chrono::seconds(30);
     std::vector<Member> members;
     std::vector<Member> spares;

@@ -114,6 +114,8 @@ Array read_array(TableReader& table) {
     table.size("checksum_cache", to.checksum_cache_bytes, 1U << 20, 64ULL << 30, Presence::kOptional);
     table.size("stripe_cache", to.stripe_cache_bytes, 0, 4ULL << 30, Presence::kOptional);
     table.flag("create", to.create);
+    table.flag("thin", to.thin);
+    table.number("thin_soft_threshold", to.thin_soft_threshold, 1, 99);
     table.duration("member_timeout", to.member_timeout, std::chrono::milliseconds(100), std::chrono::minutes(10));
     table.tables("members", Presence::kRequired,
                  [&](TableReader& member) { to.members.push_back(read_member(member)); });

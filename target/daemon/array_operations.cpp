@@ -185,6 +185,7 @@ Task<Result<void>> Daemon::array_create(std::string definition) {
         co_return std::unexpected(std::move(started).error());
     }
     arrays_.push_back(*std::move(started));
+    watch_space(array);
     for (const VolumeInfo& info : arrays_.back().array->volumes()) {
         volumes_[info.name] = {arrays_.back().array.get(), arrays_.back().array->find(info.name)};
     }

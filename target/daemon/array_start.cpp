@@ -30,6 +30,7 @@ BackendSpec spec_of(const ArrayStart& start, const config::Member& member, Creat
     const bool needs_size = create == Create::kIfBlank || member.kind == config::MemberKind::kMemory;
     spec.bytes = needs_size ? member.bytes : 0;
     spec.create = create == Create::kIfBlank && member.kind == config::MemberKind::kFile;
+    spec.thin = start.array.thin;
     return spec;
 }
 
@@ -151,6 +152,7 @@ Task<Result<std::unique_ptr<raid::Array>>> open_array(const ArrayStart& start, c
     config.checksums = start.array.checksums.value_or(keeps_checksums(start.array));
     config.checksum_cache_bytes = start.array.checksum_cache_bytes;
     config.stripe_cache_bytes = std::min(start.array.stripe_cache_bytes, start.most_stripe_cache);
+    config.thin = start.array.thin;
     config.members = members.specs;
     config.spares = members.spares;
     config.volumes = start.volumes;

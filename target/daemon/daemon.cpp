@@ -82,6 +82,7 @@ Daemon::Daemon(Runtime& runtime, admin::EventRing& events, StateDirectory& state
       version_(std::move(options.version)),
       environment_(runtime.environment()),
       started_(environment_.clock.now()),
+      space_(environment_, [this](const std::string& array) { space_low(array); }),
       alerts_(environment_, events_, config_.node.name, config_.alerts) {}
 
 Daemon::~Daemon() = default;
@@ -340,7 +341,30 @@ Task<std::expected<void, StartFailure>> Daemon::start() {
     if (auto server = start_server(); !server) {
         co_return failed(DaemonExit::kListen, std::move(server).error());
     }
+    for (const config::Array& array : config_.arrays) {
+        watch_space(array);
+    }
     co_return std::expected<void, StartFailure>{};
+}
+
+void Daemon::watch_space(const config::Array& array) {
+    WatchedArray watched{array.name, array.thin_soft_threshold, {}};
+    for (const config::Member& member : array.members) {
+        if (array.thin && member.kind == config::MemberKind::kFile) {
+            watched.members.push_back(state_.resolve(member.path));
+        }
+    }
+    if (!watched.members.empty() && space_.add(std::move(watched))) {
+        background_.spawn(space_.run(stopping_));
+    }
+}
+
+void Daemon::space_low(const std::string& array) {
+    for (const auto& [name, unit] : units_) {
+        if (unit->options().thin && volumes_.at(name).array->status().name == array) {
+            unit->raise_all(scsi::Attention::kSoftThreshold);
+        }
+    }
 }
 
 Task<void> Daemon::stop_arrays() {
@@ -357,6 +381,8 @@ Task<void> Daemon::stop_arrays() {
 }
 
 Task<void> Daemon::stop() {
+    stopping_.set();
+    co_await background_.close();
     for (const StartedArray& started : arrays_) {
         started.array->begin_stop();  // commands in flight may wait for a member that does not answer
     }

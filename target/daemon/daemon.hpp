@@ -26,6 +26,7 @@
 #include "target/daemon/alerts.hpp"
 #include "target/daemon/array_start.hpp"
 #include "target/daemon/reservation_log.hpp"
+#include "target/daemon/space_watch.hpp"
 #include "target/iscsi/portal.hpp"
 #include "target/runtime/runtime.hpp"
 #include "target/scsi/lun.hpp"
@@ -129,6 +130,9 @@ class Daemon final : public admin::Management {
     /// Errors: kNotFound names the arrays there are.
     Result<StartedArray*> check_array(const std::string& array);
     Result<raid::MemberSpec> named_device(const StartedArray& started, const std::string& with) const;
+    /// Where `array` is thin and its members are files.
+    void watch_space(const config::Array& array);
+    void space_low(const std::string& array);
     using GivePlace = Task<Result<void>> (raid::Array::*)(std::uint32_t, raid::MemberSpec);
     Task<Result<void>> give_place(std::string array, std::uint64_t member, std::string with, GivePlace give);
     Task<std::map<std::string, replication::PairStatus>> pairs();
@@ -151,6 +155,9 @@ class Daemon final : public admin::Management {
     std::map<std::string, Volume> volumes_;
     std::map<std::string, std::unique_ptr<ReservationLog>> reservations_;  ///< by name of volume
     std::map<std::string, std::unique_ptr<scsi::LogicalUnit>> units_;      ///< the same
+    SpaceWatch space_;
+    Event stopping_;
+    Gate background_;
     std::unique_ptr<iscsi::Server> server_;
     std::unique_ptr<admin::AdminServer> admin_;
     Alerts alerts_;

@@ -23,8 +23,8 @@ std::int64_t perform(const DiskRequest& r) {
         case DiskCommand::kFlush:
             return ::fdatasync(r.file.fd);
         case DiskCommand::kZeroRange:
-            return ::fallocate(r.file.fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset,
-                               static_cast<off_t>(r.length));
+        case DiskCommand::kPunchHole:
+            return ::fallocate(r.file.fd, fallocate_mode(r.command), offset, static_cast<off_t>(r.length));
     }
     return -1;
 }

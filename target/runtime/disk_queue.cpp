@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "target/runtime/disk_queue.hpp"
 
+#include <fcntl.h>
+
 #include "target/runtime/blocking_queue.hpp"
 #include "target/runtime/ring.hpp"
 
 namespace gemel {
+
+int fallocate_mode(DiskCommand command) {
+    return FALLOC_FL_KEEP_SIZE | (command == DiskCommand::kPunchHole ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+}
 
 Result<std::unique_ptr<DiskQueue>> open_disk_queue(const DiskQueueOptions& options, int wake_fd) {
     if (options.kind != DiskQueueKind::kBlocking) {

@@ -23,7 +23,10 @@
 
 namespace gemel {
 
-enum class DiskCommand : std::uint8_t { kRead, kWrite, kFlush, kZeroRange };
+enum class DiskCommand : std::uint8_t { kRead, kWrite, kFlush, kZeroRange, kPunchHole };
+
+/// fallocate(2)'s mode for kZeroRange, whose space stays allocated, and kPunchHole, whose space is given back.
+int fallocate_mode(DiskCommand command);
 
 /// Names an open file to the queues of all processors. `slot` is a place in the tables of registered files, `ticket`
 /// tells a new user of the slot from an old one. slot < 0: not registered, the plain descriptor is used.
@@ -41,7 +44,7 @@ struct DiskRequest : ResumeWork {
     std::byte* data = nullptr;
     std::uint32_t bytes = 0;   ///< of data
     std::uint64_t offset = 0;  ///< in the file
-    std::uint64_t length = 0;  ///< of kZeroRange
+    std::uint64_t length = 0;  ///< of kZeroRange and kPunchHole
     std::int32_t result = 0;
 };
 

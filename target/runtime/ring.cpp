@@ -95,8 +95,9 @@ bool Ring::prepare(DiskRequest& request) {
             io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
             break;
         case DiskCommand::kZeroRange:
-            io_uring_prep_fallocate(sqe, fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
-                                    static_cast<off_t>(request.offset), static_cast<off_t>(request.length));
+        case DiskCommand::kPunchHole:
+            io_uring_prep_fallocate(sqe, fd, fallocate_mode(request.command), static_cast<off_t>(request.offset),
+                                    static_cast<off_t>(request.length));
             break;
     }
     if (registered) {

@@ -97,6 +97,7 @@ enum class Attention : std::uint8_t {
     kAsymmetricStateChanged,  ///< 2A/06
     kLunsChanged,             ///< 3F/0E
     kCommandsCleared,         ///< 2F/00 by another initiator
+    kSoftThreshold,           ///< 38/07 the space behind a thin unit runs short
 };
 
 class LogicalUnit;

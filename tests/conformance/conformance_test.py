@@ -57,7 +57,7 @@ KINDS = {
         "TestUnitReady", "ReportSupportedOpcodes", "Prefetch10", "Prefetch16")),
     "removable": Kind(lun="removable = true, " + THIN, quick=("PreventAllow", "StartStopUnit", "NoMedia")),
     "paths": Kind(two_paths=True, quick=("MultipathIO", "ProutReserve")),
-    "raid5": Kind(array=FILES, lun=THIN),
+    "raid5": Kind(array=FILES + "\nthin = true", lun=THIN),
     "digest": Kind(url="?header_digest=crc32c"),
 }
 

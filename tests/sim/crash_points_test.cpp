@@ -28,7 +28,7 @@ constexpr Duration kPatience = std::chrono::seconds(60);
 using Content = std::vector<std::byte>;
 
 struct Step {
-    enum class Kind : std::uint8_t { kWrite, kWait, kFlush, kGrow };
+    enum class Kind : std::uint8_t { kWrite, kDiscard, kWait, kFlush, kGrow };
     Kind kind = Kind::kWrite;
     std::uint64_t lba = 0;
     std::uint64_t sectors = 0;
@@ -67,8 +67,9 @@ Content content_of(std::uint64_t sector, unsigned stamp) {
 class Ledger {
   public:
     /// Returns the stamp of the write.
-    unsigned begin(std::uint64_t lba, std::uint64_t sectors) {
-        writes_.push_back({lba, lba + sectors, ++clock_});
+    unsigned begin(const Step& step) {
+        const bool zeros = step.kind == Step::Kind::kDiscard;
+        writes_.push_back({.first = step.lba, .end = step.lba + step.sectors, .began = ++clock_, .zeros = zeros});
         return static_cast<unsigned>(writes_.size());
     }
     void end(unsigned stamp, bool durable) {
@@ -84,7 +85,7 @@ class Ledger {
     }
     [[nodiscard]] bool allowed(std::uint64_t sector, ConstBytes content) const {
         for (unsigned stamp = 0; stamp <= writes_.size(); ++stamp) {
-            if (may_read(sector, stamp) && std::ranges::equal(content, content_of(sector, stamp))) {
+            if (may_read(sector, stamp) && std::ranges::equal(content, this->content(sector, stamp))) {
                 return true;
             }
         }
@@ -105,7 +106,11 @@ class Ledger {
         std::uint64_t began;
         std::uint64_t ended = 0;
         bool settled = false;
+        bool zeros = false;
     };
+    [[nodiscard]] Content content(std::uint64_t sector, unsigned stamp) const {
+        return stamp > 0 && writes_[stamp - 1].zeros ? Content(kSectorBytes) : content_of(sector, stamp);
+    }
     /// Nothing that is settled began after it had ended.
     [[nodiscard]] bool may_read(std::uint64_t sector, unsigned stamp) const {
         if (stamp > 0 && !covers(writes_[stamp - 1], sector)) {
@@ -256,9 +261,9 @@ class World {
     }
     Task<void> work(std::vector<Step> steps, Ledger* ledger) {
         for (const Step& step : steps) {
-            if (step.kind == Step::Kind::kWrite) {
+            if (step.kind == Step::Kind::kWrite || step.kind == Step::Kind::kDiscard) {
                 ++running_;
-                scheduler_.start(home_, write(step, ledger));
+                scheduler_.start(home_, step.kind == Step::Kind::kWrite ? write(step, ledger) : discard(step, ledger));
                 continue;
             }
             if (step.kind == Step::Kind::kGrow) {
@@ -285,7 +290,7 @@ class World {
         --running_;
     }
     Task<void> write(Step step, Ledger* ledger) {
-        const unsigned stamp = ledger->begin(step.lba, step.sectors);
+        const unsigned stamp = ledger->begin(step);
         const Buffer buffer = *environment_.pool().allocate(step.sectors * kSectorBytes);
         const Slice slice = buffer.slice(step.sectors * kSectorBytes, Lba(step.lba));
         for (std::uint64_t i = 0; i < step.sectors; ++i) {
@@ -294,6 +299,13 @@ class World {
         slice.clear_infos();
         if (co_await array_->find("v")->write(Lba(step.lba), slice, {.fua = step.fua})) {
             ledger->end(stamp, step.fua);
+        }
+        --running_;
+    }
+    Task<void> discard(Step step, Ledger* ledger) {
+        const unsigned stamp = ledger->begin(step);
+        if (co_await array_->find("v")->discard(Lba(step.lba), SectorCount(step.sectors))) {
+            ledger->end(stamp, /*durable=*/false);
         }
         --running_;
     }
@@ -604,6 +616,10 @@ constexpr Step write_at(std::uint64_t lba, std::uint64_t sectors, bool fua = fal
     return {Step::Kind::kWrite, lba, sectors, fua};
 }
 
+constexpr Step discard_at(std::uint64_t lba, std::uint64_t sectors) {
+    return {Step::Kind::kDiscard, lba, sectors};
+}
+
 const std::vector<Scenario> kScenarios{
     {"single_one_write", "single", 1, {write_at(3, 2), kWait, kFlush}},
     {"raid0_two_strips", "0", 2, {write_at(6, 4), kWait, kFlush}},
@@ -635,6 +651,9 @@ const std::vector<Scenario> kScenarios{
     {"raid6_degraded_one_sector", "6", 4, {write_at(9, 1)}, 1U << 1U},
     {"raid6_degraded_across_stripes", "6", 5, {write_at(22, 4), kWait, kFlush}, 1U << 0U},
     {"raid6_without_two_in_turn", "6", 5, {write_at(2, 4), kWait, write_at(0, 9)}, 5U},
+    {"raid1_discard", "1", 2, {discard_at(8, 8), kWait, kFlush}},
+    {"raid5_discard_whole_stripe", "5", 3, {discard_at(16, 16), kWait, kFlush}},
+    {"raid5_degraded_discard", "5", 3, {discard_at(16, 16), write_at(18, 2)}, 1U << 0U},
     {"raid10_two_pairs", "10", 4, {write_at(6, 4), kWait, kFlush}},
 };
 

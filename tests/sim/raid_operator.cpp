@@ -28,7 +28,7 @@ void RaidWorld::note_members() {
             named_[i] = nullptr;
         }
         away_[i] = lost_[i] && (away_[i] || !in_sync);
-        if (away_[i] && in_sync) {
+        if (away_[i] && in_sync && !disks_[i]->dead()) {  // one that died at the end of its rebuild is soon seen
             lost_[i] = false;
             away_[i] = false;
             chronicle_.reached("member rebuilt");

@@ -102,7 +102,7 @@ void RaidWorld::note_replace() {
         retired_.push_back(std::exchange(disks_[target_place_], std::move(target_)));
         return;
     }
-    if (!lost_[target_place_] && member.state != MemberState::kInSync) {
+    if (!lost_[target_place_] && !lies(target_place_) && member.state != MemberState::kInSync) {
         chronicle_.violation(member.name + " is not in sync, and only its target failed, if anything");
     }
     // While the place is not in sync the target may yet get it as a spare.

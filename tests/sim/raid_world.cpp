@@ -109,6 +109,7 @@ void RaidWorld::choose_disks(std::uint64_t members, std::uint64_t data_sectors) 
         o.sectors = SectorCount(round_up(o.sectors.value, alignment_));
         o.alignment_sectors = alignment_;
         o.volatile_cache = cache;
+        o.gives_back = alignment_ == 1;
         first_sizes_.push_back(o.sectors.value);
         disks_.push_back(std::make_unique<SimDisk>(scheduler_, random_.next(), o));
         base_.members.push_back({disks_.back().get(), o.name});

@@ -43,7 +43,8 @@ DeviceLimits SimDisk::limits() const {
             .physical_sectors = options_.physical_sectors,
             .max_transfer_bytes = options_.max_transfer_bytes,
             .optimal_transfer_bytes = 0,
-            .volatile_cache = options_.volatile_cache};
+            .volatile_cache = options_.volatile_cache,
+            .gives_back = options_.gives_back};
 }
 
 Duration SimDisk::latency(std::size_t bytes) {
@@ -314,6 +315,7 @@ void SimDisk::settle(std::uint64_t serial) {
 
 Task<Result<void>> SimDisk::discard(Lba lba, SectorCount count) {
     // The same as a write of zeros, cut to what one transfer may carry.
+    counters_.sectors_discarded += count.value;
     const std::uint64_t step = options_.max_transfer_bytes / kSectorBytes;
     for (std::uint64_t done = 0; done < count.value;) {
         const std::uint64_t n = std::min(step, count.value - done);

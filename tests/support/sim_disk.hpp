@@ -33,6 +33,7 @@ struct SimDiskOptions {
     std::uint32_t physical_sectors = 1;
     std::uint32_t max_transfer_bytes = 4U << 20U;
     bool volatile_cache = true;
+    bool gives_back = true;
 
     Duration min_latency = std::chrono::microseconds(20);
     Duration max_latency = std::chrono::microseconds(400);
@@ -63,7 +64,8 @@ struct SimDiskCounters {
     std::uint64_t flushes = 0;
     std::uint64_t sectors_read = 0;
     std::uint64_t sectors_written = 0;
-    std::uint64_t faults = 0;  ///< errors and silent damage given out
+    std::uint64_t sectors_discarded = 0;  ///< of those
+    std::uint64_t faults = 0;             ///< errors and silent damage given out
 };
 
 class SimDisk : public BlockDevice {
@@ -101,6 +103,7 @@ class SimDisk : public BlockDevice {
     /// Flips one bit of the sector, silently.
     void rot(Lba lba);
     void set_full(bool full) { full_ = full; }
+    void set_gives_back(bool does) { options_.gives_back = does; }
     /// Multiplies latencies; 1 is normal.
     void set_slowness(std::uint32_t factor) { slowness_ = factor; }
     /// Nothing completes before `d` from now.

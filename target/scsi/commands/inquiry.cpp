@@ -91,6 +91,7 @@ void put_block_limits(PageBuilder& page, const LogicalUnit& unit, const Nexus& /
     const std::uint32_t block = unit.options().block_bytes;
     const std::uint32_t physical = std::max(1U, limits.physical_sectors / unit.sectors_per_block());
     const std::uint32_t optimal = std::min(limits.optimal_transfer_bytes, unit.max_transfer_bytes()) / block;
+    constexpr std::uint32_t kAlignmentValid = 1U << 31U;
     const bool thin = unit.options().thin;
     page.u8(1);  // WSNZ: WRITE SAME of 0 blocks does not mean all
     page.u8(unit.max_compare_blocks());
@@ -100,8 +101,8 @@ void put_block_limits(PageBuilder& page, const LogicalUnit& unit, const Nexus& /
     page.u32(0);  // PRE-FETCH: no limit
     page.u32(thin ? unit.max_unmap_blocks() : 0);
     page.u32(thin ? kMaxUnmapDescriptors : 0);
-    page.u32(thin ? std::max(1U, static_cast<std::uint32_t>(kBlockBytes) / block) : 0);  // granularity
-    page.u32(thin ? 0x8000'0000U : 0);                                                   // aligned to block 0
+    page.u32(thin ? std::max(1U, limits.discard_unit / unit.sectors_per_block()) : 0);        // granularity
+    page.u32(thin ? kAlignmentValid | limits.discard_first / unit.sectors_per_block() : 0U);  // its first block
     page.u64(unit.max_same_blocks());
     page.zeros(20);
 }
@@ -112,15 +113,17 @@ void put_characteristics(PageBuilder& page, const LogicalUnit& /*unit*/, const N
     page.zeros(58);
 }
 
-/// SBC-3 6.6.6. A thin unit: UNMAP and WRITE SAME(10), (16) unmap; what is unmapped reads as zeros; all of its space is
-/// there from the start (resource provisioned).
+/// SBC-3 6.6.6. A thin unit: UNMAP and WRITE SAME(10), (16) unmap; what is unmapped reads as zeros. Where its device
+/// gives no space back all of it is there from the start (resource provisioned).
 void put_provisioning(PageBuilder& page, const LogicalUnit& unit, const Nexus& /*nexus*/) {
     constexpr unsigned kUnmaps = 0xe0;  // LBPU, LBPWS, LBPWS10
     constexpr unsigned kReadsZeros = 0x04;
     constexpr unsigned kResourceProvisioned = 1;
+    constexpr unsigned kThinProvisioned = 2;
+    const unsigned type = unit.device().limits().gives_back ? kThinProvisioned : kResourceProvisioned;
     page.u8(0);  // no thresholds
     page.u8(unit.options().thin ? kUnmaps | kReadsZeros : 0U);
-    page.u8(unit.options().thin ? kResourceProvisioned : 0U);
+    page.u8(unit.options().thin ? type : 0U);
     page.u8(0);
 }
 

@@ -4,8 +4,9 @@
 //
 // Invariants:
 //   PV1  An UNMAP parameter list is judged as a whole before any of it is done.
-//   PV2  What one command may name is bounded (VPD B0), so that none runs for hours, and it is done in pieces of 4 MiB:
-//        each passes the gate by itself, and a mirror acknowledges each.
+//   PV2  What one command may name is bounded (VPD B0), so that none runs for hours, and it is done in pieces of 4 MiB
+//        that end where the device's stripes do: each passes the gate by itself, and a mirror acknowledges each.
+//   PV3  Space is given back only where the initiator asks for it: WRITE SAME without UNMAP leaves the blocks mapped.
 #include "target/scsi/commands/medium_access.hpp"
 
 namespace gemel::scsi {
@@ -29,13 +30,22 @@ Task<std::optional<ScsiResult>> run_piece(LogicalUnit& unit, const ScsiCommand& 
     co_return done ? std::nullopt : std::optional(after_transfer(from_error(done.error()), command));
 }
 
+/// Where a piece that begins at `lba` ends, so that the device can give back the space of all that a range covers.
+std::uint64_t piece_sectors(const DeviceLimits& limits, Lba lba) {
+    const std::uint64_t unit = limits.discard_unit;
+    const std::uint64_t piece = std::max(unit, round_down(kPieceSectors, unit));
+    return piece - (lba.value + unit - limits.discard_first % unit) % unit;
+}
+
 /// Zeros over the range.
 Task<std::optional<ScsiResult>> discard(LogicalUnit& unit, const ScsiCommand& command, Lba lba, SectorCount sectors) {
-    for (std::uint64_t done = 0; done < sectors.value; done += kPieceSectors) {
-        const SectorCount piece(std::min(kPieceSectors, sectors.value - done));
+    const DeviceLimits limits = unit.device().limits();
+    for (std::uint64_t done = 0; done < sectors.value;) {
+        const SectorCount piece(std::min(piece_sectors(limits, lba + done), sectors.value - done));
         if (std::optional<ScsiResult> failed = co_await run_piece(unit, command, lba + done, piece, {})) {
             co_return failed;
         }
+        done += piece.value;
     }
     co_return std::nullopt;
 }
@@ -122,14 +132,17 @@ Task<ScsiResult> commands::unmap(LogicalUnit& unit, const ScsiCommand& command) 
     co_return co_await finish(unit, command);
 }
 
-/// A block of zeros, or none (NDOB), is a discard whether UNMAP is set or not: the blocks read the same.
+/// A block of zeros, or none (NDOB), is a discard with UNMAP, and without it where that gives no space back (PV3).
 Task<ScsiResult> commands::write_same(LogicalUnit& unit, const ScsiCommand& command) {
+    static constexpr std::array<std::byte, kBlockBytes> kZeros{};
+    constexpr std::byte kUnmap{0x08};
     const bool no_data = command.plan.direction == DataDirection::kNone;
     const ConstBytes block =
-        no_data ? ConstBytes() : ConstBytes(command.data_out.memory()).first(unit.options().block_bytes);
-    const bool zeros = std::ranges::all_of(block, [](std::byte b) { return b == std::byte{0}; });
-    std::optional<ScsiResult> failed = zeros ? co_await discard(unit, command, command.plan.lba, command.plan.sectors)
-                                             : co_await write_pattern(unit, command, block);
+        (no_data ? ConstBytes(kZeros) : ConstBytes(command.data_out.memory())).first(unit.options().block_bytes);
+    const bool unmaps = (command.cdb[1] & kUnmap) != std::byte{0} || !unit.device().limits().gives_back;
+    std::optional<ScsiResult> failed = unmaps && all_zero(block)
+                                           ? co_await discard(unit, command, command.plan.lba, command.plan.sectors)
+                                           : co_await write_pattern(unit, command, block);
     if (failed) {
         co_return *std::move(failed);
     }

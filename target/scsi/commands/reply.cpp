@@ -85,7 +85,7 @@ std::expected<PageBuilder, ScsiResult> new_page(Environment& environment, std::s
 
 SenseCode attention_code(Attention a) {
     // In the order of the enumeration.
-    constexpr std::array<SenseCode, 12> kCodes{{{SenseKey::kUnitAttention, 0x29, 0x00},
+    constexpr std::array<SenseCode, 13> kCodes{{{SenseKey::kUnitAttention, 0x29, 0x00},
                                                 {SenseKey::kUnitAttention, 0x29, 0x03},
                                                 {SenseKey::kUnitAttention, 0x29, 0x07},
                                                 {SenseKey::kUnitAttention, 0x28, 0x00},
@@ -96,8 +96,9 @@ SenseCode attention_code(Attention a) {
                                                 {SenseKey::kUnitAttention, 0x2a, 0x05},
                                                 {SenseKey::kUnitAttention, 0x2a, 0x06},
                                                 {SenseKey::kUnitAttention, 0x3f, 0x0e},
-                                                {SenseKey::kUnitAttention, 0x2f, 0x00}}};
-    static_assert(kCodes.size() == static_cast<std::size_t>(Attention::kCommandsCleared) + 1);
+                                                {SenseKey::kUnitAttention, 0x2f, 0x00},
+                                                {SenseKey::kUnitAttention, 0x38, 0x07}}};
+    static_assert(kCodes.size() == static_cast<std::size_t>(Attention::kSoftThreshold) + 1);
     return kCodes[static_cast<std::size_t>(a)];
 }
 

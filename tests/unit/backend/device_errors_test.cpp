@@ -70,6 +70,32 @@ TEST(FileDevice, ABadBlockIsFoundAndTheOthersAreGood) {
     ::munmap(pages, 8 * kBlockBytes);
 }
 
+TEST(FileDevice, WhereHolesAreRefusedZerosAreWrittenAndAnEventSaysSoOnce) {
+    RealRuntime runtime(1);
+    auto* pages = static_cast<std::byte*>(
+        // Below 2 GiB: fallocate judges the offset before it is refused.
+        ::mmap(nullptr, 4 * kBlockBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0));
+    ASSERT_NE(pages, MAP_FAILED);
+    std::memset(pages, 0x3c, 4 * kBlockBytes);
+    OpenedFile file = opened("/proc/self/mem", O_RDWR, std::uint64_t{1} << 47U);
+    file.thin = true;
+    FileDevice device(runtime.environment(), std::move(file));
+    EXPECT_TRUE(device.limits().gives_back) << "nothing was tried yet";
+    const Lba lba(reinterpret_cast<std::uintptr_t>(pages) / kSectorBytes);
+    for (const std::uint64_t sector : {std::uint64_t{5}, std::uint64_t{9}}) {
+        const auto done = runtime.run(device.discard(lba + sector, SectorCount(11)));
+        ASSERT_TRUE(done) << done.error().message;
+        EXPECT_FALSE(device.limits().gives_back);
+    }
+    const std::vector<std::string> ids = runtime.events().ids();
+    EXPECT_EQ(std::ranges::count(ids, "space-not-given-back"), 1);
+    for (std::size_t i = 0; i < std::size_t{4} * kBlockBytes; ++i) {
+        const bool zero = i >= 5 * kSectorBytes && i < 20 * kSectorBytes;
+        ASSERT_EQ(pages[i], zero ? std::byte{0} : std::byte{0x3c}) << i;
+    }
+    ::munmap(pages, 4 * kBlockBytes);
+}
+
 TEST(FileDevice, AFileThatWasCutShortIsAGoneDevice) {
     RealRuntime runtime(1);
     const ScratchDirectory scratch;

@@ -100,6 +100,51 @@ TEST_F(OpenDevice, ANewFileHasAllItsSpaceAndDiscardGivesNoneBack) {
     EXPECT_EQ(st.st_size, static_cast<off_t>(4 * kMiB));
 }
 
+std::uint64_t allocated(const std::string& path) {
+    struct stat st{};
+    return ::stat(path.c_str(), &st) == 0 ? static_cast<std::uint64_t>(st.st_blocks) * 512 : 0;
+}
+
+TEST_F(OpenDevice, AThinFileGivesBackWhatIsDiscardedAndKeepsItsHoles) {
+    const std::string path = scratch_.file("member");
+    BackendSpec spec = file_spec(path, 8 * kMiB, true);
+    spec.thin = true;
+    {
+        const auto device = open(spec);
+        ASSERT_TRUE(device) << device.error().message;
+        EXPECT_TRUE((*device)->limits().gives_back);
+        EXPECT_GE(allocated(path), 8 * kMiB) << "a new one has all its space";
+        const auto kept = runtime_.run([](BlockDevice* d, BufferPool* pool) -> Task<std::vector<std::byte>> {
+            const auto buffer = pool->allocate(2 * kMiB);
+            std::ranges::fill(buffer->memory(), std::byte{0x5a});
+            const Slice slice = buffer->slice(2 * kMiB, Lba(0));
+            slice.clear_infos();
+            CHECK(co_await d->write(Lba(0), slice));
+            CHECK(co_await d->discard(Lba(2), sectors_of(7 * kMiB)));
+            CHECK(co_await d->flush());
+            CHECK(co_await d->read(Lba(0), slice));
+            co_return std::vector<std::byte>(slice.data().begin(), slice.data().end());
+        }(device->get(), &runtime_.buffers()));
+        EXPECT_TRUE(std::ranges::all_of(std::span(kept).first(1024), [](std::byte b) { return b == std::byte{0x5a}; }));
+        EXPECT_TRUE(all_zero(std::span(kept).subspan(1024)));
+        EXPECT_LE(allocated(path), kMiB + 64 * kKiB);
+        EXPECT_TRUE((*device)->limits().gives_back);
+    }
+    spec.create = false;
+    {
+        const auto device = open(spec);
+        ASSERT_TRUE(device) << device.error().message;
+        EXPECT_LE(allocated(path), kMiB + 64 * kKiB) << "it was filled at the next opening";
+        ASSERT_EQ(::truncate(path.c_str(), 10 * kMiB), 0);
+        ASSERT_TRUE(measure_backend(**device));
+        EXPECT_LE(allocated(path), 3 * kMiB + 64 * kKiB) << "its holes were filled when it was extended";
+        EXPECT_GE(allocated(path), 3 * kMiB - 64 * kKiB) << "what was added has its space";
+    }
+    spec.thin = false;
+    EXPECT_TRUE(open(spec));
+    EXPECT_GE(allocated(path), 10 * kMiB) << "a member that is not thin has all its space again";
+}
+
 TEST_F(OpenDevice, AFileThatDoesNotFitIsNotLeftBehind) {
     const std::string path = scratch_.file("huge");
     std::atomic<bool> ended{false};

@@ -52,7 +52,7 @@ Task<std::int32_t> transfer(DiskCommand command, DiskFile file, MutableBytes dat
     request.data = data.data();
     request.bytes = static_cast<std::uint32_t>(data.size());
     request.offset = offset;
-    request.length = command == DiskCommand::kZeroRange ? 8192 : 0;
+    request.length = command == DiskCommand::kZeroRange || command == DiskCommand::kPunchHole ? 8192 : 0;
     request.durable = durable;
     co_return co_await disk_io(Processor::current().disks(), request);
 }
@@ -71,7 +71,9 @@ Task<bool> write_flush_zero_read(BufferPool* pool, DiskFile file) {
     }
     CHECK(co_await transfer(DiskCommand::kZeroRange, file, {}, 8192, false) == 0);
     CHECK(co_await transfer(DiskCommand::kRead, file, in->memory(), 4096, false) == 16384);
-    std::memset(out->memory().data() + 4096, 0, 8192);
+    CHECK(co_await transfer(DiskCommand::kPunchHole, file, {}, 16384, false) == 0);
+    CHECK(co_await transfer(DiskCommand::kRead, file, in->memory(), 4096, false) == 16384);
+    std::memset(out->memory().data() + 4096, 0, 12288);
     co_return std::memcmp(out->memory().data(), in->memory().data(), 16384) == 0;
 }
 

@@ -20,6 +20,9 @@ struct MemoryDeviceOptions {
     std::uint32_t physical_sectors = 8;
     std::uint32_t max_transfer_bytes = 4U << 20U;
     std::uint32_t optimal_transfer_bytes = 256U << 10U;
+    bool gives_back = false;
+    std::uint32_t discard_unit = kSectorsPerBlock;
+    std::uint32_t discard_first = 0;
     Uuid identity{{std::byte{0x11}, std::byte{0x22}, std::byte{0x33}, std::byte{0x44}}};
 };
 
@@ -32,7 +35,10 @@ class MemoryDevice : public BlockDevice {
                 .alignment_sectors = options_.alignment_sectors,
                 .physical_sectors = options_.physical_sectors,
                 .max_transfer_bytes = options_.max_transfer_bytes,
-                .optimal_transfer_bytes = options_.optimal_transfer_bytes};
+                .optimal_transfer_bytes = options_.optimal_transfer_bytes,
+                .gives_back = options_.gives_back,
+                .discard_unit = options_.discard_unit,
+                .discard_first = options_.discard_first};
     }
     Task<Result<void>> read(Lba lba, Slice to, ReadOptions /*options*/) override {
         ++reads;
@@ -84,6 +90,7 @@ class MemoryDevice : public BlockDevice {
     }
     Task<Result<void>> discard(Lba lba, SectorCount count) override {
         ++discards;
+        discarded.push_back({lba, count});
         if (error) {
             co_return fail(*error, "as the test wants");
         }
@@ -115,6 +122,7 @@ class MemoryDevice : public BlockDevice {
     int writes = 0;
     int flushes = 0;
     int discards = 0;
+    std::vector<Extent> discarded;
     bool last_fua = false;
     bool hide_medium_errors = false;              ///< success, with the status of the blocks alone telling (B2)
     int silent_reads = 0;                         ///< so many next reads keep their memory

@@ -45,7 +45,8 @@ TEST(UnitAttention, each_condition_has_its_code_and_they_come_in_order_of_preced
                                                             {Attention::kReservationsReleased, attention(0x2a, 0x04)},
                                                             {Attention::kAsymmetricStateChanged, attention(0x2a, 0x06)},
                                                             {Attention::kLunsChanged, attention(0x3f, 0x0e)},
-                                                            {Attention::kCommandsCleared, attention(0x2f, 0x00)}};
+                                                            {Attention::kCommandsCleared, attention(0x2f, 0x00)},
+                                                            {Attention::kSoftThreshold, attention(0x38, 0x07)}};
     ScsiBench bench;
     for (auto row = rows.rbegin(); row != rows.rend(); ++row) {
         bench.first->raise(row->first);

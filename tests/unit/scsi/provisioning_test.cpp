@@ -125,6 +125,53 @@ TEST(WriteSame, of_zeros_and_without_data_is_a_discard) {
     EXPECT_TRUE(std::ranges::equal(bench.device.area(Lba(1), 512), pattern(512, 1)));
 }
 
+TEST(WriteSame, of_zeros_without_unmap_keeps_the_space_where_a_discard_would_give_it_back) {
+    for (const std::uint32_t block : {512U, 4096U}) {
+        ScsiBench bench({.block_bytes = block, .thin = true}, {.gives_back = true});
+        fill_all(bench);
+        EXPECT_EQ(bench.send(same_cdb(0, 0, 4), {.data_out = std::vector<std::byte>(block)}).status, Status::kGood);
+        EXPECT_EQ(bench.send(same_cdb(0x01, 4, 4)).status, Status::kGood) << "NDOB";
+        EXPECT_EQ(bench.device.discards, 0);
+        EXPECT_TRUE(all_are(bench.device.area(Lba(0), 8 * block), std::byte{0}));
+        EXPECT_EQ(bench.send(same_cdb(0x08, 8, 4), {.data_out = std::vector<std::byte>(block)}).status, Status::kGood);
+        EXPECT_EQ(bench.device.discards, 1);
+        EXPECT_TRUE(all_are(bench.device.area(Lba(0), 12 * block), std::byte{0}));
+    }
+}
+
+TEST(Unmap, goes_down_in_pieces_that_end_where_the_device_s_stripes_do) {
+    constexpr std::uint32_t kUnit = 384;  // as of three strips of 64 KiB
+    ScsiBench bench({.thin = true},
+                    {.sectors = 32768, .gives_back = true, .discard_unit = kUnit, .discard_first = 128});
+    EXPECT_EQ(unmap(bench, unmap_list({{100, 20000}})).status, Status::kGood);
+    std::uint64_t at = 100;
+    for (const Extent& piece : bench.device.discarded) {
+        EXPECT_EQ(piece.lba.value, at);
+        EXPECT_LE(piece.sectors.value, 8192U);
+        at += piece.sectors.value;
+        EXPECT_TRUE(at == 20100 || at % kUnit == 128) << at;
+    }
+    EXPECT_EQ(at, 20100U);
+    EXPECT_EQ(bench.device.discards, 3);
+    // Stripes larger than a piece are not cut.
+    ScsiBench wide({.thin = true}, {.sectors = 65536, .discard_unit = 16384});
+    EXPECT_EQ(unmap(wide, unmap_list({{10, 40000}})).status, Status::kGood);
+    EXPECT_EQ(wide.device.discarded[1], (Extent{Lba(16384), SectorCount(16384)}));
+}
+
+TEST(Unmap, limits_are_those_of_the_device) {
+    for (const std::uint32_t block : {512U, 4096U}) {
+        ScsiBench bench({.block_bytes = block, .thin = true},
+                        {.gives_back = true, .discard_unit = 384, .discard_first = 128});
+        const Answer limits = bench.send({0x12, 1, 0xb0, 0, 255});
+        EXPECT_EQ(limits.number(28, 4), 384U * 512 / block);
+        EXPECT_EQ(limits.number(32, 4), 0x8000'0000U | 128U * 512 / block);
+        EXPECT_EQ(bench.send({0x12, 1, 0xb2, 0, 255}).at(6), 2U) << "thin provisioned";
+    }
+    ScsiBench bench({.thin = true});
+    EXPECT_EQ(bench.send({0x12, 1, 0xb2, 0, 255}).at(6), 1U) << "resource provisioned";
+}
+
 TEST(WriteSame, refuses_what_it_does_not_do) {
     ScsiBench bench;
     EXPECT_EQ(bench.send(same_cdb(0, 0, 0), {.data_out = pattern(512, 1)}).sense, kField) << "no blocks";
