@@ -169,14 +169,21 @@ json::object session_json(const iscsi::SessionStatus& s) {
             {"connections", s.connections},
             {"commands", s.commands},
             {"bytes_in", s.bytes_in},
-            {"bytes_out", s.bytes_out}};
+            {"bytes_out", s.bytes_out},
+            {"chap_user", s.chap_user.empty() ? json::value(nullptr) : json::value(s.chap_user)},
+            {"mutual_chap", s.mutual_chap}};
 }
 
 json::object iscsi_json(const iscsi::ServerStatus& s) {
+    json::object failures;
+    for (std::size_t i = 0; i < iscsi::kLoginFailures.size(); ++i) {
+        failures.emplace(iscsi::kLoginFailures[i].name, s.login_failures_by_status[i]);
+    }
     return {{"sessions", s.sessions.size()},
             {"logging_in", s.logging_in},
             {"logins", s.logins},
             {"login_failures", s.login_failures},
+            {"login_failures_by_status", std::move(failures)},
             {"refused_connections", s.refused_connections},
             {"protocol_errors", s.protocol_errors}};
 }
@@ -184,13 +191,19 @@ json::object iscsi_json(const iscsi::ServerStatus& s) {
 json::object target_json(const config::Target& target) {
     json::array luns;
     for (const config::Lun& lun : target.luns) {
+        json::array initiators(lun.initiators.begin(), lun.initiators.end());
         luns.push_back(json::object{{"lun", lun.lun},
                                     {"volume", lun.volume},
                                     {"block_bytes", lun.block_bytes},
                                     {"write_cache", lun.write_cache == config::WriteCache::kNone ? "none" : "volatile"},
-                                    {"read_only", lun.read_only}});
+                                    {"read_only", lun.read_only},
+                                    {"initiators", std::move(initiators)}});
     }
-    return {{"iqn", target.iqn}, {"alias", target.alias}, {"luns", std::move(luns)}};
+    return {{"iqn", target.iqn},
+            {"alias", target.alias},
+            {"luns", std::move(luns)},
+            {"chap", !target.chap.users.empty()},
+            {"mutual_chap", !target.chap.own.empty()}};
 }
 
 }  // namespace gemel

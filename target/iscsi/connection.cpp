@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "target/iscsi/connection.hpp"
 
+#include "target/iscsi/access.hpp"
+
 namespace gemel::iscsi {
 
 namespace {
@@ -48,14 +50,11 @@ Connection::Connection(Environment& env, SessionHost& host, Session& session, co
     }
     char port[8];
     std::snprintf(port, sizeof port, "0x%04x", session_.target->portal_group_tag);
-    for (const auto& [number, unit] : session_.target->luns) {
+    for (const LunDefinition* lun : visible_luns(*session_.target, session_.initiator)) {
         scsi::Nexus nexus{session_.initiator + ",i,0x" + session_.isid_text(), session_.target->iqn + ",t," + port,
                           session_.target->portal_group_tag, session_.target->portal_group_tag};
-        luns_.push_back({number, unit, unit->attach(std::move(nexus))});
-    }
-    std::ranges::sort(luns_, {}, &LunBinding::number);
-    for (const LunBinding& lun : luns_) {
-        lun_numbers_.push_back(lun.number);
+        luns_.push_back({lun->number, lun->unit, lun->unit->attach(std::move(nexus))});
+        lun_numbers_.push_back(lun->number);
     }
 }
 
