@@ -75,6 +75,7 @@ class Daemon final : public admin::Management {
     Task<Result<boost::json::value>> status() override;
     Task<Result<boost::json::value>> volume_list() override;
     Task<Result<boost::json::value>> session_list() override;
+    Task<Result<boost::json::value>> statistics() override;
     Task<Result<boost::json::value>> mirror_status(std::string volume) override;
     Task<Result<void>> mirror_establish(std::string volume, std::string peer, std::string peer_volume,
                                         bool overwrite) override;

@@ -36,15 +36,16 @@ bool lists(const std::vector<std::string>& patterns, std::string_view initiator)
 
 }  // namespace
 
-std::vector<const LunDefinition*> visible_luns(const TargetDefinition& target, std::string_view initiator) {
-    std::vector<const LunDefinition*> out;
-    for (const LunDefinition& lun : target.luns) {
-        const bool fresh = std::ranges::find(out, lun.number, &LunDefinition::number) == out.end();
-        if (fresh && lists(lun.initiators, initiator)) {
-            out.push_back(&lun);
+std::vector<std::size_t> visible_luns(const TargetDefinition& target, std::string_view initiator) {
+    const auto number = [&](std::size_t i) { return target.luns[i].number; };
+    std::vector<std::size_t> out;
+    for (std::size_t i = 0; i < target.luns.size(); ++i) {
+        const bool fresh = std::ranges::find(out, number(i), number) == out.end();
+        if (fresh && lists(target.luns[i].initiators, initiator)) {
+            out.push_back(i);
         }
     }
-    std::ranges::sort(out, {}, &LunDefinition::number);
+    std::ranges::sort(out, {}, number);
     return out;
 }
 

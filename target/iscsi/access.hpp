@@ -17,8 +17,9 @@ namespace gemel::iscsi {
 /// Brings every name that is compared into lower case.
 void fold_names(ServerConfig& config);
 
-/// The logical units that `initiator` sees, ascending by number; of several of one number the first that is for him.
-std::vector<const LunDefinition*> visible_luns(const TargetDefinition& target, std::string_view initiator);
+/// Places in target.luns of those that `initiator` sees, ascending by number; of several of one number the first that
+/// is for it.
+std::vector<std::size_t> visible_luns(const TargetDefinition& target, std::string_view initiator);
 
 /// The policy as one connection meets it.
 class AccessRules final : public LoginPolicy {

@@ -80,6 +80,22 @@ TEST(StatusJson, FailedLoginsAreCountedByStatusAndASessionSaysWhoItIs) {
     EXPECT_TRUE(session_json(session).at("mutual_chap").as_bool());
 }
 
+TEST(StatusJson, LunsOfOneNumberForDifferentInitiatorsAreToldApartByVolume) {
+    iscsi::ServerStatistics statistics;
+    statistics.targets.push_back({"iqn.t:a", 0, {{0, {}}, {1, {}}, {0, {}}}});
+    std::vector<config::Target> targets(1);
+    targets[0].iqn = "iqn.t:a";
+    targets[0].luns.resize(3);
+    for (std::size_t i = 0; i < 3; ++i) {
+        targets[0].luns[i].lun = i % 2;
+        targets[0].luns[i].volume = "v" + std::to_string(i);
+    }
+    const boost::json::value json = statistics_json(statistics, targets);
+    for (std::size_t i = 0; i < 3; ++i) {
+        EXPECT_EQ(json.at("targets").at(0).at("luns").at(i).at("volume").as_string(), "v" + std::to_string(i));
+    }
+}
+
 TEST(StatusJson, AScrubIsAJobOfNoMember) {
     raid::JobStatus job;
     EXPECT_EQ(job_json(job).at("member"), 0U);
