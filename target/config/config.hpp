@@ -38,6 +38,8 @@ enum class WriteCache : std::uint8_t { kVolatile, kNone };
 enum class Journal : std::uint8_t { kResync, kJournal, kRedo };
 /// From the weakest to the strongest.
 enum class ChapAlgorithm : std::uint8_t { kMd5, kSha1, kSha256, kSha3_256 };
+enum class AlertKind : std::uint8_t { kExec, kWebhook, kMail };
+enum class AlertSeverity : std::uint8_t { kInfo, kWarning, kError };
 enum class OnPeerLoss : std::uint8_t { kContinue, kFreeze };
 
 struct Node {
@@ -145,6 +147,18 @@ struct Peer {
     Place place;
 };
 
+/// Who is told of events, and how.
+struct Alert {
+    std::string name;
+    AlertSeverity severity = AlertSeverity::kWarning;  ///< and above
+    AlertKind kind = AlertKind::kExec;
+    std::vector<std::string> exec;  ///< kExec: program and arguments
+    std::string to;                 ///< kWebhook: URL; kMail: address
+    std::string sendmail = "/usr/sbin/sendmail";
+    Duration interval = std::chrono::seconds(1);  ///< from one delivery to the next at least
+    Place place;
+};
+
 struct Config {
     Node node;
     Daemon daemon;
@@ -156,6 +170,7 @@ struct Config {
     ChapGate discovery;
     Replication replication;
     std::vector<Peer> peers;
+    std::vector<Alert> alerts;
 };
 
 /// What an array level demands; the caller makes the list from the level table of raid/.

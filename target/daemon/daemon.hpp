@@ -23,6 +23,7 @@
 #include "target/admin/server.hpp"
 #include "target/config/config.hpp"
 #include "target/config/secrets.hpp"
+#include "target/daemon/alerts.hpp"
 #include "target/daemon/array_start.hpp"
 #include "target/daemon/reservation_log.hpp"
 #include "target/iscsi/portal.hpp"
@@ -148,6 +149,7 @@ class Daemon final : public admin::Management {
     std::map<std::string, std::unique_ptr<scsi::LogicalUnit>> units_;      ///< the same
     std::unique_ptr<iscsi::Server> server_;
     std::unique_ptr<admin::AdminServer> admin_;
+    Alerts alerts_;
 };
 
 }  // namespace gemel
