@@ -99,7 +99,8 @@ struct Lun {
     bool read_only = false;
     bool thin = false;
     bool removable = false;
-    std::vector<std::string> initiators;  ///< who sees it, lower case; empty: any; '*' stands for any text
+    std::vector<std::string> initiators;     ///< who sees it, lower case; empty: any; '*' stands for any text
+    std::vector<std::string> read_only_for;  ///< who cannot write to it, likewise; empty: nobody
     Place place;
     Place volume_place;
 };

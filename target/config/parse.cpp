@@ -156,6 +156,7 @@ Lun read_lun(TableReader& table) {
     table.flag("thin", to.thin);
     table.flag("removable", to.removable);
     table.initiator_patterns("initiators", to.initiators);
+    table.initiator_patterns("read_only_for", to.read_only_for);
     return to;
 }
 

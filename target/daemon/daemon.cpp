@@ -264,7 +264,7 @@ iscsi::ServerConfig Daemon::server_config() {
         definition.chap = {target.chap.users, target.chap.own};
         for (const config::Lun& lun : target.luns) {
             if (const auto unit = units_.find(lun.volume); unit != units_.end()) {
-                definition.luns.push_back({lun.lun, unit->second.get(), lun.initiators});
+                definition.luns.push_back({lun.lun, unit->second.get(), lun.initiators, lun.read_only_for});
             }
         }
         out.targets.push_back(std::move(definition));

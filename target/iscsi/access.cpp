@@ -18,6 +18,7 @@ void fold_names(ServerConfig& config) {
         fold_all(target.allowed_initiators);
         for (LunDefinition& lun : target.luns) {
             fold_all(lun.initiators);
+            fold_all(lun.read_only_for);
         }
     }
     for (ChapUser& user : config.chap.users) {
@@ -47,6 +48,10 @@ std::vector<std::size_t> visible_luns(const TargetDefinition& target, std::strin
     }
     std::ranges::sort(out, {}, number);
     return out;
+}
+
+bool read_only_for(const LunDefinition& lun, std::string_view initiator) {
+    return !lun.read_only_for.empty() && lists(lun.read_only_for, initiator);
 }
 
 bool AccessRules::allows(const TargetDefinition& target, std::string_view initiator) const {

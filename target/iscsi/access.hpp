@@ -21,6 +21,9 @@ void fold_names(ServerConfig& config);
 /// is for it.
 std::vector<std::size_t> visible_luns(const TargetDefinition& target, std::string_view initiator);
 
+/// Whether `initiator` cannot write to a LUN that it sees.
+bool read_only_for(const LunDefinition& lun, std::string_view initiator);
+
 /// The policy as one connection meets it.
 class AccessRules final : public LoginPolicy {
   public:

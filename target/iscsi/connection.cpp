@@ -53,7 +53,8 @@ Connection::Connection(Environment& env, SessionHost& host, Session& session, co
     for (const std::size_t i : visible_luns(*session_.target, session_.initiator)) {
         const LunDefinition& lun = session_.target->luns[i];
         scsi::Nexus nexus{session_.initiator + ",i,0x" + session_.isid_text(), session_.target->iqn + ",t," + port,
-                          session_.target->portal_group_tag, session_.target->portal_group_tag};
+                          session_.target->portal_group_tag, session_.target->portal_group_tag,
+                          read_only_for(lun, session_.initiator)};
         luns_.push_back({lun.number, lun.unit, lun.unit->attach(std::move(nexus)), &session_.luns[i]});
         lun_numbers_.push_back(lun.number);
     }

@@ -33,7 +33,8 @@ namespace gemel::iscsi {
 struct LunDefinition {
     std::uint64_t number = 0;  ///< 0..16383
     scsi::LogicalUnit* unit = nullptr;
-    std::vector<std::string> initiators;  ///< names of those who see it, '*' matches any run; empty: everyone
+    std::vector<std::string> initiators;     ///< names of those who see it, '*' matches any run; empty: everyone
+    std::vector<std::string> read_only_for;  ///< names of those who cannot write to it; empty: nobody
 };
 
 /// One target node. The logical units outlive the server.

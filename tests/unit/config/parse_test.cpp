@@ -324,6 +324,9 @@ TEST(ConfigParse, ALunNumberMayBeThereTwiceForDifferentInitiatorsOnly) {
     const auto parsed = parse(before + one + two + other + "}]\n", kLevels);
     ASSERT_TRUE(parsed.has_value()) << render(parsed.error(), "test");
     EXPECT_EQ(parsed->targets[0].luns[0].initiators, std::vector<std::string>{"iqn.2026-11.org.example:a"});
+    const auto reader = parse(before + ", read_only_for = [\"iqn.2026-11.ORG.example:*\"]}]\n", kLevels);
+    ASSERT_TRUE(reader.has_value()) << render(reader.error(), "test");
+    EXPECT_EQ(reader->targets[0].luns[0].read_only_for, std::vector<std::string>{"iqn.2026-11.org.example:*"});
     for (const std::string& text :
          {before + two + "}]\n", before + one + two + "}]\n", before + two + other + "}]\n"}) {
         const auto refused = parse(text, kLevels);

@@ -34,6 +34,7 @@ void map_luns(ServerConfig& config) {
     luns.front().initiators = {"iqn.2026-11.ORG.example:a*"};
     luns.push_back({0, luns[1].unit, {"iqn.2026-11.org.example:*"}});
     luns[1].initiators = {"iqn.2026-11.org.example:b"};
+    luns[2].read_only_for = {"iqn.2026-11.org.EXAMPLE:c"};
 }
 
 void guard_discovery(ServerConfig& config) {
@@ -214,6 +215,11 @@ SCENARIO_OF(Access, each_initiator_sees_its_own_luns_and_reaches_no_other, map_l
             const Outcome read = co_await i.command(read10(0, 1), kFinal | kCommandRead, 512, {}, {}, lun);
             EXPECT_EQ(read.status == 0, mine) << c.name << " " << lun;
             EXPECT_EQ(read.asc(), mine ? -1 : 0x2500) << c.name << " " << lun;
+            const Outcome write = co_await i.command(write10(1, 1), kFinal | kCommandWrite, 512, pattern(512, 1),
+                                                     {.immediate = 512}, lun);
+            const bool reader = std::string_view(c.name).ends_with(":c");
+            EXPECT_EQ(write.status == 0, mine && !reader) << c.name << " " << lun;
+            EXPECT_EQ(write.asc(), !mine ? 0x2500 : (reader ? 0x2700 : -1)) << c.name << " " << lun;
             if (mine && lun == 0) {
                 EXPECT_EQ(read.data.at(0), std::byte(c.first_unit ? 1 : 2)) << c.name;
             }
