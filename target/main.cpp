@@ -22,6 +22,7 @@
 
 #include "target/config/value_syntax.hpp"
 #include "target/daemon/daemon.hpp"
+#include "target/daemon/secrets_file.hpp"
 #include "target/runtime/descriptor_limit.hpp"
 
 namespace gemel {
@@ -202,7 +203,7 @@ std::uint64_t needed_descriptors(const config::Config& config) {
            kDescriptorsPerProcessor * (config.daemon.io_processors + 1);
 }
 
-int run_daemon(const CommandLine& given, config::Config config, StateDirectory& state) {
+int run_daemon(const CommandLine& given, config::Config config, config::Secrets secrets, StateDirectory& state) {
     admin::EventRing events(kEventsKept, wall_clock_ns, admin::log_to_stderr);
     RuntimeOptions options;
     options.io_processors = config.daemon.io_processors;
@@ -218,7 +219,7 @@ int run_daemon(const CommandLine& given, config::Config config, StateDirectory& 
     }
     int exit_code = static_cast<int>(DaemonExit::kOk);
     Daemon daemon(**runtime, events, state,
-                  {std::move(config), {given.force.begin(), given.force.end()}, GEMEL_VERSION});
+                  {std::move(config), {given.force.begin(), given.force.end()}, GEMEL_VERSION, std::move(secrets)});
     StopSignals signals(processors.main());
     start_on(processors.main(), live(**runtime, events, daemon, signals, exit_code));
     if (const auto ran = processors.run_main(); !ran) {
@@ -257,7 +258,12 @@ int run(int argc, char** argv) {
     if (!state) {
         return exit_with(DaemonExit::kState, state.error().message);
     }
-    return run_daemon(given, *std::move(config), *state);
+    auto secrets = read_secrets(*config, given.config, state->path());
+    if (!secrets) {
+        std::fputs(secrets.error().c_str(), stderr);
+        return static_cast<int>(DaemonExit::kConfig);
+    }
+    return run_daemon(given, *std::move(config), *std::move(secrets), *state);
 }
 
 }  // namespace

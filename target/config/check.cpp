@@ -140,11 +140,15 @@ void check_volumes(const Config& config, Mistakes& mistakes) {
 
 void check_luns(const Target& target, const Names& volumes, std::map<std::string, const Lun*>& exported,
                 Mistakes& mistakes) {
-    std::map<std::uint64_t, Place> numbers;
+    std::map<std::uint64_t, const Lun*> numbers;
     for (const Lun& lun : target.luns) {
-        if (const auto [it, fresh] = numbers.try_emplace(lun.lun, lun.place); !fresh) {
-            mistakes.push_back({lun.place, fmt::format("target '{}' has LUN {} twice; the first is in line {}",
-                                                       target.iqn, lun.lun, it->second.line)});
+        // One number may be another volume for other initiators.
+        const auto [number, first_use] = numbers.try_emplace(lun.lun, &lun);
+        if (!first_use && (lun.initiators.empty() || number->second->initiators.empty())) {
+            mistakes.push_back(
+                {lun.place, fmt::format("target '{}' has LUN {} twice; the first is in line {}; expected "
+                                        "another number, or initiators for each of them",
+                                        target.iqn, lun.lun, number->second->place.line)});
         }
         if (lun.volume.empty()) {
             continue;
@@ -190,15 +194,28 @@ void check_portals(const Config& config, Mistakes& mistakes) {
         if (address->port != 0) {
             names.add(portal.address, portal.place);
         }
-        const bool open =
-            std::ranges::any_of(config.targets, [](const Target& t) { return t.allowed_initiators.empty(); });
+        const bool open = std::ranges::any_of(config.targets, [](const Target& t) { return t.open(); });
         if (!is_loopback(*address) && open && !config.daemon.insecure_no_auth) {
             mistakes.push_back(
                 {portal.place, fmt::format("portal {} can be reached from other machines and a target lets any "
-                                           "initiator in; expected allowed_initiators in every [[target]], or "
-                                           "insecure_no_auth = true in [daemon]",
+                                           "initiator in; expected chap_users, allowed_initiators or "
+                                           "allowed_networks in every [[target]], or insecure_no_auth = true in "
+                                           "[daemon]",
                                            portal.address)});
         }
+    }
+}
+
+void check_gate(const Config& config, const ChapGate& gate, Mistakes& mistakes) {
+    if (!gate.users.empty() && config.chap.secrets.empty()) {
+        mistakes.push_back({gate.users_place,
+                            "there are chap_users but no secrets; expected [chap] with secrets, the file of names and "
+                            "secrets"});
+    }
+    if (!gate.own.empty() && gate.users.empty()) {
+        mistakes.push_back({gate.own_place,
+                            "chap_own without chap_users has no effect: who does not have to prove himself asks for "
+                            "no proof; expected chap_users"});
     }
 }
 
@@ -258,6 +275,10 @@ std::vector<Mistake> check(const Config& config, std::span<const LevelRule> leve
     check_volumes(config, mistakes);
     check_targets(config, mistakes);
     check_portals(config, mistakes);
+    for (const Target& target : config.targets) {
+        check_gate(config, target.chap, mistakes);
+    }
+    check_gate(config, config.discovery, mistakes);
     check_peers(config, mistakes);
     Names alerts("alert", mistakes);
     for (const Alert& alert : config.alerts) {

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "gemel/clock.hpp"
+#include "gemel/ip_network.hpp"
 
 namespace gemel::config {
 
@@ -36,6 +37,8 @@ enum class MemberKind : std::uint8_t { kFile, kBlock, kMemory };
 enum class WriteCache : std::uint8_t { kVolatile, kNone };
 /// What an array knows after a crash: nothing, what its dirty stripe journal lists, or all that was written.
 enum class Journal : std::uint8_t { kResync, kJournal, kRedo };
+/// From the weakest to the strongest.
+enum class ChapAlgorithm : std::uint8_t { kMd5, kSha1, kSha256, kSha3_256 };
 enum class AlertKind : std::uint8_t { kExec, kWebhook, kMail };
 enum class AlertSeverity : std::uint8_t { kInfo, kWarning, kError };
 enum class OnPeerLoss : std::uint8_t { kContinue, kFreeze };
@@ -48,7 +51,7 @@ struct Daemon {
     std::uint32_t io_processors = 0;          ///< 0: as many as the machine has cores
     std::uint64_t memory_bytes = 512U << 20;  ///< bound of all buffers together
     std::string admin_socket;                 ///< relative to the state directory; empty: admin.sock
-    bool insecure_no_auth = false;            ///< portals beyond loopback without allowed_initiators are accepted
+    bool insecure_no_auth = false;            ///< portals beyond loopback are accepted although a target is open
 };
 
 struct Portal {
@@ -99,16 +102,38 @@ struct Lun {
     bool read_only = false;
     bool thin = false;
     bool removable = false;
+    std::vector<std::string> initiators;     ///< who sees it, lower case; empty: any; '*' stands for any text
+    std::vector<std::string> read_only_for;  ///< who cannot write to it, likewise; empty: nobody
     Place place;
     Place volume_place;
+};
+
+/// Who has to prove himself by CHAP; the names are those of the secrets file.
+struct ChapGate {
+    std::vector<std::string> users;  ///< empty: nobody has to
+    std::string own;                 ///< as whom the target proves itself; empty: it does not
+    Place users_place;
+    Place own_place;
+};
+
+struct Chap {
+    std::string secrets;  ///< path, relative to the state directory; empty: there is no CHAP
+    ChapAlgorithm weakest = ChapAlgorithm::kMd5;
 };
 
 struct Target {
     std::string iqn;
     std::string alias;
     std::vector<Lun> luns;
-    std::vector<std::string> allowed_initiators;  ///< empty: any; '*' stands for any text
+    std::vector<std::string> allowed_initiators;  ///< lower case; empty: any; '*' stands for any text
+    std::vector<IpNetwork> allowed_networks;      ///< empty: any
+    ChapGate chap;
     Place place;
+
+    /// Whoever reaches a portal may use it.
+    [[nodiscard]] bool open() const {
+        return allowed_initiators.empty() && allowed_networks.empty() && chap.users.empty();
+    }
 };
 
 struct Replication {
@@ -147,6 +172,8 @@ struct Config {
     std::vector<Array> arrays;
     std::vector<Volume> volumes;
     std::vector<Target> targets;
+    Chap chap;
+    ChapGate discovery;
     Replication replication;
     std::vector<Peer> peers;
     std::vector<Alert> alerts;

@@ -30,6 +30,12 @@ constexpr std::array kJournals{
     Choice<Journal>{"journal", Journal::kJournal},
     Choice<Journal>{"redo", Journal::kRedo},
 };
+constexpr std::array kChapAlgorithms{
+    Choice<ChapAlgorithm>{"md5", ChapAlgorithm::kMd5},
+    Choice<ChapAlgorithm>{"sha1", ChapAlgorithm::kSha1},
+    Choice<ChapAlgorithm>{"sha256", ChapAlgorithm::kSha256},
+    Choice<ChapAlgorithm>{"sha3-256", ChapAlgorithm::kSha3_256},
+};
 constexpr std::array kAlertSeverities{
     Choice<AlertSeverity>{"info", AlertSeverity::kInfo},
     Choice<AlertSeverity>{"warning", AlertSeverity::kWarning},
@@ -151,7 +157,16 @@ Lun read_lun(TableReader& table) {
     table.flag("read_only", to.read_only);
     table.flag("thin", to.thin);
     table.flag("removable", to.removable);
+    table.initiator_patterns("initiators", to.initiators);
+    table.initiator_patterns("read_only_for", to.read_only_for);
     return to;
+}
+
+void read_gate(TableReader& table, ChapGate& to) {
+    table.texts("chap_users", to.users);
+    table.text("chap_own", to.own, Presence::kOptional);
+    to.users_place = table.place("chap_users");
+    to.own_place = table.place("chap_own");
 }
 
 Target read_target(TableReader& table) {
@@ -165,13 +180,23 @@ Target read_target(TableReader& table) {
     }
     table.text("alias", to.alias, Presence::kOptional);
     table.tables("luns", Presence::kOptional, [&](TableReader& lun) { to.luns.push_back(read_lun(lun)); });
-    table.texts("allowed_initiators", to.allowed_initiators);
-    for (const std::string& pattern : to.allowed_initiators) {
-        if (const auto why = why_bad_initiator_pattern(pattern)) {
-            table.mistake("allowed_initiators", *why);
+    table.initiator_patterns("allowed_initiators", to.allowed_initiators);
+    std::vector<std::string> networks;
+    table.texts("allowed_networks", networks);
+    for (const std::string& text : networks) {
+        if (const auto network = IpNetwork::parse(text)) {
+            to.allowed_networks.push_back(*network);
+        } else {
+            table.mistake("allowed_networks", network.error().message);
         }
     }
+    read_gate(table, to.chap);
     return to;
+}
+
+void read_chap(TableReader& table, Chap& to) {
+    table.text("secrets", to.secrets, Presence::kRequired);
+    table.choice<ChapAlgorithm>("weakest_algorithm", to.weakest, kChapAlgorithms);
 }
 
 void read_replication(TableReader& table, Replication& to) {
@@ -242,6 +267,8 @@ Config read_config(TableReader& root) {
     root.tables("array", Presence::kOptional, [&](TableReader& t) { to.arrays.push_back(read_array(t)); });
     root.tables("volume", Presence::kOptional, [&](TableReader& t) { to.volumes.push_back(read_volume(t)); });
     root.tables("target", Presence::kOptional, [&](TableReader& t) { to.targets.push_back(read_target(t)); });
+    root.table("chap", [&](TableReader& t) { read_chap(t, to.chap); });
+    root.table("discovery", [&](TableReader& t) { read_gate(t, to.discovery); });
     root.table("replication", [&](TableReader& t) { read_replication(t, to.replication); });
     root.tables("peer", Presence::kOptional, [&](TableReader& t) { to.peers.push_back(read_peer(t)); });
     root.tables("alert", Presence::kOptional, [&](TableReader& t) { to.alerts.push_back(read_alert(t)); });

@@ -193,11 +193,25 @@ void TableReader::texts(std::string_view key, std::vector<std::string>& to) {
         wrong_kind(*node, key, kExpected);
         return;
     }
+    if (array->empty()) {
+        mistake(key, fmt::format("'{0}' is an empty list; expected at least one string in it, or no '{0}'", key));
+    }
     for (const toml::node& element : *array) {
         if (const toml::value<std::string>* value = element.as_string()) {
             to.push_back(value->get());
         } else {
             wrong_kind(element, key, "only strings in it");
+        }
+    }
+}
+
+void TableReader::initiator_patterns(std::string_view key, std::vector<std::string>& to) {
+    texts(key, to);
+    for (std::string& pattern : to) {
+        std::ranges::transform(pattern, pattern.begin(),
+                               [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+        if (const auto why = why_bad_initiator_pattern(pattern)) {
+            mistake(key, *why);
         }
     }
 }

@@ -55,7 +55,10 @@ class TableReader {
     void size(std::string_view key, std::uint64_t& to, std::uint64_t low, std::uint64_t high, Presence presence);
     void size(std::string_view key, std::uint32_t& to, std::uint32_t low, std::uint32_t high);
     void duration(std::string_view key, Duration& to, Duration low, Duration high);
+    /// An empty list is a mistake: nobody could say whether it means everything or nothing.
     void texts(std::string_view key, std::vector<std::string>& to);
+    /// Names of initiators, in any case, '*' for any text; kept in lower case.
+    void initiator_patterns(std::string_view key, std::vector<std::string>& to);
     /// A word or a bare number, both as text: level = 5, level = "raid5".
     void word(std::string_view key, std::string& to, Presence presence);
 

@@ -67,6 +67,24 @@ replication::NodeConfig node_config(const config::Config& config) {
     return out;
 }
 
+iscsi::ChapSecrets chap_secrets(const config::Secrets& secrets, config::ChapAlgorithm weakest) {
+    constexpr std::array kAlgorithms{
+        std::pair{config::ChapAlgorithm::kMd5, iscsi::ChapAlgorithm::kMd5},
+        std::pair{config::ChapAlgorithm::kSha1, iscsi::ChapAlgorithm::kSha1},
+        std::pair{config::ChapAlgorithm::kSha256, iscsi::ChapAlgorithm::kSha256},
+        std::pair{config::ChapAlgorithm::kSha3_256, iscsi::ChapAlgorithm::kSha3_256},
+    };
+    iscsi::ChapSecrets out;
+    for (const config::Secrets::User& user : secrets.users) {
+        out.users.push_back({user.name, user.secret, user.initiators});
+    }
+    for (const config::Secrets::Own& own : secrets.own) {
+        out.own.push_back({own.name, own.secret});
+    }
+    out.weakest = std::ranges::find(kAlgorithms, weakest, [](const auto& row) { return row.first; })->second;
+    return out;
+}
+
 std::unexpected<StartFailure> failed(DaemonExit exit, Error error) {
     return std::unexpected(StartFailure{exit, std::move(error)});
 }
@@ -80,6 +98,7 @@ Daemon::Daemon(Runtime& runtime, admin::EventRing& events, StateDirectory& state
       config_(with_defaults(std::move(options.config))),
       force_(std::move(options.force)),
       version_(std::move(options.version)),
+      secrets_(std::move(options.secrets)),
       environment_(runtime.environment()),
       started_(environment_.clock.now()),
       space_(environment_, [this](const std::string& array) { space_low(array); }),
@@ -288,13 +307,17 @@ iscsi::ServerConfig Daemon::server_config() {
         definition.iqn = target.iqn;
         definition.alias = target.alias;
         definition.allowed_initiators = target.allowed_initiators;
+        definition.allowed_networks = target.allowed_networks;
+        definition.chap = {target.chap.users, target.chap.own};
         for (const config::Lun& lun : target.luns) {
             if (const auto unit = units_.find(lun.volume); unit != units_.end()) {
-                definition.luns.emplace_back(lun.lun, unit->second.get());
+                definition.luns.push_back({lun.lun, unit->second.get(), lun.initiators, lun.read_only_for});
             }
         }
         out.targets.push_back(std::move(definition));
     }
+    out.discovery = {config_.discovery.users, config_.discovery.own};
+    out.chap = chap_secrets(secrets_, config_.chap.weakest);
     return out;
 }
 

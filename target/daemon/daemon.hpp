@@ -23,6 +23,7 @@
 #include "target/admin/management.hpp"
 #include "target/admin/server.hpp"
 #include "target/config/config.hpp"
+#include "target/config/secrets.hpp"
 #include "target/daemon/alerts.hpp"
 #include "target/daemon/array_start.hpp"
 #include "target/daemon/reservation_log.hpp"
@@ -57,6 +58,7 @@ struct DaemonOptions {
     config::Config config;
     std::set<std::string> force;  ///< arrays named by --force
     std::string version;
+    config::Secrets secrets{};
 };
 
 class Daemon final : public admin::Management {
@@ -144,6 +146,7 @@ class Daemon final : public admin::Management {
     config::Config config_;  ///< gets the arrays that are created
     const std::set<std::string> force_;
     const std::string version_;
+    const config::Secrets secrets_;
     Environment environment_;
     const TimePoint started_;
 

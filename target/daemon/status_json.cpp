@@ -171,7 +171,9 @@ json::object session_json(const iscsi::SessionStatus& s) {
             {"connections", s.connections},
             {"commands", s.commands},
             {"bytes_in", s.bytes_in},
-            {"bytes_out", s.bytes_out}};
+            {"bytes_out", s.bytes_out},
+            {"chap_user", s.chap_user.empty() ? json::value(nullptr) : json::value(s.chap_user)},
+            {"mutual_chap", s.mutual_chap}};
 }
 
 namespace {
@@ -191,11 +193,14 @@ json::object lun_json(const iscsi::LunReport& lun) {
     return out;
 }
 
-std::string volume_of(const std::vector<config::Target>& targets, const std::string& iqn, std::uint64_t number) {
+/// Of the LUNs of one number, which are for different initiators, `earlier` stand before the one that is meant.
+std::string volume_of(const std::vector<config::Target>& targets, const std::string& iqn, std::uint64_t number,
+                      std::ptrdiff_t earlier) {
     for (const config::Target& target : targets) {
-        const auto lun = std::ranges::find(target.luns, number, &config::Lun::lun);
-        if (iscsi::fold_iscsi_name(target.iqn) == iqn && lun != target.luns.end()) {
-            return lun->volume;
+        for (const config::Lun& lun : target.luns) {
+            if (iscsi::fold_iscsi_name(target.iqn) == iqn && lun.lun == number && earlier-- == 0) {
+                return lun.volume;
+            }
         }
     }
     return {};
@@ -207,9 +212,11 @@ json::object statistics_json(const iscsi::ServerStatistics& statistics, const st
     json::array target_list;
     for (const iscsi::TargetReport& target : statistics.targets) {
         json::array luns;
-        for (const iscsi::LunReport& lun : target.luns) {
-            json::object line = lun_json(lun);
-            line["volume"] = volume_of(targets, target.iqn, lun.number);
+        for (auto lun = target.luns.begin(); lun != target.luns.end(); ++lun) {
+            json::object line = lun_json(*lun);
+            const auto earlier = std::count_if(
+                target.luns.begin(), lun, [&](const iscsi::LunReport& other) { return other.number == lun->number; });
+            line["volume"] = volume_of(targets, target.iqn, lun->number, earlier);
             luns.push_back(std::move(line));
         }
         target_list.push_back(
@@ -239,10 +246,15 @@ json::object statistics_json(const iscsi::ServerStatistics& statistics, const st
 }
 
 json::object iscsi_json(const iscsi::ServerStatus& s) {
+    json::object failures;
+    for (std::size_t i = 0; i < iscsi::kLoginFailures.size(); ++i) {
+        failures.emplace(iscsi::kLoginFailures[i].name, s.login_failures_by_status[i]);
+    }
     return {{"sessions", s.sessions.size()},
             {"logging_in", s.logging_in},
             {"logins", s.logins},
             {"login_failures", s.login_failures},
+            {"login_failures_by_status", std::move(failures)},
             {"refused_connections", s.refused_connections},
             {"protocol_errors", s.protocol_errors}};
 }
@@ -250,13 +262,19 @@ json::object iscsi_json(const iscsi::ServerStatus& s) {
 json::object target_json(const config::Target& target) {
     json::array luns;
     for (const config::Lun& lun : target.luns) {
+        json::array initiators(lun.initiators.begin(), lun.initiators.end());
         luns.push_back(json::object{{"lun", lun.lun},
                                     {"volume", lun.volume},
                                     {"block_bytes", lun.block_bytes},
                                     {"write_cache", lun.write_cache == config::WriteCache::kNone ? "none" : "volatile"},
-                                    {"read_only", lun.read_only}});
+                                    {"read_only", lun.read_only},
+                                    {"initiators", std::move(initiators)}});
     }
-    return {{"iqn", target.iqn}, {"alias", target.alias}, {"luns", std::move(luns)}};
+    return {{"iqn", target.iqn},
+            {"alias", target.alias},
+            {"luns", std::move(luns)},
+            {"chap", !target.chap.users.empty()},
+            {"mutual_chap", !target.chap.own.empty()}};
 }
 
 }  // namespace gemel

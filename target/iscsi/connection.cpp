@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "target/iscsi/connection.hpp"
 
+#include "target/iscsi/access.hpp"
+
 namespace gemel::iscsi {
 
 namespace {
@@ -48,14 +50,12 @@ Connection::Connection(Environment& env, SessionHost& host, Session& session, co
     }
     char port[8];
     std::snprintf(port, sizeof port, "0x%04x", session_.target->portal_group_tag);
-    for (std::size_t i = 0; i < session_.target->luns.size(); ++i) {
-        const auto& [number, unit] = session_.target->luns[i];
+    for (const std::size_t i : visible_luns(*session_.target, session_.initiator)) {
+        const LunDefinition& lun = session_.target->luns[i];
         scsi::Nexus nexus{session_.initiator + ",i,0x" + session_.isid_text(), session_.target->iqn + ",t," + port,
-                          session_.target->portal_group_tag, session_.target->portal_group_tag};
-        luns_.push_back({number, unit, unit->attach(std::move(nexus)), &session_.luns[i]});
-    }
-    std::ranges::sort(luns_, {}, &LunBinding::number);
-    for (const LunBinding& lun : luns_) {
+                          session_.target->portal_group_tag, session_.target->portal_group_tag,
+                          read_only_for(lun, session_.initiator)};
+        luns_.push_back({lun.number, lun.unit, lun.unit->attach(std::move(nexus)), &session_.luns[i]});
         lun_numbers_.push_back(lun.number);
     }
 }

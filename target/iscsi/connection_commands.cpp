@@ -84,7 +84,8 @@ void Connection::plan_command(ScsiTask& task, const ScsiCommandPdu& pdu) {
     task.binding = find_lun(pdu.lun);
     task.expected_length = reads || writes ? pdu.expected_data_transfer_length : 0;
     command.cdb = pdu.cdb;
-    command.plan = task.binding != nullptr ? task.binding->unit->plan(pdu.cdb) : scsi::plan_no_lun(pdu.cdb);
+    command.plan =
+        task.binding != nullptr ? task.binding->unit->plan(pdu.cdb, *task.binding->nexus) : scsi::plan_no_lun(pdu.cdb);
     command.nexus = task.binding != nullptr ? task.binding->nexus.get() : nullptr;
     command.luns = lun_numbers_;
     command.direction = declared_direction(pdu.flags);

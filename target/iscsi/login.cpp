@@ -40,6 +40,12 @@ LoginState state_of_stage(std::uint8_t stage) {
     return stage == kSecurityNegotiation ? kSecurity : kOperational;
 }
 
+/// Keys that mean something only once it is known who wants to log in where.
+bool is_method_key(std::string_view name) {
+    const KeyRow* row = find_key(name);
+    return row != nullptr && (row->id == KeyId::kAuthMethod || row->rule == KeyRule::kAuthenticates);
+}
+
 }  // namespace
 
 LoginState next_login_state(LoginState from, std::uint8_t current_stage, bool transit, std::uint8_t next_stage) {
@@ -123,18 +129,19 @@ LoginStatus LoginMachine::check_request(const LoginRequest& request, std::string
 LoginStatus LoginMachine::negotiate(const LoginRequest& request, std::string& why) {
     const StageMask stage = request.current_stage() == kSecurityNegotiation ? kSecurityStage : kOperationalStage;
     const std::string text = std::exchange(incoming_, {});
+    const bool asks_for_more = text.empty() && !outgoing_.empty();
+    std::vector<TextPair> methods;  // looked at when it is known who wants to log in where
     for (std::string_view rest = text; !rest.empty();) {
         const Result<TextPair> pair = next_pair(rest);
+        if (pair && is_method_key(pair->key)) {
+            methods.push_back(*pair);
+            continue;
+        }
         const Result<void> done =
             pair ? negotiation_.offer(*pair, stage, outgoing_) : fail(Errc::kProtocol, pair.error().message);
         if (!done) {
             why = done.error().message;
             return LoginStatus::kInitiatorError;
-        }
-        // AuthMethod is the one key whose refusal ends the login.
-        if (pair->key == key_row(KeyId::kAuthMethod).name && !negotiation_.given(KeyId::kAuthMethod)) {
-            why = "no common authentication method: the initiator offers " + printable(pair->value, 60);
-            return LoginStatus::kAuthenticationFailure;
         }
     }
     if (!identified_) {
@@ -142,6 +149,15 @@ LoginStatus LoginMachine::negotiate(const LoginRequest& request, std::string& wh
             return status;
         }
         identified_ = true;
+    }
+    if (const LoginStatus status = authenticate(methods, stage, why); status != LoginStatus::kSuccess) {
+        return status;
+    }
+    // A request to go on that brings the authentication no further would be made for ever.
+    const bool transit = (request.flags & kFinal) != 0;
+    if (unproven() && transit && methods.empty() && !asks_for_more) {
+        why = "the login goes on without CHAP, which is demanded here";
+        return LoginStatus::kAuthenticationFailure;
     }
     const Result<SessionParameters> parameters = negotiation_.finish();
     if (!parameters) {
@@ -169,14 +185,75 @@ LoginStatus LoginMachine::identify(std::string& why) {
         return LoginStatus::kInitiatorError;
     }
     if (discovery()) {
+        demand_authentication();
         return LoginStatus::kSuccess;
     }
     const LoginPolicy::Admission admission = policy_.admit(initiator(), target_name);
     target_ = admission.target;
     if (admission.status != LoginStatus::kSuccess) {
         why = printable(initiator()) + " may not log in to '" + printable(target_name) + "', or it does not exist";
+        return admission.status;
     }
-    return admission.status;
+    demand_authentication();
+    return LoginStatus::kSuccess;
+}
+
+void LoginMachine::demand_authentication() {
+    if (const std::optional<ChapTerms> terms = policy_.chap_terms(target_)) {
+        chap_.emplace(*terms, initiator());
+        negotiation_.demand_chap();
+    }
+}
+
+LoginStatus LoginMachine::authenticate(const std::vector<TextPair>& pairs, StageMask stage, std::string& why) {
+    ChapText chap;
+    for (const TextPair& pair : pairs) {
+        if (const LoginStatus status = take_method(pair, stage, chap, why); status != LoginStatus::kSuccess) {
+            return status;
+        }
+    }
+    if (stage == kSecurityStage && chap_) {
+        return chap_->handle(chap, outgoing_, why);
+    }
+    if (unproven()) {
+        why = "the login leaves out CHAP, which is demanded here";
+        return LoginStatus::kAuthenticationFailure;
+    }
+    return LoginStatus::kSuccess;
+}
+
+LoginStatus LoginMachine::take_method(const TextPair& pair, StageMask stage, ChapText& chap, std::string& why) {
+    if (const Result<void> done = negotiation_.offer(pair, stage, outgoing_); !done) {
+        why = done.error().message;
+        return LoginStatus::kInitiatorError;
+    }
+    const KeyId id = find_key(pair.key)->id;
+    // AuthMethod is the one key whose refusal ends the login.
+    if (id == KeyId::kAuthMethod && !negotiation_.given(id)) {
+        why = std::string(chap_ ? "CHAP is demanded" : "CHAP is not set up") + ", the initiator offers " +
+              printable(pair.value, 60);
+        return LoginStatus::kAuthenticationFailure;
+    }
+    if (id != KeyId::kAuthMethod && stage == kSecurityStage && !chap_) {
+        append_pair(outgoing_, pair.key, "Reject");
+    }
+    struct Place {
+        KeyId id;
+        ChapKeys key;
+        std::string_view ChapText::* value;
+    };
+    static constexpr std::array kPlaces{
+        Place{KeyId::kAuthMethod, kMethodKey, &ChapText::method},
+        Place{KeyId::kChapA, kAlgorithmKey, &ChapText::algorithms},
+        Place{KeyId::kChapN, kNameKey, &ChapText::name},
+        Place{KeyId::kChapR, kResponseKey, &ChapText::response},
+        Place{KeyId::kChapI, kIdentifierKey, &ChapText::identifier},
+        Place{KeyId::kChapC, kChallengeKey, &ChapText::challenge},
+    };
+    const auto place = std::ranges::find(kPlaces, id, &Place::id);
+    chap.keys |= place->key;
+    chap.*place->value = pair.value;
+    return LoginStatus::kSuccess;
 }
 
 void LoginMachine::declare(std::uint8_t stage) {
@@ -204,11 +281,11 @@ LoginReply LoginMachine::answer(const LoginRequest& request, LoginState next) {
         state_ = state_of_stage(request.current_stage());
         return reply;
     }
-    state_ = next;
-    if ((request.flags & kFinal) != 0) {
+    state_ = unproven() ? kSecurity : next;  // L4
+    if ((request.flags & kFinal) != 0 && !unproven()) {
         reply.header.flags |= static_cast<std::uint8_t>(kFinal | request.next_stage());
     }
-    if (next == kDone) {
+    if (state_ == kDone) {
         // Without the operational stage our MaxRecvDataSegmentLength stays at its default.
         if (!declared_segment_) {
             parameters_.max_recv_data_segment_length = key_row(KeyId::kMaxRecvDataSegmentLength).initial;

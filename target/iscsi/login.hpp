@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The login phase of one connection (RFC 7143 §6.3, §11.12, §11.13) as a machine without I/O: one request in, one reply
-// out. The stages and their transitions are a table; authentication methods are the choices of the AuthMethod key.
+// out. The stages and their transitions are a table; CHAP is a machine of its own inside it (chap.hpp).
 //
 // Invariants:
 //   L1  A reply never carries more than 8192 bytes of text, or the initiator's declared MaxRecvDataSegmentLength if
 //       that is less; longer texts are continued with the C bit.
 //   L2  Everything that identifies the login (ISID, TSIH, CID, initiator task tag) is fixed by the first request.
 //   L3  After a reply with a status other than success, or with full_feature, no further request is accepted.
+//   L4  Where the policy demands CHAP, no login leaves the security stage, or does without it, before it is proven.
 // Threads: one login at a time.
 #pragma once
 
@@ -14,29 +15,14 @@
 #include <string>
 #include <string_view>
 
+#include "target/iscsi/chap.hpp"
+#include "target/iscsi/login_status.hpp"
 #include "target/iscsi/pdu.hpp"
 #include "target/iscsi/text_keys.hpp"
 
 namespace gemel::iscsi {
 
 struct TargetDefinition;
-
-/// Status-Class and Status-Detail (RFC 7143 §11.13.5).
-enum class LoginStatus : std::uint16_t {
-    kSuccess = 0x0000,
-    kInitiatorError = 0x0200,
-    kAuthenticationFailure = 0x0201,
-    kAuthorizationFailure = 0x0202,
-    kTargetNotFound = 0x0203,
-    kUnsupportedVersion = 0x0205,
-    kTooManyConnections = 0x0206,
-    kMissingParameter = 0x0207,
-    kSessionTypeNotSupported = 0x0209,
-    kSessionDoesNotExist = 0x020a,
-    kInvalidDuringLogin = 0x020b,
-    kServiceUnavailable = 0x0301,
-    kOutOfResources = 0x0302,
-};
 
 enum class LoginState : std::uint8_t { kStart, kSecurity, kOperational, kDone, kFailed };
 
@@ -57,6 +43,10 @@ class LoginPolicy {
         const TargetDefinition* target = nullptr;
     };
     [[nodiscard]] virtual Admission admit(std::string_view initiator, std::string_view target) const = 0;
+    /// How a login to `target` (null: a discovery session) is authenticated. Nullopt: nobody has to prove anything.
+    [[nodiscard]] virtual std::optional<ChapTerms> chap_terms(const TargetDefinition* /*target*/) const {
+        return std::nullopt;
+    }
 };
 
 struct LoginReply {
@@ -86,6 +76,8 @@ class LoginMachine {
     [[nodiscard]] const std::string& initiator() const { return negotiation_.text(KeyId::kInitiatorName); }
     [[nodiscard]] bool discovery() const { return negotiation_.text(KeyId::kSessionType) == "Discovery"; }
     [[nodiscard]] const TargetDefinition* target() const { return target_; }
+    /// How the initiator has proven who it is; nullptr: it did not have to.
+    [[nodiscard]] const ChapExchange* chap() const { return chap_ ? &*chap_ : nullptr; }
     [[nodiscard]] const LoginRequest& first_request() const { return first_; }
     [[nodiscard]] std::size_t requests() const { return requests_; }
     [[nodiscard]] const SessionParameters& parameters() const { return parameters_; }
@@ -94,6 +86,10 @@ class LoginMachine {
     [[nodiscard]] LoginStatus check_request(const LoginRequest& request, std::string_view data, std::string& why);
     [[nodiscard]] LoginStatus negotiate(const LoginRequest& request, std::string& why);
     [[nodiscard]] LoginStatus identify(std::string& why);
+    void demand_authentication();
+    [[nodiscard]] LoginStatus authenticate(const std::vector<TextPair>& pairs, StageMask stage, std::string& why);
+    [[nodiscard]] LoginStatus take_method(const TextPair& pair, StageMask stage, ChapText& chap, std::string& why);
+    [[nodiscard]] bool unproven() const { return chap_ && !chap_->proven(); }
     void declare(std::uint8_t stage);
     LoginReply answer(const LoginRequest& request, LoginState next);
 
@@ -105,6 +101,7 @@ class LoginMachine {
     std::string incoming_;  ///< text of requests with C, until the last one
     std::string outgoing_;  ///< text not yet sent
     bool identified_ = false;
+    std::optional<ChapExchange> chap_;  ///< once identified, if the policy demands it
     bool declared_target_ = false;
     bool declared_segment_ = false;
     const TargetDefinition* target_ = nullptr;

@@ -4,10 +4,11 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
+#include <numeric>
 
 #include "gemel/sync.hpp"
+#include "target/iscsi/access.hpp"
 #include "target/iscsi/connection.hpp"
-#include "target/iscsi/wildcard.hpp"
 
 namespace gemel::iscsi {
 
@@ -16,6 +17,7 @@ namespace {
 constexpr Duration kDescriptorsShortPause = std::chrono::milliseconds(200);
 constexpr Duration kLinger = std::chrono::seconds(1);  ///< for the initiator to hang up after a refusal
 constexpr Duration kEventSpacing = std::chrono::seconds(10);
+constexpr Duration kGuessPause = std::chrono::seconds(1);  ///< before a wrong secret is refused
 
 /// "127.0.0.1" of "127.0.0.1:51234".
 std::string host_of(const std::string& address) {
@@ -27,7 +29,13 @@ bool is_wildcard_address(std::string_view address) {
 }
 
 bool is_loopback_address(std::string_view address) {
-    return address.starts_with("127.") || address.starts_with("[::1]:");
+    const std::optional<IpAddress> ip = IpAddress::of_socket(address);
+    return ip && ip->is_loopback();
+}
+
+/// Who has been proven to log in; empty: nobody had to.
+std::string user_of(const LoginMachine& machine) {
+    return machine.chap() != nullptr ? machine.chap()->user() : std::string();
 }
 
 /// Closes a stream whose login takes too long.
@@ -50,7 +58,7 @@ std::string Session::isid_text() const {
     return out;
 }
 
-class Server::Impl final : public LoginPolicy, public SessionHost {
+class Server::Impl final : public SessionHost {
   public:
     Impl(Environment& env, ServerConfig config, Executor& login_executor, std::vector<Executor*> processors)
         : env_(env),
@@ -65,12 +73,7 @@ class Server::Impl final : public LoginPolicy, public SessionHost {
         const std::size_t places = memory_.room(0) / 2 / pool_bytes(limits.first_burst_length);
         limits.command_window =
             std::max(1U, static_cast<std::uint32_t>(std::min<std::size_t>(places, limits.command_window)));
-        for (TargetDefinition& target : config_.targets) {
-            target.iqn = fold_iscsi_name(target.iqn);
-            for (std::string& pattern : target.allowed_initiators) {
-                pattern = fold_iscsi_name(pattern);
-            }
-        }
+        fold_names(config_);
         limits.max_outstanding_r2t = std::clamp<std::uint32_t>(limits.max_outstanding_r2t, 1, kMaxOutstandingR2t);
     }
     ~Impl() override { CHECK(gate_.inside() == 0); }
@@ -108,8 +111,6 @@ class Server::Impl final : public LoginPolicy, public SessionHost {
     void forget(const std::shared_ptr<Session>& session);
     [[nodiscard]] bool may_emit();
 
-    // LoginPolicy
-    [[nodiscard]] Admission admit(std::string_view initiator, std::string_view target) const override;
     // SessionHost
     [[nodiscard]] std::string send_targets(const Session& session, std::string_view request) const override;
     Task<void> abort_elsewhere(Session& issuer, std::vector<scsi::LogicalUnit*> units, AbortCause cause) override;
@@ -132,7 +133,7 @@ class Server::Impl final : public LoginPolicy, public SessionHost {
     bool stopping_ = false;
     Gate gate_;
     std::uint64_t logins_ = 0;
-    std::uint64_t login_failures_ = 0;
+    std::array<std::uint64_t, kLoginFailures.size()> login_failures_{};
     std::uint64_t refused_ = 0;
     std::atomic<std::uint64_t> protocol_errors_{0};
     std::atomic<std::int64_t> last_event_{-kEventSpacing.count()};
@@ -201,7 +202,8 @@ Task<Server::Impl::LoggedIn> Server::Impl::log_in(Stream& stream, Receiver& rece
     LoginTimer timer(stream);
     env_.clock.arm(timer, env_.clock.now() + config_.limits.login_timeout);
     const ServerLimits& limits = config_.limits;
-    LoginMachine machine(*this, OwnLimits{limits.max_recv_data_segment_length, limits.max_burst_length,
+    const AccessRules rules(config_, env_.random, stream.peer_address());
+    LoginMachine machine(rules, OwnLimits{limits.max_recv_data_segment_length, limits.max_burst_length,
                                           limits.first_burst_length, limits.max_outstanding_r2t});
     LoggedIn in;
     bool first = true;
@@ -226,6 +228,9 @@ Task<Server::Impl::LoggedIn> Server::Impl::log_in(Stream& stream, Receiver& rece
             in.numbers.window = std::clamp(places, 1U, limits.command_window);
         }
         reply.header.numbers = {in.numbers.stat_sn++, in.numbers.cmd_sn, in.numbers.cmd_sn + in.numbers.window - 1};
+        if (reply.status() == LoginStatus::kAuthenticationFailure) {
+            co_await sleep_for(env_.clock, kGuessPause);
+        }
         const bool sent = (co_await send_reply(stream, reply)).has_value();
         if (reply.status() != LoginStatus::kSuccess) {
             note_login_failure(stream, reply);
@@ -306,6 +311,10 @@ Task<std::shared_ptr<Session>> Server::Impl::admit_session(const LoginMachine& m
     // that does not answer must not make the initiator's attempts pile up: it is told in time to try again later.
     const TimePoint due = env_.clock.now() + config_.limits.login_timeout / 2;
     while (const std::shared_ptr<Session> old = stopping_ ? nullptr : find_session(machine)) {
+        if (old->chap_user != user_of(machine)) {
+            co_return refuse(LoginStatus::kAuthorizationFailure,
+                             "a session of " + printable(machine.initiator()) + " belongs to another CHAP user");
+        }
         co_await ask_to_close(old);
         if (!co_await old->ended.wait_until(env_.clock, due)) {
             co_return refuse(LoginStatus::kServiceUnavailable,
@@ -342,10 +351,12 @@ std::shared_ptr<Session> Server::Impl::create_session(const LoginMachine& machin
     session->peer_address = stream.peer_address();
     session->local_address = stream.local_address();
     session->parameters = machine.parameters();
+    session->chap_user = user_of(machine);
+    session->mutual_chap = machine.chap() != nullptr && machine.chap()->mutual();
     if (!session->discovery()) {
         session->luns = std::vector<LunStatistics>(session->target->luns.size());
         for (std::size_t i = 0; i < session->luns.size(); ++i) {
-            session->luns[i].number = session->target->luns[i].first;
+            session->luns[i].number = session->target->luns[i].number;
         }
     }
     // Sessions are fewer than tags (ServerLimits), so a free one exists.
@@ -403,11 +414,12 @@ ServerStatus Server::Impl::status() const {
         out.sessions.push_back({s->initiator, s->discovery() ? std::string() : s->target->iqn, s->isid_text(), s->tsih,
                                 s->peer_address, 1, s->commands.load(std::memory_order_relaxed),
                                 s->bytes_in.load(std::memory_order_relaxed),
-                                s->bytes_out.load(std::memory_order_relaxed)});
+                                s->bytes_out.load(std::memory_order_relaxed), s->chap_user, s->mutual_chap});
     }
     out.logging_in = static_cast<std::uint32_t>(logging_in_.size());
     out.logins = logins_;
-    out.login_failures = login_failures_;
+    out.login_failures_by_status = login_failures_;
+    out.login_failures = std::accumulate(login_failures_.begin(), login_failures_.end(), std::uint64_t{0});
     out.refused_connections = refused_;
     out.protocol_errors = protocol_errors_.load(std::memory_order_relaxed);
     return out;
@@ -419,7 +431,7 @@ ServerStatistics Server::Impl::statistics() const {
         TargetReport& report = out.targets.emplace_back(TargetReport{target.iqn, 0, {}});
         const auto ended = ended_.find(&target);
         for (std::size_t i = 0; i < target.luns.size(); ++i) {
-            report.luns.push_back({target.luns[i].first, ended != ended_.end() ? ended->second[i] : LunTotals{}});
+            report.luns.push_back({target.luns[i].number, ended != ended_.end() ? ended->second[i] : LunTotals{}});
         }
     }
     for (const std::shared_ptr<Session>& s : sessions_) {
@@ -438,7 +450,7 @@ ServerStatistics Server::Impl::statistics() const {
                                                     s->ignored.load(std::memory_order_relaxed),
                                                     s->rejected.load(std::memory_order_relaxed),
                                                     {}});
-        for (std::size_t i = 0; i < s->luns.size(); ++i) {
+        for (const std::size_t i : visible_luns(*s->target, s->initiator)) {
             report.luns.push_back({s->luns[i].number, s->luns[i].totals()});
             add(target.luns[i].totals, report.luns.back().totals);
         }
@@ -446,22 +458,11 @@ ServerStatistics Server::Impl::statistics() const {
     return out;
 }
 
-LoginPolicy::Admission Server::Impl::admit(std::string_view initiator, std::string_view target) const {
-    const auto found = std::ranges::find(config_.targets, target, &TargetDefinition::iqn);
-    if (found == config_.targets.end()) {
-        return {LoginStatus::kTargetNotFound, nullptr};
-    }
-    const bool allowed = found->allowed_initiators.empty() ||
-                         std::ranges::any_of(found->allowed_initiators, [&](const std::string& pattern) {
-                             return matches_wildcard(pattern, initiator);
-                         });
-    return allowed ? Admission{LoginStatus::kSuccess, &*found} : Admission{LoginStatus::kAuthorizationFailure, nullptr};
-}
-
 std::string Server::Impl::send_targets(const Session& session, std::string_view request) const {
     std::string out;
     const bool all = request == "All";
     const std::string name = fold_iscsi_name(request);
+    const AccessRules rules(config_, env_.random, session.peer_address);
     if (session.discovery() ? request.empty() : all) {
         append_pair(out, key_row(KeyId::kSendTargets).name, "Reject");
         return out;
@@ -469,7 +470,7 @@ std::string Server::Impl::send_targets(const Session& session, std::string_view 
     for (const TargetDefinition& target : config_.targets) {
         const bool own = &target == session.target;
         const bool wanted = all || name == target.iqn || (request.empty() && own);
-        const bool visible = session.discovery() ? admit(session.initiator, target.iqn).target != nullptr : own;
+        const bool visible = session.discovery() ? rules.shows(target, session.initiator, session.chap_user) : own;
         if (!wanted || !visible) {
             continue;
         }
@@ -549,10 +550,12 @@ void Server::Impl::note_garbage(const Stream& stream, const std::string& what) {
 }
 
 void Server::Impl::note_login_failure(const Stream& stream, const LoginReply& reply) {
-    ++login_failures_;
+    const auto row = std::ranges::find(kLoginFailures, reply.status(), &LoginFailureRow::status);
+    CHECK(row != kLoginFailures.end());
+    ++login_failures_[static_cast<std::size_t>(row - kLoginFailures.begin())];
     if (may_emit()) {
         env_.events.emit({Severity::kWarning, "iscsi-login-refused", "initiator at " + stream.peer_address(), reply.why,
-                          "check the names on both sides and the target's allowed_initiators"});
+                          std::string(row->action)});
     }
 }
 

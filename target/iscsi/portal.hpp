@@ -9,16 +9,18 @@
 // Threads: construction, listen(), stop(), status(), statistics() and destruction on the login executor.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "gemel/environment.hpp"
+#include "gemel/ip_network.hpp"
 #include "gemel/result.hpp"
 #include "gemel/task.hpp"
+#include "target/iscsi/chap.hpp"
 #include "target/iscsi/statistics.hpp"
 
 namespace gemel::scsi {
@@ -27,13 +29,23 @@ class LogicalUnit;
 
 namespace gemel::iscsi {
 
+/// A logical unit behind a number of a target.
+struct LunDefinition {
+    std::uint64_t number = 0;  ///< 0..16383
+    scsi::LogicalUnit* unit = nullptr;
+    std::vector<std::string> initiators;     ///< names of those who see it, '*' matches any run; empty: everyone
+    std::vector<std::string> read_only_for;  ///< names of those who cannot write to it; empty: nobody
+};
+
 /// One target node. The logical units outlive the server.
 struct TargetDefinition {
-    std::string iqn;                                                 ///< "iqn.2026-11.dev.gemel:ram"
-    std::string alias;                                               ///< may be empty
-    std::vector<std::pair<std::uint64_t, scsi::LogicalUnit*>> luns;  ///< LUN number (0..16383) and its unit
+    std::string iqn;                              ///< "iqn.2026-11.dev.gemel:ram"
+    std::string alias;                            ///< may be empty
+    std::vector<LunDefinition> luns;              ///< of one number several, if they are for different initiators
     std::vector<std::string> allowed_initiators;  ///< names, '*' matches any run; empty admits everyone
     std::uint16_t portal_group_tag = 1;
+    std::vector<IpNetwork> allowed_networks;  ///< where initiators come from; empty: anywhere
+    ChapGate chap;
 };
 
 /// Bounds on what peers can use. Every one of them is enforced before memory is taken.
@@ -55,6 +67,8 @@ struct ServerConfig {
     std::vector<std::string> portals;  ///< "127.0.0.1:3260", "[::1]:3260"; port 0 lets the system choose
     std::vector<TargetDefinition> targets;
     ServerLimits limits;
+    ChapSecrets chap;
+    ChapGate discovery;  ///< of discovery sessions
 };
 
 struct SessionStatus {
@@ -67,6 +81,8 @@ struct SessionStatus {
     std::uint64_t commands = 0;
     std::uint64_t bytes_in = 0;   ///< data of writes
     std::uint64_t bytes_out = 0;  ///< data of reads
+    std::string chap_user;        ///< empty: it did not have to prove anything
+    bool mutual_chap = false;     ///< the target has proven itself too
 };
 
 struct ServerStatus {
@@ -74,8 +90,9 @@ struct ServerStatus {
     std::uint32_t logging_in = 0;  ///< connections that have not logged in yet
     std::uint64_t logins = 0;
     std::uint64_t login_failures = 0;
-    std::uint64_t refused_connections = 0;  ///< over a limit
-    std::uint64_t protocol_errors = 0;      ///< connections whose peer broke the protocol, or never spoke it
+    std::array<std::uint64_t, kLoginFailures.size()> login_failures_by_status{};  ///< rows as in kLoginFailures
+    std::uint64_t refused_connections = 0;                                        ///< over a limit
+    std::uint64_t protocol_errors = 0;  ///< connections whose peer broke the protocol, or never spoke it
 };
 
 class Server {

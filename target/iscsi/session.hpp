@@ -30,6 +30,8 @@ struct Session {
     const TargetDefinition* target = nullptr;  ///< null: discovery session
     std::string peer_address;
     std::string local_address;
+    std::string chap_user;  ///< empty: it did not have to prove anything
+    bool mutual_chap = false;
     SessionParameters parameters;
     Executor* executor = nullptr;  ///< its processor
 

@@ -27,7 +27,7 @@ bool is_reserved_value(std::string_view value) {
 
 // Sections of RFC 7143; iSCSIProtocolLevel is RFC 7144 §7.1.
 constexpr std::array<KeyRow, kKeyCount> kKeyTable{{
-    {KeyId::kAuthMethod, "AuthMethod", kConn, kSecurityStage, kFirstOfList, 0, 0, 0, {"None"}},  // 12.1
+    {KeyId::kAuthMethod, "AuthMethod", kConn, kSecurityStage, kFirstOfList, 0, 0, 0, {"None", "CHAP"}},  // 12.1
     {KeyId::kHeaderDigest,
      "HeaderDigest",
      kConn,
@@ -67,6 +67,11 @@ constexpr std::array<KeyRow, kKeyCount> kKeyTable{{
     {KeyId::kIFMarker, "IFMarker", kConn, kOperationalStage, kAnswerNo, 0, 0, 1},
     {KeyId::kOFMarkInt, "OFMarkInt", kConn, kOperationalStage, kAlwaysReject, 0, 0, 0},
     {KeyId::kIFMarkInt, "IFMarkInt", kConn, kOperationalStage, kAlwaysReject, 0, 0, 0},
+    {KeyId::kChapA, "CHAP_A", kConn, kSecurityStage, kAuthenticates, 0, 0, 0},  // 12.1.3
+    {KeyId::kChapI, "CHAP_I", kConn, kSecurityStage, kAuthenticates, 0, 0, 0},
+    {KeyId::kChapC, "CHAP_C", kConn, kSecurityStage, kAuthenticates, 0, 0, 0},
+    {KeyId::kChapN, "CHAP_N", kConn, kSecurityStage, kAuthenticates, 0, 0, 0},
+    {KeyId::kChapR, "CHAP_R", kConn, kSecurityStage, kAuthenticates, 0, 0, 0},
 }};
 
 static_assert(
@@ -124,9 +129,12 @@ Result<TextPair> next_pair(std::string_view& text) {
     if (out.key.size() > TextLimits::kKeyBytes || !legal) {
         return fail(Errc::kProtocol, "illegal key name '" + printable(out.key, 40) + "'");
     }
-    if (out.value.size() > TextLimits::kValueBytes) {
+    const bool binary = out.key == key_row(KeyId::kChapC).name || out.key == key_row(KeyId::kChapR).name;
+    const std::size_t most = binary ? TextLimits::kBinaryBytes : TextLimits::kValueBytes;
+    if (out.value.size() > most) {
         return fail(Errc::kProtocol, "the value of " + std::string(out.key) + " has " +
-                                         std::to_string(out.value.size()) + " bytes; at most 255 are allowed");
+                                         std::to_string(out.value.size()) + " bytes; at most " + std::to_string(most) +
+                                         " are allowed");
     }
     return out;
 }
@@ -228,6 +236,8 @@ std::string Negotiation::negotiate(const KeyRow& row, std::string_view value) {
             return {};
         case KeyRule::kFirstOfList:
             return choose(row, value);
+        case KeyRule::kAuthenticates:
+            return {};
         case KeyRule::kBothYes:
         case KeyRule::kEitherYes:
             if (!yes && value != "No") {
@@ -270,7 +280,8 @@ std::string Negotiation::choose(const KeyRow& row, std::string_view list) {
         const std::size_t comma = list.find(',');
         const std::string_view item = list.substr(0, comma);
         for (std::uint32_t i = 0; i < row.choices.size() && !item.empty(); ++i) {
-            if (item == row.choices[i]) {
+            const bool open = row.id != KeyId::kAuthMethod || i == method_;
+            if (open && item == row.choices[i]) {
                 values_[index] = i;
                 given_[index] = true;
                 return std::string(item);

@@ -24,9 +24,10 @@ namespace gemel::iscsi {
 /// Bounds on what an initiator may send as text.
 struct TextLimits {
     static constexpr std::size_t kKeyBytes = 63;       ///< §6.1
-    static constexpr std::size_t kValueBytes = 255;    ///< §6.1, for every key of the table
+    static constexpr std::size_t kValueBytes = 255;    ///< §6.1
+    static constexpr std::size_t kBinaryBytes = 2050;  ///< of CHAP_C and CHAP_R: 1024 bytes in hexadecimal (§12.1.3)
     static constexpr std::size_t kTotalBytes = 65536;  ///< of one text that is continued over several PDUs
-    static constexpr std::size_t kPairs = 256;         ///< of one login; RFC keys are 29
+    static constexpr std::size_t kPairs = 256;         ///< of one login; RFC keys are 35
     static constexpr std::size_t kNameBytes = 223;     ///< iSCSI names (RFC 3720 §3.2.6.1)
 };
 
@@ -61,8 +62,13 @@ enum class KeyId : std::uint8_t {
     kIFMarker,
     kOFMarkInt,
     kIFMarkInt,
+    kChapA,
+    kChapI,
+    kChapC,
+    kChapN,
+    kChapR,
 };
-inline constexpr std::size_t kKeyCount = static_cast<std::size_t>(KeyId::kIFMarkInt) + 1;
+inline constexpr std::size_t kKeyCount = static_cast<std::size_t>(KeyId::kChapR) + 1;
 
 enum class KeyScope : std::uint8_t { kConnection, kSession };
 
@@ -86,6 +92,7 @@ enum class KeyRule : std::uint8_t {
     kAnswerNo,        ///< obsolete boolean, always No (§13.25)
     kAlwaysReject,    ///< obsolete, never accepted (§13.25)
     kRequest,         ///< not negotiated: the session handles it (SendTargets)
+    kAuthenticates,   ///< not negotiated: the login handles it (chap.hpp)
 };
 
 struct KeyRow {
@@ -107,6 +114,8 @@ const KeyRow& key_row(KeyId id);
 const KeyRow* find_key(std::string_view name);
 
 /// A list choice: index in KeyRow::choices.
+inline constexpr std::uint32_t kMethodNone = 0;
+inline constexpr std::uint32_t kMethodChap = 1;
 inline constexpr std::uint32_t kDigestCrc32c = 0;
 inline constexpr std::uint32_t kDigestNone = 1;
 
@@ -163,6 +172,8 @@ class Negotiation {
     [[nodiscard]] bool given(KeyId id) const { return given_[static_cast<std::size_t>(id)]; }
     [[nodiscard]] std::uint32_t number(KeyId id) const { return values_[static_cast<std::size_t>(id)]; }
     [[nodiscard]] const std::string& text(KeyId id) const { return texts_[static_cast<std::size_t>(id)]; }
+    /// From now on AuthMethod is CHAP or refused; before, None or refused.
+    void demand_chap() { method_ = kMethodChap; }
     /// Keys may be sent again: in the full feature phase every exchange is a new negotiation.
     void begin_exchange() {
         sent_.reset();
@@ -182,6 +193,7 @@ class Negotiation {
     std::bitset<kKeyCount> sent_;
     std::bitset<kKeyCount> given_;
     std::size_t pairs_ = 0;
+    std::uint32_t method_ = kMethodNone;
     std::uint32_t offered_first_burst_ = 0;
     std::uint32_t offered_max_burst_ = 0;
 };

@@ -322,6 +322,14 @@ CommandPlan LogicalUnit::plan(const Cdb& cdb) const {
     return plan;
 }
 
+CommandPlan LogicalUnit::plan(const Cdb& cdb, const ItlNexus& nexus) const {
+    CommandPlan out = plan(cdb);
+    if (!out.refusal && nexus.nexus().read_only && writes_medium(*out.row)) {
+        refuse(out, {.code = kWriteProtected});
+    }
+    return out;
+}
+
 Task<ScsiResult> LogicalUnit::execute(const ScsiCommand& command) {
     ItlNexus& nexus = *command.nexus;
     const CommandRow* const row = command.plan.row;

@@ -65,6 +65,7 @@ struct Nexus {
     std::string target_port;                 ///< "iqn.2026-11.dev.gemel:ram,t,0x0001"
     std::uint16_t relative_target_port = 1;  ///< from 1
     std::uint16_t target_port_group = 1;
+    bool read_only = false;  ///< the unit is write protected for this initiator, whatever it is for others
 };
 
 enum class DataDirection : std::uint8_t { kNone, kIn, kOut };
@@ -192,6 +193,8 @@ class LogicalUnit final : private DeviceObserver {
 
     /// Whether the CDB is good, which way its data goes and how much of it (LU1).
     [[nodiscard]] CommandPlan plan(const Cdb& cdb) const;
+    /// The same for a command of this nexus.
+    [[nodiscard]] CommandPlan plan(const Cdb& cdb, const ItlNexus& nexus) const;
 
     /// Runs the command. Await it at once: attentions are taken and checks made when it is called.
     /// REQUIRES: `command` lives, unchanged, until the task ends.

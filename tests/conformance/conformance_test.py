@@ -41,6 +41,7 @@ class Kind:
     array: str = MEMORY
     lun: str = ""  # more keys of the LUN
     url: str = ""  # text after the URL
+    chap: bool = False  # logins need a name and a secret, and the target proves itself too
     two_paths: bool = False  # the unit as a LUN of a second target, too, whose URL the suite is given
     quick: tuple[str, ...] = ()  # the suites that the short run tries on this kind
     only: tuple[str, ...] = ()  # those that make sense on it, if not all
@@ -59,7 +60,23 @@ KINDS = {
     "paths": Kind(two_paths=True, quick=("MultipathIO", "ProutReserve")),
     "raid5": Kind(array=FILES + "\nthin = true", lun=THIN),
     "digest": Kind(url="?header_digest=crc32c"),
+    "chap": Kind(chap=True, quick=("TestUnitReady", "Mandatory", "Inquiry", "Reserve6")),
 }
+
+
+USER, SECRET, OWN, OWN_SECRET = "host", "a-secret-for-tests", "gemel", "what-it-answers"
+SECRETS = f"""[[user]]
+name = "{USER}"
+secret = "{SECRET}"
+[[own]]
+name = "{OWN}"
+secret = "{OWN_SECRET}"
+"""
+CHAP = f"""chap_users = ["{USER}"]
+chap_own = "{OWN}"
+[chap]
+secrets = "secrets"
+"""
 
 
 def config_of(kind):
@@ -70,6 +87,7 @@ iqn = "{iqn}"
 luns = [{{lun = 0, volume = "v"{more}}}]
 allowed_initiators = [{allowed}]
 """ for iqn in ((IQN, IQN + "2") if KINDS[kind].two_paths else (IQN,)))
+    targets += CHAP if KINDS[kind].chap else ""
     return f"""[[array]]
 name = "a"
 create = true
@@ -106,6 +124,10 @@ class Suite:
         self.folder = Path(tempfile.mkdtemp(prefix="gemel-conformance-"))
         (self.folder / "c.toml").write_text(config_of(kind))
         self.daemon = Daemon(self.folder / "c.toml", self.folder / "state", portal="127.0.0.1:0")
+        (self.folder / "state" / "secrets").write_text(SECRETS)
+        (self.folder / "state" / "secrets").chmod(0o600)
+        self.environment = os.environ | ({"LIBISCSI_CHAP_TARGET_USERNAME": OWN,
+                                          "LIBISCSI_CHAP_TARGET_PASSWORD": OWN_SECRET} if KINDS[kind].chap else {})
         self.why = {}
 
     def run(self, cases):
@@ -129,10 +151,12 @@ class Suite:
     def run_one(self, case):
         kind = KINDS[self.kind]
         urls = [self.daemon.url(IQN) + kind.url] + ([self.daemon.url(IQN + "2")] if kind.two_paths else [])
+        if kind.chap:
+            urls = [u.replace("iscsi://", f"iscsi://{USER}%{SECRET}@") for u in urls]
         command = ["iscsi-test-cu", "-d", "-S", "-n", "-i", INITIATORS[0], "-I", INITIATORS[1], "-t", case, *urls]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=CASE_SECONDS, check=False,
-                                  stdin=subprocess.DEVNULL, cwd=self.folder, errors="replace")
+                                  stdin=subprocess.DEVNULL, cwd=self.folder, errors="replace", env=self.environment)
             code, text = done.returncode, done.stdout + done.stderr
         except subprocess.TimeoutExpired:
             code, text = -1, f"hung for {CASE_SECONDS} s"

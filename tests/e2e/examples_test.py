@@ -23,13 +23,25 @@ class Examples(EndToEnd):
             with self.subTest(example.name):
                 text = on_free_ports(example.read_text())
                 node = self.daemon(example.stem, text, portal=None)
+                user = self.put_secrets(node, text)
                 run([self.gemeld(), "--check-config", node.config])
                 self.start(node)
                 name = re.search(r'iqn\s*=\s*"([^"]+)"', text).group(1)
-                result = load(node.url(name), operations=500, depth=8, reads=50, verify=self.folder / "ledger")
+                url = node.url(name).replace("//", "//" + user)
+                result = load(url, operations=500, depth=8, reads=50, verify=self.folder / "ledger")
                 (self.folder / "ledger").unlink()
                 self.assert_good(result)
                 self.assertEqual(node.stop(), 0)
+
+    def put_secrets(self, node, text):
+        """The example's secrets where it looks for them; what stands before the host in the URL of its user."""
+        if "[chap]" not in text:
+            return ""
+        secrets = (TOP / "conf" / "chap-secrets").read_text()
+        place = node.state_dir / "chap-secrets"
+        place.write_text(secrets)
+        place.chmod(0o600)
+        return "%".join(re.findall(r'(?:name|secret) = "([^"]+)"', secrets)[:2]) + "@"
 
     def gemeld(self):
         from lab.daemon import binaries

@@ -153,6 +153,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
     Session session;
     session.initiator = "iqn.i:host";
     session.target = (settings & 16U) != 0 ? nullptr : &target;
+    session.luns = std::vector<LunStatistics>(target.luns.size());
     session.executor = &executor;
     session.parameters.header_digest = (settings & 1U) != 0;
     session.parameters.data_digest = (settings & 2U) != 0;

@@ -37,7 +37,9 @@ std::optional<Options> parse_options(int argc, char** argv, int& exit_code) {
     CLI::App app{"Load generator and checker for an iSCSI LUN."};
     Options options;
     std::string pattern = "random";
-    app.add_option("url", options.url, "iscsi://host:port/target-name/lun")->required();
+    app.add_option("url", options.url,
+                   "iscsi://[user%secret@]host:port/target-name/lun; LIBISCSI_CHAP_* of the environment count too")
+        ->required();
     add_workload(app, options, pattern);
     add_session(app, options);
     auto* ledger = app.add_option("--verify", options.ledger,

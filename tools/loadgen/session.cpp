@@ -54,7 +54,13 @@ std::optional<TargetAddress> parse_url(const std::string& url, std::string& why)
     CHECK(context != nullptr);
     std::optional<TargetAddress> address;
     if (iscsi_url* parsed = iscsi_parse_full_url(context, url.c_str()); parsed != nullptr) {
-        address = TargetAddress{.portal = parsed->portal, .target = parsed->target, .lun = parsed->lun};
+        address = TargetAddress{.portal = parsed->portal,
+                                .target = parsed->target,
+                                .lun = parsed->lun,
+                                .user = parsed->user,
+                                .password = parsed->passwd,
+                                .target_user = parsed->target_user,
+                                .target_password = parsed->target_passwd};
         iscsi_destroy_url(parsed);
     } else {
         why = iscsi_get_error(context);
@@ -96,6 +102,12 @@ void Session::connect() {
     iscsi_set_session_type(context_, ISCSI_SESSION_NORMAL);
     iscsi_set_header_digest(context_, options_.header_digest ? ISCSI_HEADER_DIGEST_CRC32C : ISCSI_HEADER_DIGEST_NONE);
     iscsi_set_noautoreconnect(context_, 1);
+    if (!target_.user.empty()) {
+        iscsi_set_initiator_username_pwd(context_, target_.user.c_str(), target_.password.c_str());
+    }
+    if (!target_.target_user.empty()) {
+        iscsi_set_target_username_pwd(context_, target_.target_user.c_str(), target_.target_password.c_str());
+    }
     if (iscsi_full_connect_async(context_, target_.portal.c_str(), target_.lun, &Session::connected, this) != 0) {
         lost(error_text());
     }

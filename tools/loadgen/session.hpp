@@ -33,6 +33,11 @@ struct TargetAddress {
     std::string portal;
     std::string target;
     int lun = 0;
+    /// Name and secret of CHAP, and those that the target must have; empty: none.
+    std::string user;
+    std::string password;
+    std::string target_user;
+    std::string target_password;
 };
 
 /// What a finished command means to its owner.

@@ -132,7 +132,7 @@ ScsiResult commands::mode_sense(LogicalUnit& unit, const ScsiCommand& command) {
         return std::move(page).error();
     }
     const std::size_t descriptor = no_descriptor ? 0U : long_lba ? 16U : 8U;
-    const bool protects = unit.options().read_only || unit.mode().write_protected();
+    const bool protects = unit.write_protected() || command.nexus->nexus().read_only;
     const unsigned device_specific = (protects ? 0x80U : 0U) | 0x10U;  // WP, DPOFUA
     page->zeros(six ? 4 : 8);
     if (!no_descriptor) {

@@ -287,6 +287,82 @@ TEST(ConfigParse, APortalBeyondLoopbackNeedsAllowedInitiatorsOrTheWordInsecure) 
     EXPECT_TRUE(parse(open + "allowed_initiators = [\"iqn.2026-11.dev.gemel:h\"]\n", kLevels).has_value());
 }
 
+TEST(ConfigParse, AnyAccessListClosesATargetForThePortalBeyondLoopback) {
+    const std::string open = "[[portal]]\naddress = \"[::]:3260\"\n[[target]]\niqn = \"iqn.2026-11.dev.gemel:a\"\n";
+    EXPECT_FALSE(parse(open, kLevels).has_value());
+    EXPECT_TRUE(parse(open + "allowed_networks = [\"10.0.0.0/8\"]\n", kLevels).has_value());
+    const std::string chap = "chap_users = [\"host\"]\n[chap]\nsecrets = \"s\"\n";
+    EXPECT_TRUE(parse(open + chap, kLevels).has_value());
+    EXPECT_FALSE(parse(open + chap + "[[target]]\niqn = \"iqn.2026-11.dev.gemel:b\"\n", kLevels).has_value());
+}
+
+TEST(ConfigParse, AccessListsAndChapAreWhatTheFileSays) {
+    const std::string text =
+        "[chap]\nsecrets = \"/etc/gemel/s\"\nweakest_algorithm = \"sha256\"\n"
+        "[discovery]\nchap_users = [\"h\"]\n[[target]]\niqn = \"iqn.2026-11.dev.gemel:a\"\n"
+        "allowed_initiators = [\"iqn.2026-11.ORG.example:HOST*\"]\n"
+        "allowed_networks = [\"10.0.0.0/8\", \"fd00::7\"]\n"
+        "chap_users = [\"h\", \"g\"]\nchap_own = \"t\"\n";
+    const auto parsed = parse(text, kLevels);
+    ASSERT_TRUE(parsed.has_value()) << render(parsed.error(), "test");
+    EXPECT_EQ(parsed->chap.secrets, "/etc/gemel/s");
+    EXPECT_EQ(parsed->chap.weakest, ChapAlgorithm::kSha256);
+    EXPECT_EQ(parsed->discovery.users, std::vector<std::string>{"h"});
+    const Target& target = parsed->targets.at(0);
+    EXPECT_EQ(target.allowed_initiators, std::vector<std::string>{"iqn.2026-11.org.example:host*"});
+    ASSERT_EQ(target.allowed_networks.size(), 2U);
+    EXPECT_TRUE(target.allowed_networks[1].contains(*IpAddress::parse("fd00::7")));
+    EXPECT_EQ(target.chap.users, (std::vector<std::string>{"h", "g"}));
+    EXPECT_EQ(target.chap.own, "t");
+    EXPECT_FALSE(target.open());
+}
+
+TEST(ConfigParse, ALunNumberMayBeThereTwiceForDifferentInitiatorsOnly) {
+    const std::string before =
+        "[[array]]\nname = \"a\"\nlevel = 0\nmembers = [{path = \"m\"}]\n[[volume]]\nname = \"v\"\n"
+        "array = \"a\"\n[[target]]\niqn = \"iqn.2026-11.dev.gemel:a\"\nluns = [{lun = 0, volume = \"v\"";
+    const std::string one = ", initiators = [\"iqn.2026-11.ORG.example:a\"]";
+    const std::string two = "}, {lun = 0, volume = \"v\"";
+    const std::string other = ", initiators = [\"iqn.2026-11.org.example:b*\"]";
+    const auto parsed = parse(before + one + two + other + "}]\n", kLevels);
+    ASSERT_TRUE(parsed.has_value()) << render(parsed.error(), "test");
+    EXPECT_EQ(parsed->targets[0].luns[0].initiators, std::vector<std::string>{"iqn.2026-11.org.example:a"});
+    const auto reader = parse(before + ", read_only_for = [\"iqn.2026-11.ORG.example:*\"]}]\n", kLevels);
+    ASSERT_TRUE(reader.has_value()) << render(reader.error(), "test");
+    EXPECT_EQ(reader->targets[0].luns[0].read_only_for, std::vector<std::string>{"iqn.2026-11.org.example:*"});
+    for (const std::string& text :
+         {before + two + "}]\n", before + one + two + "}]\n", before + two + other + "}]\n"}) {
+        const auto refused = parse(text, kLevels);
+        ASSERT_FALSE(refused.has_value());
+        EXPECT_NE(refused.error()[0].message.find("has LUN 0 twice"), std::string::npos);
+    }
+}
+
+TEST(ConfigParse, AccessListsThatMeanNothingAreMistakes) {
+    struct Case {
+        std::string_view keys;
+        std::uint32_t line;
+        std::string_view says;
+    };
+    for (const Case& c : std::array{
+             Case{"allowed_initiators = []", 3, "'allowed_initiators' is an empty list"},
+             Case{"allowed_networks = []", 3, "'allowed_networks' is an empty list"},
+             Case{"chap_users = []\n[chap]\nsecrets = \"s\"", 3, "'chap_users' is an empty list"},
+             Case{"allowed_networks = [\"10.0.0.1/8\"]", 3, "bits set behind the first 8"},
+             Case{"chap_users = [\"h\"]", 3, "expected [chap] with secrets"},
+             Case{"chap_own = \"t\"", 3, "chap_own without chap_users"},
+             Case{"[discovery]\nchap_users = [\"h\"]", 4, "expected [chap] with secrets"},
+             Case{"[chap]\nweakest_algorithm = \"md5\"", 3, "[chap] has no 'secrets'"},
+             Case{"[chap]\nsecrets = \"s\"\nweakest_algorithm = \"sha512\"", 5, "did you mean \"sha1\"?"},
+         }) {
+        const auto parsed =
+            parse("[[target]]\niqn = \"iqn.2026-11.dev.gemel:a\"\n" + std::string(c.keys) + "\n", kLevels);
+        ASSERT_FALSE(parsed.has_value()) << c.says;
+        EXPECT_EQ(parsed.error()[0].place.line, c.line) << render(parsed.error(), "test");
+        EXPECT_NE(parsed.error()[0].message.find(c.says), std::string::npos) << render(parsed.error(), "test");
+    }
+}
+
 TEST(ConfigCheck, ALinkThatLeavesTheMachineNeedsAKeyForEachPeerOrAWord) {
     const auto with = [](const std::string& replication, const std::string& one, const std::string& two) {
         return parse("[node]\nname = \"a\"\n[replication]\n" + replication + "\n[[peer]]\nnode = \"b\"\n" + one +

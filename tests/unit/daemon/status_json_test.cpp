@@ -64,6 +64,38 @@ TEST(StatusJson, AnArraySaysWhatItsLastScrubFoundAndWhere) {
     EXPECT_TRUE(last.at("faults").at(1).at("sector").is_null());
 }
 
+TEST(StatusJson, FailedLoginsAreCountedByStatusAndASessionSaysWhoItIs) {
+    iscsi::ServerStatus status;
+    status.login_failures = 3;
+    status.login_failures_by_status[1] = 3;
+    const boost::json::value failures = iscsi_json(status).at("login_failures_by_status");
+    EXPECT_EQ(failures.as_object().size(), iscsi::kLoginFailures.size());
+    EXPECT_EQ(failures.at("authentication-failure"), 3U);
+    EXPECT_EQ(failures.at("authorization-failure"), 0U);
+    iscsi::SessionStatus session;
+    EXPECT_TRUE(session_json(session).at("chap_user").is_null());
+    session.chap_user = "host";
+    session.mutual_chap = true;
+    EXPECT_EQ(session_json(session).at("chap_user").as_string(), "host");
+    EXPECT_TRUE(session_json(session).at("mutual_chap").as_bool());
+}
+
+TEST(StatusJson, LunsOfOneNumberForDifferentInitiatorsAreToldApartByVolume) {
+    iscsi::ServerStatistics statistics;
+    statistics.targets.push_back({"iqn.t:a", 0, {{0, {}}, {1, {}}, {0, {}}}});
+    std::vector<config::Target> targets(1);
+    targets[0].iqn = "iqn.t:a";
+    targets[0].luns.resize(3);
+    for (std::size_t i = 0; i < 3; ++i) {
+        targets[0].luns[i].lun = i % 2;
+        targets[0].luns[i].volume = "v" + std::to_string(i);
+    }
+    const boost::json::value json = statistics_json(statistics, targets);
+    for (std::size_t i = 0; i < 3; ++i) {
+        EXPECT_EQ(json.at("targets").at(0).at("luns").at(i).at("volume").as_string(), "v" + std::to_string(i));
+    }
+}
+
 TEST(StatusJson, AScrubIsAJobOfNoMember) {
     raid::JobStatus job;
     EXPECT_EQ(job_json(job).at("member"), 0U);

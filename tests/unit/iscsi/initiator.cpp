@@ -9,13 +9,16 @@ using namespace std::chrono_literals;
 
 namespace {
 
-ServerConfig config_for(ServerLimits limits, scsi::LogicalUnit& unit, scsi::LogicalUnit& other) {
+ServerConfig config_for(ServerLimits limits, scsi::LogicalUnit& unit, scsi::LogicalUnit& other, World::Change change) {
     ServerConfig config;
     config.portals = {"target:3260"};
     config.limits = limits;
     config.targets.push_back({"iqn.2026-11.dev.gemel:test", "test alias", {{0, &unit}, {5, &other}}, {}, 1});
     config.targets.push_back(
         {"iqn.2026-11.dev.gemel:private", "", {{0, &unit}}, {"iqn.2026-11.org.Example:friend*"}, 1});
+    if (change != nullptr) {
+        change(config);
+    }
     return config;
 }
 
@@ -51,7 +54,7 @@ std::vector<std::byte> pattern(std::size_t bytes, unsigned seed) {
     return out;
 }
 
-World::World(ServerLimits limits, std::uint64_t seed)
+World::World(ServerLimits limits, std::uint64_t seed, Change change)
     : scheduler(seed),
       login_executor(scheduler.add_executor("login")),
       processor_a(scheduler.add_executor("a")),
@@ -63,7 +66,7 @@ World::World(ServerLimits limits, std::uint64_t seed)
       other_device(scheduler, SectorCount(8192)),
       unit(environment.get(), device, {}),
       other_unit(environment.get(), other_device, {}) {
-    server = std::make_unique<Server>(environment.get(), config_for(limits, unit, other_unit), login_executor,
+    server = std::make_unique<Server>(environment.get(), config_for(limits, unit, other_unit, change), login_executor,
                                       std::vector<Executor*>{&processor_a, &processor_b});
     auto listen = [](Server& s) -> Task<bool> { co_return s.listen().has_value(); };
     CHECK(scheduler.run(login_executor, listen(*server)));

@@ -194,8 +194,10 @@ class Initiator {
 class World {
   public:
     /// The seed is that of --gtest_random_seed: the scheduler picks another order with another one.
+    using Change = void (*)(ServerConfig&);
     explicit World(ServerLimits limits = {},
-                   std::uint64_t seed = static_cast<std::uint64_t>(testing::UnitTest::GetInstance()->random_seed()));
+                   std::uint64_t seed = static_cast<std::uint64_t>(testing::UnitTest::GetInstance()->random_seed()),
+                   Change change = nullptr);
     ~World();
 
     void run(Task<void> body);
@@ -220,6 +222,13 @@ class World {
     static Task<void> suite##_##name(World& w); \
     TEST(suite, name) {                         \
         World w{limits};                        \
+        w.run(suite##_##name(w));               \
+    }                                           \
+    static Task<void> suite##_##name([[maybe_unused]] World& w)
+#define SCENARIO_OF(suite, name, change)        \
+    static Task<void> suite##_##name(World& w); \
+    TEST(suite, name) {                         \
+        World w({}, 1, change);                 \
         w.run(suite##_##name(w));               \
     }                                           \
     static Task<void> suite##_##name([[maybe_unused]] World& w)

@@ -283,6 +283,28 @@ TEST(Medium, a_read_only_unit_is_read_and_verified_but_never_written) {
     EXPECT_EQ(bench.send(form_cdb(kSyncs[0], 0, 0)).status, Status::kGood);
 }
 
+TEST(Medium, a_unit_that_is_read_only_for_one_initiator_is_written_by_the_others) {
+    ScsiBench bench({.thin = true});
+    const auto reader = bench.unit.attach({.initiator_port = "iqn.2026-11.dev.gemel:reader,i,0x00023d000001",
+                                           .target_port = "iqn.2026-11.dev.gemel:target,t,0x0001",
+                                           .read_only = true});
+    EXPECT_EQ(bench.send({0x00}, {.nexus = reader.get()}).status, Status::kCheckCondition) << "unit attention";
+    for (const Form& form : {kWrites[0], kWrites[3], kWriteVerifies[1]}) {
+        EXPECT_EQ(bench.unit.plan(form_cdb(form, 0, 1), *reader).direction, DataDirection::kNone) << "nothing is asked";
+        EXPECT_EQ(bench.send(form_cdb(form, 0, 1), {.data_out = pattern(512, 1), .nexus = reader.get()}).sense,
+                  kProtected);
+    }
+    const Answer unmap =
+        bench.send({0x42, 0, 0, 0, 0, 0, 0, 0, 8}, {.data_out = std::vector<std::byte>(8), .nexus = reader.get()});
+    EXPECT_EQ(unmap.sense, kProtected);
+    EXPECT_EQ(bench.device.writes, 0);
+    EXPECT_EQ(bench.send(form_cdb(kReads[1], 0, 1), {.nexus = reader.get()}).status, Status::kGood);
+    EXPECT_EQ(bench.send({0x1a, 0, 0x3f, 0, 255}, {.nexus = reader.get()}).at(2), 0x90U);
+    EXPECT_EQ(bench.send({0x1a, 0, 0x3f, 0, 255}).at(2), 0x10U);
+    EXPECT_EQ(bench.send(form_cdb(kWrites[1], 0, 1), {.data_out = pattern(512, 1)}).status, Status::kGood);
+    EXPECT_EQ(bench.device.writes, 1);
+}
+
 TEST(Medium, verify_compares_as_bytchk_says) {
     ScsiBench bench;
     const std::vector<std::byte> stored = pattern(4 * 512, 3);

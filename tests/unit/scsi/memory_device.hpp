@@ -231,8 +231,8 @@ class ScsiBench {
     Answer send(const Cdb& cdb, Sent sent = {}) {
         ScsiCommand command;
         command.cdb = cdb;
-        command.plan = unit.plan(cdb);
         command.nexus = sent.nexus != nullptr ? sent.nexus : first.get();
+        command.plan = unit.plan(cdb, *command.nexus);
         command.direction = sent.direction.value_or(command.plan.direction);
         command.data_in_capacity = sent.data_in_capacity;
         command.luns = luns;
