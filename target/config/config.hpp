@@ -33,8 +33,9 @@ struct Mistake {
 
 enum class MemberKind : std::uint8_t { kFile, kBlock, kMemory };
 enum class WriteCache : std::uint8_t { kVolatile, kNone };
-/// What an array knows after a crash: nothing, what its dirty stripe journal lists, or all that was written.
-enum class Journal : std::uint8_t { kResync, kJournal, kRedo };
+/// What an array knows after a crash: nothing, what its dirty stripe journal lists, or all that was written; kPpl: what
+/// is listed, and all else also if a member is lost with it (level 5).
+enum class Journal : std::uint8_t { kResync, kJournal, kRedo, kPpl };
 enum class OnPeerLoss : std::uint8_t { kContinue, kFreeze };
 
 struct Node {
