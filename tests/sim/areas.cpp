@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 78> kRaidStates{
+constexpr std::array<std::string_view, 81> kRaidStates{
     "array grown",
     "array grown again",
     "grow interrupted",
@@ -58,6 +58,9 @@ constexpr std::array<std::string_view, 78> kRaidStates{
     "views without two members compared",
     "policy resync",
     "policy journal",
+    "policy ppl",
+    "partial parity used",
+    "degraded crash with partial parity",
     "hot write",
     "block from the stripe cache",
     "cold batch",

@@ -19,7 +19,8 @@ constexpr Duration kPatience = 180s;
 constexpr std::uint64_t kAmbushSalt = 0x414D425553480035ULL;
 /// The same of an operator who sees rebuilds through.
 constexpr std::uint64_t kPatienceSalt = 0x504154494500181DULL;
-constexpr std::uint64_t kWanderSalt = 0x57414E44455200D7ULL;  ///< of members that go away
+constexpr std::uint64_t kWanderSalt = 0x57414E44455200D7ULL;   ///< of members that go away
+constexpr std::uint64_t kPartialSalt = 0x50415254494C072FULL;  ///< of partial parity
 
 }  // namespace
 
@@ -36,6 +37,7 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       grower_(options.seed ^ 0x47524f575345ULL),
       ambusher_(options.seed ^ kAmbushSalt),
       wanderer_(options.seed ^ kWanderSalt),
+      partials_(options.seed ^ kPartialSalt),
       chronicle_(scheduler_, options),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
@@ -582,7 +584,9 @@ void RaidWorld::crash(Crash how) {
     note_members();
     note_journal(/*crashing=*/true);
     const std::size_t victim = random_.below(disks_.size());
-    if (member_faults_ && spares(victim) && damaged() == 0 && random_.one_in(3)) {
+    const bool ppl = base_.policy == raid::RecoveryPolicy::kPartial;  // for such crashes
+    if ((member_faults_ || ppl) && spares(victim) && damaged() == 0 &&
+        (ppl ? !partials_.one_in(3) : random_.one_in(3))) {
         lost_[victim] = true;
         chronicle_.fault("a member is lost in the crash");
         chronicle_.reached("member lost in a crash");

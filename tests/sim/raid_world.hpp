@@ -11,6 +11,7 @@
 //   RW5 After a clean stop nothing is left in the cache of a member in sync.
 //   RW6 With the journal a degraded crash makes unreadable only what was written, or listed with that, since nothing
 //       was listed; and nothing wrong.
+//       While partial parity is recorded, and all columns are trusted, that is the blocks written, and nothing else.
 //       While writes are logged, the journal names none and all columns are trusted, it makes nothing unreadable.
 //   RW7 A member that hangs, for a time or for ever, keeps no command waiting beyond its time; its late answers are
 //       seen by nobody, and no memory is given out again that it holds.
@@ -89,6 +90,7 @@ class RaidWorld : public HostWorld {
     void doubt_for_crash(bool power);
     void nothing_listed();
     void doubt_what_was_written();
+    void doubt_blocks_written();
     void stop_cleanly();
     void stop_array();
     void revive_disks();
@@ -174,6 +176,7 @@ class RaidWorld : public HostWorld {
     SeededRandom grower_;    ///< what the operator does with space
     SeededRandom ambusher_;  ///< when crashes follow events: for the same reason its own
     SeededRandom wanderer_;  ///< which members go away for a while
+    SeededRandom partials_;  ///< the policy `ppl`
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
@@ -205,6 +208,7 @@ class RaidWorld : public HostWorld {
     std::optional<TimePoint> ambush_;                           ///< the next one
     bool beyond_ = false;                                       ///< also faults that the level cannot hide
     bool patient_ = patience_.one_in(3);                        ///< sees rebuilds through
+    bool partial_ = partials_.one_in(2);                        ///< arrays of level 5 have the policy `ppl`
     bool scrubs_ = scrubber_.one_in(2);                         ///< while hosts work
     bool scrub_goes_on_ = false;                                ///< at the next start
     bool scrub_resumed_ = false;                                ///< the scrub that runs went on after a crash
@@ -220,6 +224,7 @@ class RaidWorld : public HostWorld {
     std::uint64_t grown_to_ = 0;                                ///< size of the smallest disk that limits it then
     bool journal_ = false;                                      ///< the array that runs, or ran last, keeps one
     bool logged_ = false;                                       ///< RW6: the last crash could make nothing unreadable
+    bool told_ = false;                                         ///< RW6: the same of what was not being written
     bool unclean_ = false;                                      ///< the last stop was a crash
     bool errors_expected_ = false;                              ///< until the next start
     bool crashing_ = false;
