@@ -126,18 +126,8 @@ Finding logged_writes(RaidLab& lab, Subject& logged, Subject& plain, unsigned de
     return f;
 }
 
-void lose_a_member(RaidLab& lab, Subject& subject) {
-    if (const Result<void> r = run_blocking(lab.processor(0), subject.array->fail_member(0)); !r) {
-        std::fprintf(stderr, "raid_bench: %s\n", r.error().message.c_str());
-        std::_Exit(2);
-    }
-}
-
 void begin_rebuild(RaidLab& lab, Subject& subject) {
-    Result<void> r = run_blocking(lab.processor(0), subject.array->fail_member(0));
-    if (r) {
-        r = run_blocking(lab.processor(0), subject.array->rebuild(0, {}));
-    }
+    const Result<void> r = run_blocking(lab.processor(0), subject.array->rebuild(0, {}));
     if (!r) {
         std::fprintf(stderr, "raid_bench: %s\n", r.error().message.c_str());
         std::_Exit(2);
@@ -162,6 +152,7 @@ Finding rebuild_rate(RaidLab& lab, Subject& subject) {
     const Comparison c = compare(
         std::min(lab.options().pairs, 3),
         [&] {
+            lab.lose(subject, 0);
             const TimePoint began = lab.environment().clock.now();
             begin_rebuild(lab, subject);
             await_rebuilt(subject);
@@ -193,6 +184,7 @@ Finding host_beside_rebuild(RaidLab& lab, Subject& subject) {
     const Comparison c = compare(
         std::min(lab.options().pairs, 3),
         [&] {
+            lab.lose(subject, 0);
             begin_rebuild(lab, subject);
             const double p99 = lab.run_array(subject, fixed).p99_us;
             const auto rebuild = subject.array->status().rebuild;
@@ -224,8 +216,8 @@ Findings journal_rows(RaidLab& lab) {
         out.push_back(logged_writes(lab, ppl, journal, depth, "RAID 5 with partial parity", "policy journal"));
     }
     lab.close(ppl);
-    lose_a_member(lab, journal);
-    lose_a_member(lab, resync);
+    lab.lose(journal, 0);
+    lab.lose(resync, 0);
     for (const unsigned depth : {32U, 1U}) {
         out.push_back(
             logged_writes(lab, journal, resync, depth, "RAID 5 without a member, logged", "policy resync, not logged"));
