@@ -155,6 +155,9 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     CO_TRY(const std::uint64_t generation, co_await log_->begin_generation());
     CO_TRY_VOID(co_await replay_redo(doubts, generation, assembly));
     co_await open_journal(doubts);
+    if (!journal_) {
+        untrusted_named_ = true;  // the superblock that voids the records says that no journal counts
+    }
     if (missed && (!journal_ || (redo_ && redo_->always()))) {  // what the journal does not list it cannot name
         missed->name_all();
     }

@@ -217,6 +217,9 @@ std::uint64_t RedoLog::done_below() const {
 }
 
 Task<Result<void>> RedoLog::make_room() {
+    if (!co_await array_.await_untrusted_named()) {  // what was there for the start goes with that
+        co_return fail(Errc::kReadOnly, "array " + array_.name + " is read-only, or stopping");
+    }
     drop_covered();
     if (!entries_.empty() && entries_.front().done.load() != kNever) {
         CO_TRY_VOID(co_await array_.flush_with_map());

@@ -604,8 +604,9 @@ TEST_P(CrashPoints, leave_what_was_promised) {
             for (const std::size_t n : {std::size_t{0}, choices.size() - 1}) {
                 ASSERT_NO_FATAL_FAILURE(cut_recovery(choices.media(n), ledger, long_run ? 1 : 7))
                     << "at point " << counts_.points << ", choice " << n;
-                for (std::uint32_t m = 0; scenario().partial() && m < scenario().members; ++m) {
-                    ASSERT_NO_FATAL_FAILURE(cut_recovery(choices.media(n), ledger, long_run ? 1 : 7, 1U << m))
+                const bool without = scenario().partial() && (long_run || counts_.points % 8 == 1);
+                for (std::uint32_t m = 0; without && m < scenario().members; ++m) {
+                    ASSERT_NO_FATAL_FAILURE(cut_recovery(choices.media(n), ledger, long_run ? 1 : 11, 1U << m))
                         << "at point " << counts_.points << ", choice " << n;
                 }
             }
@@ -655,11 +656,8 @@ const std::vector<Scenario> kScenarios{
     {"raid6_without_two_in_turn", "6", 5, {write_at(2, 4), kWait, write_at(0, 9)}, 5U},
     {"raid5_ppl_one_sector", "5", 3, {write_at(9, 1)}, 0, 0, kPpl},
     {"raid5_ppl_full_stripe", "5", 3, {write_at(16, 16)}, 0, 0, kPpl},
-    {"raid5_ppl_two_of_three_strips", "5", 4, {write_at(24, 16), kWait, kFlush}, 0, 0, kPpl},
     {"raid5_ppl_strips_in_turn", "5", 4, {write_at(24, 8), kWait, write_at(32, 8), kWait, kFlush}, 0, 0, kPpl},
-    {"raid5_ppl_strips_between_flushes", "5", 4, {write_at(24, 8), kWait, kFlush, write_at(40, 8)}, 0, 0, kPpl},
     {"raid5_ppl_same_strip_again", "5", 3, {write_at(16, 8), kWait, write_at(18, 2, true)}, 0, 0, kPpl},
-    {"raid5_ppl_across_stripes", "5", 3, {write_at(14, 4), kWait, kFlush}, 0, 0, kPpl},
     {"raid10_two_pairs", "10", 4, {write_at(6, 4), kWait, kFlush}},
 };
 

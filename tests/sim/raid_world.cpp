@@ -452,6 +452,7 @@ void RaidWorld::lose_a_member() {
     if (!spares(victim)) {
         return;
     }
+    doubt_exposed();
     SimDisk& disk = *disks_[victim];
     if (rebuilding()) {
         chronicle_.reached("second failure in a rebuild");
@@ -584,6 +585,7 @@ void RaidWorld::crash(Crash how) {
     note_members();
     note_journal(/*crashing=*/true);
     const std::size_t victim = random_.below(disks_.size());
+    doubt_exposed();
     const bool ppl = base_.policy == raid::RecoveryPolicy::kPartial;  // for such crashes
     if ((member_faults_ || ppl) && spares(victim) && damaged() == 0 &&
         (ppl ? !partials_.one_in(3) : random_.one_in(3))) {

@@ -57,6 +57,7 @@ class RaidWorld : public HostWorld {
         std::unique_ptr<SimHost> host;
         Oracle::Id clean = 0;          ///< when the journal last listed nothing
         std::vector<Extent> doubtful;  ///< RW6
+        std::vector<Extent> exposed;   ///< stripes without redundancy there: doubtful when another member is lost
         raid::IntervalSet bad;         ///< stripes with bad sectors that a crash, or lost redundancy, has met
     };
     enum class Crash : std::uint8_t { kPower, kKill };
@@ -91,6 +92,7 @@ class RaidWorld : public HostWorld {
     void nothing_listed();
     void doubt_what_was_written();
     void doubt_blocks_written();
+    void doubt_exposed();
     void stop_cleanly();
     void stop_array();
     void revive_disks();

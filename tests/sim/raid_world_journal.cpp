@@ -44,9 +44,19 @@ void RaidWorld::doubt_blocks_written() {
     for (Volume& v : volumes_) {
         for (const Extent& e : v.oracle->written_since(v.clean)) {
             const std::uint64_t first = round_down(e.lba.value, kSectorsPerBlock);
-            v.doubtful.push_back(
-                {Lba(first), SectorCount(round_up(e.lba.value + e.sectors.value, kSectorsPerBlock) - first)});
+            const std::uint64_t end = round_up(e.lba.value + e.sectors.value, kSectorsPerBlock);
+            v.doubtful.push_back({Lba(first), SectorCount(end - first)});
+            const std::uint64_t from = first - std::min(first, stripe_sectors_);
+            v.exposed.push_back({Lba(from), SectorCount(end + stripe_sectors_ - from)});
         }
+    }
+}
+
+/// What is unreadable leaves its columns untrusted until it is written: another member may be lost now.
+void RaidWorld::doubt_exposed() {
+    for (Volume& v : volumes_) {
+        v.doubtful.insert(v.doubtful.end(), v.exposed.begin(), v.exposed.end());
+        v.exposed.clear();
     }
 }
 
