@@ -145,6 +145,7 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     log_ = std::make_unique<RingLog>(*this, superblock_.area(AreaKind::kLog));
     CO_TRY_VOID(co_await log_->recover(superblock_.log_generation));
     CO_TRY(const Doubts doubts, find_doubts(assembly));
+    untrusted_named_ = doubts.partial.empty();
     if (assembly.forced && !active(TestSwitch::kForcedRebuildGoesOn)) {
         begin_rebuild_anew();
     }
@@ -153,8 +154,11 @@ Task<Result<void>> ArrayBody::take_over(Assembly assembly) {
     apply_doubts(doubts);
     resume_replace(assembly);
     CO_TRY(const std::uint64_t generation, co_await log_->begin_generation());
-    CO_TRY_VOID(co_await replay_redo(doubts.redo, generation, assembly));
+    CO_TRY_VOID(co_await replay_redo(doubts, generation, assembly));
     co_await open_journal(doubts);
+    if (!journal_) {
+        untrusted_named_ = true;  // the superblock that voids the records says that no journal counts
+    }
     if (missed && (!journal_ || (redo_ && redo_->always()))) {  // what the journal does not list it cannot name
         missed->name_all();
     }
@@ -196,11 +200,11 @@ Task<Result<void>> ArrayBody::begin_incarnation(std::uint64_t log_generation, co
     next.incarnation = env.random.uuid();
     next.log_generation = log_generation;
     next.policy = journal_ ? RecoveryPolicy::kJournal : RecoveryPolicy::kResync;
-    next.redo_from = all_devices_here() ? std::max(next.redo_from, replayed_below_) : next.redo_from;
+    next.redo_from = may_void_redo() ? std::max(next.redo_from, replayed_below_) : next.redo_from;
     choose_map(next, assembly);
     next.clean = true;  // no write of this assembly is under way; what older ones left is said to be untrusted
     static_cast<void>(co_await visit_shards(next, /*close=*/false));
-    if (assembly.forced) {
+    if (assembly.forced || partial_told_.load() > 0) {
         mark_missing(next);  // parity that is taken as right may contradict them
     }
     next.accepted = accepts(assembly) && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
@@ -308,11 +312,13 @@ ArrayStatus ArrayBody::status() const {
     out.journal.policy = journal_ ? wanted_policy_ : RecoveryPolicy::kResync;
     out.journal.replayed_records = replayed_records_.load();
     out.journal.replayed_bytes = replayed_bytes_.load();
+    out.journal.partial_blocks = partial_blocks_.load();
     out.journal.recovered_stripes = recovery_stripes_;
     out.journal.recovery_bytes_read = recovery_bytes_.load();
     out.journal.recovery_ms = recovery_ms_.load();
     if (journal_) {
         journal_->fill(out.journal);
+        out.journal.partial = partial_parity() && journal_->names_writes_only() && untrusted_columns() == 0;
     }
     if (redo_) {
         redo_->fill(out.journal);

@@ -109,6 +109,9 @@ struct JournalStatus {
     std::uint64_t waits_for_room = 0;  ///< of writes, the set being full
     std::uint64_t named_stripes = 0;   ///< at most, that a crash now would make untrusted
     bool redo = false;                 ///< writes are logged: a crash makes nothing else unknown
+    bool partial = false;  ///< PP1: a crash without one member makes nothing unknown that was not being written
+    std::uint64_t partial_records = 0;
+    std::uint64_t partial_blocks = 0;  ///< columns whose parity this start has told from partial parity
     std::uint64_t redo_records = 0;
     std::uint64_t redo_bytes = 0;
     std::uint64_t replayed_records = 0;  ///< at this start

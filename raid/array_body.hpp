@@ -43,6 +43,7 @@ class RingLog;
 namespace gemel::raid::detail {
 
 class Checksums;
+class NewestRecords;
 class RedoLog;
 class Scrub;
 struct RebuildTurn;
@@ -114,6 +115,11 @@ class ArrayBody : public SilenceJudge {
     /// Nothing where writes are never logged.
     [[nodiscard]] RedoLog* redo() const { return redo_.get(); }
     [[nodiscard]] DirtyJournal* journal() const { return journal_.get(); }
+    /// Writes record partial parity while no member is missing (partial_parity.hpp).
+    [[nodiscard]] bool partial_parity() const;
+    /// PP6, home executor. False: the array is stopping or read-only.
+    Task<bool> await_untrusted_named();
+    void note_untrusted_named();
     /// Redo records below this position of the log were done again at this start. Home executor.
     [[nodiscard]] std::uint64_t replayed_below() const { return replayed_below_; }
     /// ME1: columns may be changed. If not: await_missed().
@@ -353,13 +359,16 @@ class ArrayBody : public SilenceJudge {
         std::uint64_t records = 0;  ///< of the journal
         std::uint64_t entries = 0;  ///< of it
         std::vector<LogRecord> redo;
+        std::vector<ColumnRange> partial;  ///< of `ranges`, those that partial parity has something to say of
     };
     bool gather_redo(std::vector<LogRecord>& out);                                            // redo_log.cpp
     Task<Result<void>> begin_replay(std::uint64_t log_generation, const Assembly& assembly);  // redo_log.cpp
-    Task<Result<void>> replay_redo(const std::vector<LogRecord>& records, std::uint64_t log_generation,
-                                   const Assembly& assembly);
-    Task<Result<void>> replay_record(ConstBytes bytes);  // redo_log.cpp
-    [[nodiscard]] bool all_devices_here() const;         // redo_log.cpp
+    Task<Result<void>> replay_redo(const Doubts& doubts, std::uint64_t log_generation, const Assembly& assembly);
+    Task<Result<void>> replay_record(ConstBytes bytes);        // redo_log.cpp
+    [[nodiscard]] bool all_devices_here() const;               // redo_log.cpp
+    [[nodiscard]] bool may_void_redo() const;                  // redo_log.cpp
+    Task<Result<void>> recover_partial(const Doubts& doubts);  // partial_parity.cpp
+    Task<Result<void>> recover_columns(const NewestRecords& newest, std::uint64_t first, std::uint64_t end);
     Result<Doubts> find_doubts(Assembly& assembly);
     std::optional<Doubts> journal_doubts();
     void apply_doubts(const Doubts& doubts);
@@ -452,6 +461,7 @@ class ArrayBody : public SilenceJudge {
     Superblock superblock_;
     Mutex control_;
     Mutex rebuilds_;  ///< held while one begins; taken before `control`
+    Mutex namings_;   ///< of what is untrusted (PP6); held while one is made
     Mutex resizes_;   ///< the volume table changes under it; taken before `control`
     Gate gate_;       ///< background work on home
     Event stop_event_;
@@ -475,9 +485,12 @@ class ArrayBody : public SilenceJudge {
 
     std::vector<std::unique_ptr<Volume>> volumes_;  ///< fixed after start()
     std::unique_ptr<RingLog> log_;
-    std::unique_ptr<DirtyJournal> journal_;  ///< nothing under the policy `resync`
-    std::unique_ptr<RedoLog> redo_;          ///< of parity levels with a journal
-    std::uint64_t replayed_below_ = 0;       ///< redo records below it were done again, durably; home only
+    std::unique_ptr<DirtyJournal> journal_;    ///< nothing under the policy `resync`
+    std::unique_ptr<RedoLog> redo_;            ///< of parity levels with a journal
+    std::uint64_t replayed_below_ = 0;         ///< redo records below it were done again, durably; home only
+    std::atomic<bool> untrusted_named_{true};  ///< PP6; changed on home
+    std::atomic<std::uint64_t> partial_blocks_{0};
+    std::atomic<std::uint64_t> partial_told_{0};  ///< of them, as parity tells
     std::atomic<std::uint64_t> replayed_records_{0};
     std::atomic<std::uint64_t> replayed_bytes_{0};
     std::unique_ptr<Checksums> checksums_;

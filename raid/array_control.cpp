@@ -73,7 +73,9 @@ void ArrayBody::mark_missing(Superblock& next) const {
     if (next.rebuild.active && !rebuilding(place) && members[place].device->target() == nullptr) {
         end_rebuild(next, next.previous_incarnation);  // its device was not there, and misses what is written now
     }
-    next.redo_from = std::max(next.redo_from, replayed_below_);  // RD5: nobody comes back any more
+    if (untrusted_named_) {                                          // PP6
+        next.redo_from = std::max(next.redo_from, replayed_below_);  // RD5: nobody comes back any more
+    }
 }
 
 /// A device that was given up still reads from the old one.
@@ -331,6 +333,14 @@ Task<Result<void>> ArrayBody::open_for_writes(Shard& shard) {
         }
         return {};
     }));
+    if (!untrusted_named_.load()) {
+        co_await resume_on(home);
+        const bool named = co_await await_untrusted_named();
+        co_await resume_on(*shard.executor);
+        if (!named) {
+            co_return fail(Errc::kReadOnly, "array " + name + " is read-only, or stopping");
+        }
+    }
     shard.writable = true;
     co_return Result<void>{};
 }
@@ -411,6 +421,10 @@ Task<bool> ArrayBody::quiet_shards() {
 
 /// The journal lets go of what it lists when writes pause; earlier where what it lists cannot be read after a crash.
 Task<void> ArrayBody::tend_journal() {
+    if (partial_parity()) {  // what is written together and not flushed is what a crash can cost
+        const Result<void> r = co_await redo_->make_room();
+        static_cast<void>(r);  // it stays so
+    }
     if (!journal_ || !journal_->worth_a_checkpoint()) {
         co_return;
     }
@@ -484,7 +498,7 @@ Task<Result<void>> ArrayBody::commit_seen(Superblock seen, bool clean) {
     next.clean = next.clean || clean;
     next.resync_cursor = active(TestSwitch::kResyncCursorAhead) ? geometry.columns() : seen.resync_cursor;
     next.untrusted = std::move(seen.untrusted);
-    next.redo_from = all_devices_here() ? std::max(next.redo_from, seen.redo_from) : next.redo_from;
+    next.redo_from = may_void_redo() ? std::max(next.redo_from, seen.redo_from) : next.redo_from;
     next.accepted = accepted_member() != 0 && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
     if (!next.clean || next == superblock_) {
         co_return Result<void>{};  // after a crash of an unclean array everything is resynced anyway

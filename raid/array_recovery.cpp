@@ -14,6 +14,30 @@
 
 namespace gemel::raid::detail {
 
+namespace {
+/// PP3: what is listed with the mark, and for no other reason.
+std::vector<ColumnRange> partial_ranges(const JournalState& state, const JournalShape& shape) {
+    IntervalSet set;
+    for (const bool marked : {true, false}) {
+        for (const DirtyEntry& e : state.entries) {
+            shape.each_range(e, [&](std::uint64_t first, std::uint64_t end) {
+                if (e.partial && marked) {
+                    set.add(first, end);
+                } else if (!e.partial && !marked) {
+                    set.remove(first, end);
+                }
+            });
+        }
+    }
+    set.remove(state.cursor, shape.columns);
+    std::vector<ColumnRange> out;
+    for (auto range = set.next(0); range; range = set.next(range->second)) {
+        out.push_back({range->first, range->second});
+    }
+    return out;
+}
+}  // namespace
+
 std::optional<ArrayBody::Doubts> ArrayBody::journal_doubts() {
     const JournalShape shape(geometry);
     const Result<std::vector<LogRecord>> records = log_->recovered(kLogClientJournal);
@@ -42,6 +66,7 @@ std::optional<ArrayBody::Doubts> ArrayBody::journal_doubts() {
         shape.each_range(e, [&out](std::uint64_t first, std::uint64_t end) { out.ranges.push_back({first, end}); });
         stripes.insert(e.stripe);
     }
+    out.partial = partial_ranges(*state, shape);
     out.entries = state->entries.size();
     out.stripes = stripes.size();
     return out;
@@ -130,12 +155,14 @@ Task<void> ArrayBody::open_journal(const Doubts& doubts) {
     const bool may_append = std::ranges::all_of(std::span(members).first(geometry.members), present);
     const bool full = log_->used_pages() > log_->pages() / 2;
     Result<void> ready = doubts.journal ? Result<void>{} : Result<void>(fail(Errc::kRefused, "members are missing"));
-    if (may_append && (!doubts.journal || full)) {
+    const bool to_name = !untrusted_named_ && lost_set() == 0;  // PP6; else some of it may have been told by now
+    if (may_append && (!doubts.journal || full || to_name)) {
         const std::size_t room = journal_entries_in(log_->max_record_bytes() / 2);
         const JournalRecord record = base_record(doubts.cursor, doubts.ranges, JournalShape(geometry), room);
         const Result<std::uint64_t> at = co_await log_->append(kLogClientJournal, encode(record));
         if (at) {
             log_->drop_before(kLogClientJournal, *at);
+            untrusted_named_ = true;
         }
         ready = at ? Result<void>{} : Result<void>(std::unexpected(at.error()));
     } else if (full && log_->used_pages() > log_->pages() / 4 * 3) {
@@ -144,7 +171,12 @@ Task<void> ArrayBody::open_journal(const Doubts& doubts) {
     if (ready) {
         journal_ = std::make_unique<DirtyJournal>(*this, *log_, journal_stripes_, doubts.records, doubts.entries);
         if (level.parities() > 0 && RedoLog::fits(*log_, geometry.members)) {
-            redo_ = std::make_unique<RedoLog>(*this, *log_, wanted_policy_ == RecoveryPolicy::kRedo);
+            redo_ = std::make_unique<RedoLog>(*this, *log_, wanted_policy_);
+        }
+        if (wanted_policy_ == RecoveryPolicy::kPartial && !partial_parity()) {
+            event(Severity::kWarning, "ppl-off", "array " + name,
+                  "its log has no room for partial parity: an earlier version made it, or log_bytes is small",
+                  "it goes on with the policy journal; copy the data to a new array for the other");
         }
     } else {
         event(Severity::kWarning, "journal-later", "array " + name,

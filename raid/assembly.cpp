@@ -284,6 +284,9 @@ std::optional<std::string> why_invalid(const ArrayConfig& config) {
         return "array " + config.name + ": level " + config.level + " needs " + member_counts(*level) +
                " members, not " + std::to_string(config.members.size());
     }
+    if (config.policy == RecoveryPolicy::kPartial && level->parities() != 1) {
+        return "array " + config.name + ": the policy ppl is for level 5, not " + config.level;
+    }
     if (config.shards.empty() || std::ranges::count(config.shards, nullptr) > 0) {
         return "array " + config.name + ": no executor to run on";
     }

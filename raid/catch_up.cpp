@@ -13,11 +13,13 @@
 //   CU5 It gets another uuid when that begins, as any device that a rebuild goes onto: whoever calls it failed by the
 //       old one knows of an earlier time (R3).
 // Threads: home; the bar on the shard.
+#include <algorithm>
 #include <array>
 
 #include "gemel/test_switch.hpp"
 #include "raid/array_body.hpp"
 #include "raid/redo_log.hpp"
+#include "raid/redo_record.hpp"
 
 namespace gemel::raid::detail {
 
@@ -27,7 +29,9 @@ void ArrayBody::find_returned(const Assembly& assembly, const Doubts& doubts) {
         return;
     }
     missed = std::make_unique<MissedExtents>(*this, *log_);
-    superblock_.missed = missed->begin(assembly, doubts.cursor, doubts.ranges, !doubts.redo.empty());
+    const auto replayed = [](const LogRecord& r) { return !is_partial_record(r.bytes); };
+    superblock_.missed =
+        missed->begin(assembly, doubts.cursor, doubts.ranges, std::ranges::any_of(doubts.redo, replayed));
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         const bool stale = members[m].state.load() == MemberState::kStale;
         returned_ |= stale && (superblock_.missed.members >> m & 1U) != 0 ? 1U << m : 0;

@@ -41,6 +41,7 @@ DirtyJournal::DirtyJournal(ArrayBody& array, RingLog& log, std::uint32_t stripes
       shape_(array.geometry),
       records_since_(records),
       most_records_(log.pages() / 4),
+      names_untrusted_(array.untrusted_columns() > 0),
       named_(entries) {
     const std::size_t room = journal_entries_in(log.max_record_bytes() / 2);
     most_stripes_ = std::max<std::size_t>(kLeastStripes, stripes != 0 ? stripes : room / 2);
@@ -197,6 +198,7 @@ Task<Result<void>> DirtyJournal::append_adding(std::vector<DirtyEntry> entries) 
             e.box.end = static_cast<std::uint16_t>(e.box.first + 1);
         }
     }
+    std::ranges::for_each(entries, [this](DirtyEntry& e) { e.partial = array_.partial_parity(); });  // PP3
     const JournalRecord record{JournalKind::kAdd, 0, std::move(entries)};
     const std::vector<std::byte> bytes = encode(record);
     while (true) {
@@ -318,7 +320,11 @@ Task<Result<void>> DirtyJournal::append_checkpoint(JournalRecord record, std::ui
     for (const auto& [stripe, box] : late_) {
         record.entries.push_back({stripe, box, false});
     }
+    std::ranges::for_each(record.entries,
+                          [this](DirtyEntry& e) { e.partial = !e.untrusted && array_.partial_parity(); });
     const auto for_writes = std::ranges::count(record.entries, false, &DirtyEntry::untrusted);
+    const bool untrusted =
+        std::cmp_not_equal(for_writes, record.entries.size()) || record.cursor < array_.geometry.columns();
     const Result<std::uint64_t> position = co_await log_.append(kLogClientJournal, encode(record));
     if (position) {
         log_.drop_before(kLogClientJournal, *position);
@@ -328,6 +334,8 @@ Task<Result<void>> DirtyJournal::append_checkpoint(JournalRecord record, std::ui
         }
         count(checkpoints_written_);
         records_since_ = 0;
+        names_untrusted_.store(untrusted, std::memory_order_relaxed);
+        array_.note_untrusted_named();
     }
     encoded_ = false;
     kick();

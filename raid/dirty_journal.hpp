@@ -66,6 +66,8 @@ class DirtyJournal {
     [[nodiscard]] bool worth_a_checkpoint() const { return named() > 0 || listed_.load() > 0 || stale_.load(); }
     /// At most so many entries of the records that a crash now would leave are there for writes.
     [[nodiscard]] std::uint64_t named() const { return named_.load(std::memory_order_relaxed); }
+    /// The newest checkpoint names nothing as untrusted.
+    [[nodiscard]] bool names_writes_only() const { return !names_untrusted_.load(std::memory_order_relaxed); }
     /// A shard's untrusted columns changed: the next checkpoint says something new.
     void note_trust_changed() { stale_.store(true, std::memory_order_relaxed); }
     /// REQUIRES: no write is under way; the log is stopped.
@@ -132,6 +134,7 @@ class DirtyJournal {
     Mutex checkpoints_;
     Gate gate_;
     std::atomic<bool> checkpointing_{false};
+    std::atomic<bool> names_untrusted_;
     std::atomic<std::uint64_t> named_;
     std::atomic<std::uint64_t> records_{0};
     std::atomic<std::uint64_t> checkpoints_written_{0};

@@ -41,6 +41,8 @@ struct DirtyEntry {
     BlockBox box;
     /// Listed because its redundancy is known to be wrong, not because of a write.
     bool untrusted = false;
+    /// Its writes are all recorded with their partial parity (partial_parity.hpp).
+    bool partial = false;
     friend constexpr bool operator==(const DirtyEntry&, const DirtyEntry&) = default;
 };
 

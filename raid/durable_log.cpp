@@ -66,6 +66,13 @@ bool RingLog::enough(std::uint32_t holders) const {
     return !array_.level.tolerates(holders, array_.geometry.members);
 }
 
+namespace {
+/// What a checkpoint needs goes before all else. The redo log's may need the journal's first (PP6).
+bool may_pass(std::optional<LogClientId> privileged, LogClientId client) {
+    return privileged == client || (privileged == kLogClientRedo && client == kLogClientJournal);
+}
+}  // namespace
+
 std::size_t RingLog::max_record_bytes() const {
     const std::uint64_t pages = std::min(slots_ / 4 - kSparePages / 2, kMaxBatchPages);
     return pages * kLogPayloadBytes - kLogRecordHeaderBytes;
@@ -80,7 +87,7 @@ std::uint64_t RingLog::batch_limit(bool privileged) const {
 }
 
 bool RingLog::fits(LogClientId client, std::uint64_t pages) const {
-    const std::uint64_t limit = client == kLogClientRedo ? slots_ / 8 * 5 : batch_limit(privileged_ == client);
+    const std::uint64_t limit = client == kLogClientRedo ? slots_ / 8 * 5 : batch_limit(may_pass(privileged_, client));
     return used_pages() + pages <= limit;
 }
 
@@ -461,7 +468,7 @@ bool RingLog::choose(Batch& batch) {
         if (pages_for(with) > kMaxBatchPages) {
             break;
         }
-        const bool privileged = privileged_ == p->client;
+        const bool privileged = may_pass(privileged_, p->client);
         if (!fits(p->client, pages_for(with))) {
             if (privileged) {
                 break;  // its own later records must not pass it

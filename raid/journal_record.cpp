@@ -11,6 +11,7 @@ namespace {
 constexpr std::uint32_t kMagic = 0x314a4447U;  // "GDJ1"
 constexpr std::size_t kCrcAt = kJournalHeaderBytes - 4;
 constexpr std::uint16_t kUntrustedFlag = 1;
+constexpr std::uint16_t kPartialFlag = 2;
 static_assert(kCrcAt == 4 + 2 + 2 + 8 + 4);
 static_assert(kJournalEntryBytes == 8 + 2 + 2 + 1 + 1 + 2);
 
@@ -67,7 +68,7 @@ std::vector<std::byte> encode(const JournalRecord& record) {
         w.put(e.box.end);
         w.put(e.box.first_strip);
         w.put(e.box.last_strip);
-        w.put(e.untrusted ? kUntrustedFlag : std::uint16_t{0});
+        w.put(e.untrusted ? kUntrustedFlag : e.partial ? kPartialFlag : std::uint16_t{0});
     }
     store_le(out.data() + kCrcAt, record_crc(out));
     return out;
@@ -101,10 +102,11 @@ Result<JournalRecord> decode_journal_record(ConstBytes bytes, const JournalShape
         e.box.first_strip = r.get<std::uint8_t>();
         e.box.last_strip = r.get<std::uint8_t>();
         const auto flags = r.get<std::uint16_t>();
-        if (flags > kUntrustedFlag) {
+        if (flags > kPartialFlag) {
             return fail(Errc::kCorrupt, "journal entry with unknown flags");
         }
-        e.untrusted = flags != 0;
+        e.untrusted = flags == kUntrustedFlag;
+        e.partial = flags == kPartialFlag;
         out.entries.push_back(e);
     }
     if (auto why = why_invalid(out, shape)) {

@@ -15,6 +15,7 @@ enum class RecoveryPolicy : std::uint16_t {
     kResync = 1,   ///< it does not: all of it is made anew
     kJournal = 2,  ///< the dirty stripe journal lists it (dirty_journal.hpp); without a member: see kRedo
     kRedo = 3,     ///< parity levels: what is written is logged (redo_log.hpp). On disk this is kJournal
+    kPartial = 4,  ///< level 5: kJournal, and partial parity is logged (partial_parity.hpp). The same
 };
 
 struct RecoveryPolicyRow {
@@ -25,6 +26,7 @@ inline constexpr std::array kRecoveryPolicies{
     RecoveryPolicyRow{RecoveryPolicy::kResync, "resync"},
     RecoveryPolicyRow{RecoveryPolicy::kJournal, "journal"},
     RecoveryPolicyRow{RecoveryPolicy::kRedo, "redo"},
+    RecoveryPolicyRow{RecoveryPolicy::kPartial, "ppl"},
 };
 
 constexpr std::string_view recovery_policy_name(RecoveryPolicy policy) {
@@ -45,7 +47,7 @@ constexpr std::optional<RecoveryPolicy> find_recovery_policy(std::string_view na
 }
 /// As superblocks say it.
 constexpr RecoveryPolicy recorded_policy(RecoveryPolicy policy) {
-    return policy == RecoveryPolicy::kRedo ? RecoveryPolicy::kJournal : policy;
+    return policy == RecoveryPolicy::kResync ? policy : RecoveryPolicy::kJournal;
 }
 constexpr bool is_recorded_policy(RecoveryPolicy policy) {
     return policy == RecoveryPolicy::kResync || policy == RecoveryPolicy::kJournal;

@@ -18,7 +18,18 @@ namespace {
 constexpr Duration kPoll = std::chrono::milliseconds(1);
 constexpr Duration kRetry = std::chrono::milliseconds(20);
 
-/// What of `writes` lies in columns [first, end) of the members. REQUIRES: 4 KiB addresses.
+RedoRecord record_of(StripeIndex stripe, const MemberWrites& writes, std::uint32_t seed) {
+    RedoRecord record{stripe, {}, seed, {}};
+    for (const MemberWrite& w : writes) {
+        if (!w.absent && !w.from.empty()) {
+            record.parts.push_back({w.member, w.tag, w.lba, w.from.data()});
+        }
+    }
+    return record;
+}
+
+}  // namespace
+
 MemberWrites cut(const MemberWrites& writes, std::uint64_t first, std::uint64_t end) {
     MemberWrites out;
     for (const MemberWrite& w : writes) {
@@ -34,28 +45,18 @@ MemberWrites cut(const MemberWrites& writes, std::uint64_t first, std::uint64_t 
     return out;
 }
 
-RedoRecord record_of(StripeIndex stripe, const MemberWrites& writes, std::uint32_t seed) {
-    RedoRecord record{stripe, {}, seed, {}};
-    for (const MemberWrite& w : writes) {
-        if (!w.absent && !w.from.empty()) {
-            record.parts.push_back({w.member, w.tag, w.lba, w.from.data()});
-        }
-    }
-    return record;
-}
-
-}  // namespace
-
 Task<bool> enter_redo(const ArrayBody& array) {
     co_return array.redo() != nullptr && !array.redo()->off() && co_await array.redo()->enter();
 }
 
-RedoLog::RedoLog(ArrayBody& array, RingLog& log, bool always)
+RedoLog::RedoLog(ArrayBody& array, RingLog& log, RecoveryPolicy policy)
     : array_(array),
       log_(log),
-      always_(always),
-      state_(always || array.lost_members() > 0 ? State::kOn : State::kOff),
+      always_(policy == RecoveryPolicy::kRedo),
+      partial_(policy == RecoveryPolicy::kPartial),
+      state_(always_ || array.lost_members() > 0 ? State::kOn : State::kOff),
       seeds_(static_cast<std::uint32_t>(array.env.random.next())),
+      unflushed_(array.shards.size()),
       dropped_below_(array.replayed_below()) {
     log.set_checkpoint(kLogClientRedo, array.home, [this] { return make_room(); });
 }
@@ -107,14 +108,19 @@ Task<Result<void>> RedoLog::write(Shard& shard, StripeIndex stripe, MemberWrites
 
 Task<Result<void>> RedoLog::write_after_checkpoint(Shard& shard, StripeIndex stripe, MemberWrites writes,
                                                    WriteOptions options) {
-    Executor& caller = Executor::current();
-    co_await resume_on(array_.home);
-    Result<void> r = co_await array_.journal()->checkpoint(Sweep::kNothing);
-    co_await resume_on(caller);
+    Result<void> r = co_await name_untrusted();
     if (r) {
         r = co_await write_pieces(shard, stripe, writes, options);
     }
     logging_.fetch_sub(1);
+    co_return r;
+}
+
+Task<Result<void>> RedoLog::name_untrusted() {
+    Executor& caller = Executor::current();
+    co_await resume_on(array_.home);
+    const Result<void> r = co_await array_.journal()->checkpoint(Sweep::kNothing);
+    co_await resume_on(caller);
     co_return r;
 }
 
@@ -131,6 +137,7 @@ Task<Result<void>> RedoLog::write_for_good(Shard& shard, StripeIndex stripe, con
 Task<Result<void>> RedoLog::write_pieces(Shard& shard, StripeIndex stripe, const MemberWrites& writes,
                                          WriteOptions options) {
     const WrittenColumns all = columns_of(writes);
+    CO_TRY_VOID(co_await settle_partial(shard, all));
     if (all.first < all.end && !array_.in_missed(all.first, all.end)) {  // ME1: before the record, after enter()
         CO_TRY_VOID(co_await array_.await_missed(all.first, all.end));
     }
@@ -149,7 +156,10 @@ Task<Result<void>> RedoLog::write_pieces(Shard& shard, StripeIndex stripe, const
         if (record.parts.empty()) {
             continue;
         }
-        CO_TRY(Entry* const entry, co_await append(encode(record)));
+        std::vector<std::byte> bytes = encode(record);
+        records_.fetch_add(1, std::memory_order_relaxed);
+        bytes_.fetch_add(bytes.size(), std::memory_order_relaxed);
+        CO_TRY(Entry* const entry, co_await append(std::move(bytes)));
         if (!early) {
             CO_TRY_VOID(co_await write_for_good(shard, stripe, piece, options));
         }
@@ -177,8 +187,6 @@ Task<Result<RedoLog::Entry*>> RedoLog::append(std::vector<std::byte> record) {
         const Result<std::uint64_t> r = co_await log_.append(kLogClientRedo, record);
         if (r) {
             entry->position = *r;
-            records_.fetch_add(1, std::memory_order_relaxed);
-            bytes_.fetch_add(record.size(), std::memory_order_relaxed);
             out = &*entry;
             break;
         }
@@ -221,6 +229,9 @@ std::uint64_t RedoLog::done_below() const {
 }
 
 Task<Result<void>> RedoLog::make_room() {
+    if (!co_await array_.await_untrusted_named()) {  // what was there for the start goes with that
+        co_return fail(Errc::kReadOnly, "array " + array_.name + " is read-only, or stopping");
+    }
     drop_covered();
     if (!entries_.empty() && entries_.front().done.load() != kNever) {
         CO_TRY_VOID(co_await array_.flush_with_map());
@@ -271,7 +282,7 @@ Task<bool> RedoLog::wait_for_none(const std::atomic<std::uint64_t>& counter, std
 
 /// RD3. Where that does not work writes go on being listed and logged: what is listed a lost member may lack (ME2).
 Task<void> RedoLog::leave(std::uint64_t turn) {
-    bool over = !co_await wait_for_none(covered_, turn);
+    bool over = !co_await wait_for_none(covered_, turn) || !co_await array_.await_untrusted_named();
     while (!over) {
         change(State::kClosing);
         Result<void> r = fail(Errc::kAborted);
@@ -304,9 +315,17 @@ void RedoLog::fill(JournalStatus& status) const {
     status.redo = on();
     status.redo_records = records_.load(std::memory_order_relaxed);
     status.redo_bytes = bytes_.load(std::memory_order_relaxed);
+    status.partial_records = partial_records_.load(std::memory_order_relaxed);
 }
 
 // ---- the start
+
+namespace {
+template <class Record>
+Result<void> checked(const Result<Record>& record) {
+    return record ? Result<void>{} : Result<void>(std::unexpected(record.error()));
+}
+}  // namespace
 
 /// Records that are not void. False when there are some that cannot be understood.
 bool ArrayBody::gather_redo(std::vector<LogRecord>& out) {
@@ -317,11 +336,11 @@ bool ArrayBody::gather_redo(std::vector<LogRecord>& out) {
         out.pop_back();
     }
     for (const LogRecord& r : out) {
-        const Result<RedoRecord> record = decode_redo_record(r.bytes, geometry);
-        if (!record) {
+        const Result<void> known = is_partial_record(r.bytes) ? checked(decode_partial_record(r.bytes, geometry))
+                                                              : checked(decode_redo_record(r.bytes, geometry));
+        if (!known) {
             event(Severity::kError, "redo-damaged", "array " + name,
-                  "the redo log cannot be read: " + record.error().message,
-                  "everything is resynced; check the members");
+                  "the redo log cannot be read: " + known.error().message, "everything is resynced; check the members");
             out.clear();
             return false;
         }
@@ -378,26 +397,38 @@ Task<Result<void>> ArrayBody::replay_record(ConstBytes bytes) {
 }
 
 /// RD2. REQUIRES: they decode; the newest is on as many members as any other (RL6).
-Task<Result<void>> ArrayBody::replay_redo(const std::vector<LogRecord>& records, std::uint64_t log_generation,
+Task<Result<void>> ArrayBody::replay_redo(const Doubts& doubts, std::uint64_t log_generation,
                                           const Assembly& assembly) {
+    const std::vector<LogRecord>& records = doubts.redo;
     if (!records.empty()) {
         CO_TRY_VOID(co_await begin_replay(log_generation, assembly));
     }
+    std::size_t done = 0;
     for (const LogRecord& r : records) {
-        CO_TRY_VOID(co_await replay_record(r.bytes));
+        if (!is_partial_record(r.bytes)) {
+            ++done;
+            CO_TRY_VOID(co_await replay_record(r.bytes));
+        }
     }
+    CO_TRY_VOID(co_await recover_partial(doubts));
     if (!records.empty()) {
         CO_TRY_VOID(co_await flush_with_map());
-        replayed_records_.store(records.size());
+    }
+    if (done > 0) {
+        replayed_records_.store(done);
         event(Severity::kInfo, "redo-replayed", "array " + name,
-              std::to_string(records.size()) + " writes that may have been cut short were done again (" +
+              std::to_string(done) + " writes that may have been cut short were done again (" +
                   std::to_string(replayed_bytes_.load()) + " bytes)");
     }
     replayed_below_ = log_->next_position();
-    co_return records.empty() || !all_devices_here() ? Result<void>{} : co_await void_redo(replayed_below_);
+    co_return records.empty() || !may_void_redo() ? Result<void>{} : co_await void_redo(replayed_below_);
 }
 
-/// RD5.
+/// RD5, PP6.
+bool ArrayBody::may_void_redo() const {
+    return untrusted_named_ && all_devices_here();
+}
+
 bool ArrayBody::all_devices_here() const {
     const auto strange = [this](std::uint32_t m) {
         const MemberState state = members[m].state.load();
@@ -415,7 +446,7 @@ bool ArrayBody::all_devices_here() const {
 Task<Result<void>> ArrayBody::void_redo(std::uint64_t position) {
     CO_TRY_VOID(co_await flush_with_map());
     co_return co_await update_superblock([this, position](Superblock& next) -> Result<void> {
-        if (!all_devices_here()) {
+        if (!may_void_redo()) {
             return fail(Errc::kRefused, "a device that the redo log is for is not here");
         }
         next.redo_from = std::max(next.redo_from, position);

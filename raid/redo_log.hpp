@@ -46,6 +46,9 @@
 #include "gemel/sync.hpp"
 #include "raid/array.hpp"
 #include "raid/member_writes.hpp"
+#include "raid/partial_parity.hpp"
+#include "raid/recovery_policy.hpp"
+#include "raid/redo_record.hpp"
 
 namespace gemel::raid {
 class RingLog;
@@ -56,10 +59,14 @@ namespace gemel::raid::detail {
 /// RedoLog::enter(), where there is one.
 Task<bool> enter_redo(const ArrayBody& array);
 
+/// What of `writes` lies in columns [first, end) of the members. REQUIRES: 4 KiB addresses.
+MemberWrites cut(const MemberWrites& writes, std::uint64_t first, std::uint64_t end);
+
 class RedoLog {
   public:
-    /// `always`: also while no member is missing. REQUIRES: fits().
-    RedoLog(ArrayBody& array, RingLog& log, bool always);
+    /// With the policy `redo` also while no member is missing; with `ppl` it then takes partial parity. REQUIRES:
+    /// fits().
+    RedoLog(ArrayBody& array, RingLog& log, RecoveryPolicy policy);
     /// One block of every member fits into a record.
     [[nodiscard]] static bool fits(const RingLog& log, std::uint32_t members);
 
@@ -76,11 +83,25 @@ class RedoLog {
     /// The same, after what is untrusted is named in the journal (RD8).
     Task<Result<void>> write_after_checkpoint(Shard& shard, StripeIndex stripe, MemberWrites writes,
                                               WriteOptions options);
+    // --- Partial parity (partial_parity.hpp)
+    [[nodiscard]] bool partial() const { return partial_; }
+    /// PP2.
+    [[nodiscard]] std::uint32_t unflushed(const Shard& shard, std::uint64_t block) const;
+    /// PP1. Makes the record durable, then writes the members, in pieces if it is long (RD7). REQUIRES: the write is
+    /// listed; what write_members wants.
+    Task<Result<void>> write_partial(Shard& shard, StripeIndex stripe, PartialParity parity, const MemberWrites& writes,
+                                     WriteOptions options, bool in_step);
+
+    /// RD8, PP7: what is untrusted is named in the journal, durably.
+    Task<Result<void>> name_untrusted();
+
     /// Around a flush of the map and all members that succeeds.
     [[nodiscard]] std::uint64_t flush_begins() { return flushes_.fetch_add(1) + 1; }
     void flush_ended(std::uint64_t mark);
 
     // --- Control
+    /// Records whose writes have ended are dropped, after a flush if that takes one.
+    Task<Result<void>> make_room();
     /// A member is lost.
     void turn_on();
     /// No member is lost any more: it is off when nothing depends on it (RD3).
@@ -114,6 +135,8 @@ class RedoLog {
                                       WriteOptions options);
     Task<Result<void>> write_pieces(Shard& shard, StripeIndex stripe, const MemberWrites& writes, WriteOptions options);
     Task<Result<Entry*>> append(std::vector<std::byte> record);
+    PartialRecord partial_record(StripeIndex stripe, const PartialParity& parity, std::size_t first, std::size_t end);
+    Task<Result<void>> settle_partial(const Shard& shard, WrittenColumns columns);
     void drop_covered();
     Task<Result<void>> make_room();
     Task<void> await_change();
@@ -125,6 +148,7 @@ class RedoLog {
     ArrayBody& array_;
     RingLog& log_;
     const bool always_;
+    const bool partial_;
     std::atomic<State> state_;
     std::atomic<std::uint64_t> covered_{0};  ///< writes under way that the journal does not list
     std::atomic<std::uint64_t> logging_{0};  ///< between enter() and the end of write()
@@ -132,7 +156,9 @@ class RedoLog {
     std::atomic<std::uint64_t> flushed_{0};  ///< newest that succeeded
     std::atomic<std::uint64_t> records_{0};
     std::atomic<std::uint64_t> bytes_{0};
-    std::atomic<std::uint32_t> seeds_;  ///< RR4
+    std::atomic<std::uint64_t> partial_records_{0};
+    std::atomic<std::uint32_t> seeds_;        ///< RR4
+    std::vector<UnflushedStrips> unflushed_;  ///< by shard, its own
 
     // Home executor.
     std::list<Entry> entries_;  ///< in the order of the log

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Redo record: what the redo log appends to the durable log before members change: the bytes that parts of them will
-// hold.
+// hold. Partial record: the same of what members hold that does not change (partial_parity.hpp).
 //
 // Invariants:
 //   RR1 A record is of one stripe, and what it holds makes the columns that it covers right whatever of them was
@@ -27,6 +27,8 @@ namespace gemel::raid {
 inline constexpr std::size_t kRedoHeaderBytes = 24;
 inline constexpr std::size_t kRedoPartBytes = 24;
 inline constexpr std::uint16_t kRedoVersion = 1;
+inline constexpr std::size_t kPartialRunBytes = 8;
+inline constexpr std::uint16_t kPartialVersion = 1;
 
 /// Sectors of one member, as they are to be.
 struct RedoPart {
@@ -41,6 +43,21 @@ struct RedoRecord {
     std::vector<RedoPart> parts;
     std::uint32_t seed = 0;          ///< RR4
     std::vector<std::byte> content;  ///< what the parts of a decoded record borrow from
+};
+
+/// Blocks of 4 KiB of one stripe's strips of which the same strips are written.
+struct PartialRun {
+    std::uint32_t first = 0;
+    std::uint32_t blocks = 0;
+    std::uint32_t written = 0;  ///< data strips, as bits; all of them: nothing is told of the others
+    ConstBytes parity;          ///< exclusive or of the data strips that are not; borrowed; empty if all are
+};
+
+struct PartialRecord {
+    StripeIndex stripe;
+    std::vector<PartialRun> runs;
+    std::uint32_t seed = 0;          ///< RR4
+    std::vector<std::byte> content;  ///< what the runs of a decoded record borrow from
 };
 
 /// How many bytes of members fit into a record of `room` bytes that has so many parts.
@@ -58,6 +75,15 @@ std::vector<std::byte> encode(const RedoRecord& record);
 
 /// Errors: kUnsupported: a newer version. kCorrupt.
 Result<RedoRecord> decode_redo_record(ConstBytes bytes, const Geometry& geometry);
+
+/// REQUIRES: why_invalid gives nothing.
+std::vector<std::byte> encode(const PartialRecord& record);
+
+/// It is a partial record, if anything.
+bool is_partial_record(ConstBytes bytes);
+/// Errors: as decode_redo_record.
+Result<PartialRecord> decode_partial_record(ConstBytes bytes, const Geometry& geometry);
+std::optional<std::string> why_invalid(const PartialRecord& record, const Geometry& geometry);
 
 /// Why the record cannot be one of an array of this geometry; nothing when it can.
 std::optional<std::string> why_invalid(const RedoRecord& record, const Geometry& geometry);

@@ -365,7 +365,7 @@ Task<Result<void>> ArrayBody::give_place_now(std::uint32_t place, std::uint64_t 
     next.members[place].uuid = uuid;
     next.members[place].last_incarnation = next.incarnation;
     next.rebuild = {};
-    next.redo_from = all_devices_here() ? std::max(next.redo_from, redo_done) : next.redo_from;
+    next.redo_from = may_void_redo() ? std::max(next.redo_from, redo_done) : next.redo_from;
     CO_TRY_VOID(co_await commit(std::move(next)));
     MemberDevice& device = *members[place].device;
     if (superblock_.members[place].uuid != uuid) {

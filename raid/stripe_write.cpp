@@ -60,6 +60,11 @@ class StripeWriter {
     [[nodiscard]] std::uint64_t column(std::uint64_t offset) const { return base_.value + offset; }
     [[nodiscard]] std::uint64_t block_of(std::uint64_t offset) const { return column(offset) / kSectorsPerBlock; }
     [[nodiscard]] Slice part_of(std::uint32_t strip) const;
+    bool look_at_unflushed();
+    [[nodiscard]] std::uint32_t written_in(std::uint64_t begin) const;
+    [[nodiscard]] std::uint32_t all_strips() const { return (1U << w_.data_members) - 1; }
+    Task<Result<void>> make_partial(WriteKind kind);
+    Task<Result<void>> make_partial(const StripeImage& image);
     [[nodiscard]] WritePlan plan();
     [[nodiscard]] CachedStrips look_up();
     void keep(WriteKind kind);
@@ -107,6 +112,9 @@ class StripeWriter {
     bool keeps_ = false;               ///< what is written is worth a place in it
     bool in_step_ = false;             ///< parity is changed by what is written, and by nothing else
     std::uint32_t cached_ = 0;         ///< slots that need no read, as bits
+    PartialParity partial_;            ///< PP1; of arrays that record it
+    bool tells_ = false;               ///< it is more than what is written
+    std::uint32_t unflushed_ = 0;      ///< data strips, as bits, that it leaves out though they are not written there
     // Old data and parity by slot.
     std::array<Buffer, kMaxMembers> buffers_;
     std::array<Slice, kMaxMembers> old_;
@@ -128,6 +136,67 @@ Slice StripeWriter::part_of(std::uint32_t strip) const {
 
 const std::byte* StripeWriter::new_at(std::uint32_t strip, std::uint64_t column) const {
     return part_of(strip).data().data() + (column - w_.begin_of(strip)) * kSectorBytes;
+}
+
+/// The data strips, as bits, that are written in the block at this column.
+std::uint32_t StripeWriter::written_in(std::uint64_t begin) const {
+    std::uint32_t out = 0;
+    for (std::uint32_t s = w_.first; s <= w_.last; ++s) {
+        out |= overlaps(s, begin) ? 1U << s : 0;
+    }
+    return out;
+}
+
+/// PP1: what the record is to leave out. False if the write has to read whole blocks for it.
+bool StripeWriter::look_at_unflushed() {
+    if (!array_.partial_parity()) {
+        return true;
+    }
+    const std::uint64_t first = round_down(w_.hull_begin(), kSectorsPerBlock);
+    const std::uint64_t end = round_up(w_.hull_end(), kSectorsPerBlock);
+    tells_ = array_.lost_members() == 0;
+    partial_.first = block_of(first);
+    partial_.written.clear();
+    for (std::uint64_t at = first; at < end; at += kSectorsPerBlock) {
+        const std::uint32_t before = array_.redo()->unflushed(shard_, block_of(at));
+        const std::uint32_t now =
+            written_in(at);  // nothing between two strips of which one ends before the other begins
+        partial_.written.push_back(now == 0 ? 0 : before | now);
+        unflushed_ |= tells_ && now != 0 ? before & ~now : 0;
+    }
+    return !tells_ || (first == w_.hull_begin() && end == w_.hull_end());
+}
+
+/// From old parity and the old data of what is written, or from the rest of the data. Full stripes tell nothing.
+Task<Result<void>> StripeWriter::make_partial(WriteKind kind) {
+    if (!tells_ || kind == WriteKind::kFullStripe) {
+        co_return Result<void>{};
+    }
+    CO_TRY(partial_.bytes, co_await array_.allocate(partial_.written.size() * kBlockBytes));
+    const bool modify = kind == WriteKind::kModify;
+    for (std::size_t b = 0; b < partial_.written.size(); ++b) {
+        const std::uint64_t at = w_.hull_begin() + b * kSectorsPerBlock;
+        const std::uint32_t strips = modify ? partial_.written[b] : all_strips() & ~partial_.written[b];
+        partial_.fold(b, modify ? old_at(w_.data_members, at) : nullptr, strips,
+                      [&](std::uint32_t s) { return old_at(s, at); });
+    }
+    co_return Result<void>{};
+}
+
+/// The same from all data, where it is known.
+Task<Result<void>> StripeWriter::make_partial(const StripeImage& image) {
+    if (!tells_) {
+        co_return Result<void>{};
+    }
+    CO_TRY(partial_.bytes, co_await array_.allocate(partial_.written.size() * kBlockBytes));
+    for (std::size_t b = 0; b < partial_.written.size(); ++b) {
+        const std::size_t i = partial_.first + b - block_of(image.begin());
+        const bool known = ways_[i] == Way::kSum || ways_[i] == Way::kDerived;
+        partial_.written[b] = known || partial_.written[b] == 0 ? partial_.written[b] : all_strips();
+        partial_.fold(b, nullptr, all_strips() & ~partial_.written[b],
+                      [&](std::uint32_t s) { return image.of(member(s)).block_data(i).data(); });
+    }
+    co_return Result<void>{};
 }
 
 WritePlan StripeWriter::plan() {
@@ -156,7 +225,7 @@ CachedStrips StripeWriter::look_up() {
         return r.first < r.end && cache.has(m, block_of(r.first), block_of(r.end)) && array_.holds(m, stripe_);
     };
     for (std::uint32_t s = 0; cache.bytes() > 0 && s < w_.data_members; ++s) {
-        out.modify |= has(s, needed(s, WriteKind::kModify)) ? 1U << s : 0;
+        out.modify |= w_.touches(s) && has(s, needed(s, WriteKind::kModify)) ? 1U << s : 0;
         out.reconstruct |= has(s, needed(s, WriteKind::kReconstruct)) ? 1U << s : 0;
     }
     for (std::uint32_t s = w_.data_members; cache.bytes() > 0 && s < g_.members; ++s) {
@@ -169,6 +238,9 @@ CachedStrips StripeWriter::look_up() {
 ColumnRange StripeWriter::needed(std::uint32_t strip, WriteKind kind) const {
     const ColumnRange hull{w_.hull_begin(), w_.hull_end()};
     if (kind == WriteKind::kModify) {
+        if ((unflushed_ >> strip & 1U) != 0) {
+            return hull;
+        }
         return w_.touches(strip) ? ColumnRange{w_.begin_of(strip), w_.end_of(strip)} : ColumnRange{};
     }
     if (!w_.touches(strip)) {
@@ -329,6 +401,10 @@ Task<Result<void>> StripeWriter::write_listed(const MemberWrites& writes, std::u
         CO_TRY_VOID(co_await array_.await_missed(column(begin), column(end)));
     }
     CO_TRY_VOID(co_await array_.prepare_map(column(begin), column(end)));
+    if (array_.partial_parity()) {
+        co_return co_await array_.redo()->write_partial(shard_, stripe_, std::move(partial_), writes, options_,
+                                                        in_step_);
+    }
     co_return co_await write_members(array_, shard_, stripe_, writes, options_, in_step_);
 }
 
@@ -336,18 +412,20 @@ Task<Result<void>> StripeWriter::run() {
     if (array_.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array_.name + " is read-only");
     }
+    const bool in_blocks = look_at_unflushed();
     const WritePlan chosen = plan();
     if (chosen.kind == WriteKind::kDataOnly) {
         co_return co_await submit({}, w_.hull_begin(), w_.hull_end());
     }
-    if (chosen.kind == WriteKind::kWhole) {
-        co_return co_await whole(array_.lost_members() == 0);
+    if (chosen.kind == WriteKind::kWhole || !in_blocks) {
+        co_return co_await whole(chosen.kind == WriteKind::kWhole && array_.lost_members() == 0);
     }
     CO_TRY(const bool all, co_await gather(chosen.kind));
     if (!all) {
         co_return co_await whole(/*widen=*/false);
     }
     make_parity(chosen.kind);
+    CO_TRY_VOID(co_await make_partial(chosen.kind));
     in_step_ = chosen.kind != WriteKind::kFullStripe;
     CO_TRY_VOID(co_await submit(new_parity_, w_.hull_begin(), w_.hull_end()));
     if (in_step_) {
@@ -365,7 +443,8 @@ void StripeWriter::keep(WriteKind kind) {
     }
     for (std::uint32_t s = 0; s < w_.data_members; ++s) {
         if (w_.touches(s)) {
-            keep_blocks(s, w_.begin_of(s), part_of(s), kind == WriteKind::kModify ? std::move(buffers_[s]) : Buffer());
+            const bool fits = kind == WriteKind::kModify && (unflushed_ >> s & 1U) == 0;
+            keep_blocks(s, w_.begin_of(s), part_of(s), fits ? std::move(buffers_[s]) : Buffer());
         } else if (!old_[s].empty()) {
             keep_blocks(s, old_begin_[s], old_[s], std::move(buffers_[s]));
         }
@@ -525,6 +604,7 @@ void StripeWriter::make_image_parity(StripeImage& image) {
 }
 
 Task<Result<void>> StripeWriter::whole(bool widen) {
+    look_at_unflushed();
     StripeImage image(array_, stripe_, widen ? 0 : w_.hull_begin(), widen ? w_.strip_sectors : w_.hull_end());
     CO_TRY_VOID(co_await image.load());
     bool possible = true;
@@ -547,6 +627,7 @@ Task<Result<void>> StripeWriter::whole(bool widen) {
     co_await make_up_lost(image);
     overlay(image);
     make_image_parity(image);
+    CO_TRY_VOID(co_await make_partial(image));
     co_return co_await write_image(image);
 }
 
@@ -576,6 +657,9 @@ Task<Result<void>> StripeWriter::write_image(StripeImage& image) {
     if (logged) {
         CO_TRY_VOID(co_await array_.redo()->write_after_checkpoint(shard_, stripe_, std::move(writes), options_));
     } else {
+        if (array_.partial_parity()) {  // PP7
+            CO_TRY_VOID(co_await array_.redo()->name_untrusted());
+        }
         CO_TRY_VOID(co_await write_listed(writes, w_.hull_begin(), w_.hull_end()));
     }
     co_return co_await trust_written(image);

@@ -34,6 +34,11 @@ enum class TestSwitch : std::uint8_t {
     kRedoWriteFirst,         ///< members written before their redo record is durable
     kRedoSkipNewest,         ///< a start does not do the newest redo record again
     kRedoNoFlush,            ///< redo records dropped without a flush of the members
+    kPartialWriteFirst,      ///< members written before their partial parity is durable
+    kPartialForgetful,       ///< partial parity leaves out strips of which older writes are not flushed yet
+    kPartialUnflushed,       ///< logged writes go onto columns whose listed writes are not flushed yet
+    kPartialGuesses,         ///< parity tells a block of a missing member although others were written with it
+    kPartialUnnamed,         ///< writes begin before the journal names what a start could not tell
     kScrubUntrusted,         ///< a scrub judges, and makes up blocks from, redundancy that may be wrong
     kScrubUnlocked,          ///< a scrub reads and writes a stripe without its lock
     kScrubNotResumed,        ///< a scrub that a restart cut short does not go on
@@ -101,6 +106,11 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kRedoWriteFirst, "redo-write-first", "raid"},
     TestSwitchRow{TestSwitch::kRedoSkipNewest, "redo-skip-newest", "raid"},
     TestSwitchRow{TestSwitch::kRedoNoFlush, "redo-no-flush", "raid"},
+    TestSwitchRow{TestSwitch::kPartialWriteFirst, "partial-write-first", "raid"},
+    TestSwitchRow{TestSwitch::kPartialForgetful, "partial-forgetful", "raid"},
+    TestSwitchRow{TestSwitch::kPartialUnflushed, "partial-unflushed", "raid"},
+    TestSwitchRow{TestSwitch::kPartialGuesses, "partial-guesses", "raid"},
+    TestSwitchRow{TestSwitch::kPartialUnnamed, "partial-unnamed", "raid"},
     TestSwitchRow{TestSwitch::kScrubUntrusted, "scrub-untrusted", "raid"},
     TestSwitchRow{TestSwitch::kScrubUnlocked, "scrub-unlocked", "raid"},
     TestSwitchRow{TestSwitch::kScrubNotResumed, "scrub-not-resumed", "raid"},

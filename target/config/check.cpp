@@ -59,6 +59,11 @@ void check_level(const Array& array, std::span<const LevelRule> levels, Mistakes
                                                      array.level, all)});
         return;
     }
+    if (array.journal == Journal::kPpl && array.level != "5") {
+        mistakes.push_back({array.place, fmt::format("array '{}' of level {} has journal = \"ppl\", which is for level "
+                                                     "5; expected \"journal\", or \"redo\", which loses nothing either",
+                                                     array.name, array.level)});
+    }
     const std::size_t members = array.members.size();
     if (members < rule->min_members || members > rule->max_members || (members - rule->min_members) % rule->step != 0) {
         const std::string counts = rule->min_members == rule->max_members

@@ -35,8 +35,9 @@ struct Mistake {
 
 enum class MemberKind : std::uint8_t { kFile, kBlock, kMemory };
 enum class WriteCache : std::uint8_t { kVolatile, kNone };
-/// What an array knows after a crash: nothing, what its dirty stripe journal lists, or all that was written.
-enum class Journal : std::uint8_t { kResync, kJournal, kRedo };
+/// What an array knows after a crash: nothing, what its dirty stripe journal lists, or all that was written; kPpl: what
+/// is listed, and all else also if a member is lost with it (level 5).
+enum class Journal : std::uint8_t { kResync, kJournal, kRedo, kPpl };
 /// From the weakest to the strongest.
 enum class ChapAlgorithm : std::uint8_t { kMd5, kSha1, kSha256, kSha3_256 };
 enum class AlertKind : std::uint8_t { kExec, kWebhook, kMail };

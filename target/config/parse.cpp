@@ -29,6 +29,7 @@ constexpr std::array kJournals{
     Choice<Journal>{"resync", Journal::kResync},
     Choice<Journal>{"journal", Journal::kJournal},
     Choice<Journal>{"redo", Journal::kRedo},
+    Choice<Journal>{"ppl", Journal::kPpl},
 };
 constexpr std::array kChapAlgorithms{
     Choice<ChapAlgorithm>{"md5", ChapAlgorithm::kMd5},

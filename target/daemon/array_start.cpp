@@ -124,6 +124,8 @@ raid::RecoveryPolicy policy_of(config::Journal journal) {
             return raid::RecoveryPolicy::kResync;
         case config::Journal::kJournal:
             return raid::RecoveryPolicy::kJournal;
+        case config::Journal::kPpl:
+            return raid::RecoveryPolicy::kPartial;
         case config::Journal::kRedo:
             break;
     }

@@ -119,6 +119,8 @@ json::object array_json(const raid::ArrayStatus& status) {
                                      {"cold_writes", j.cold_writes},
                                      {"waits_for_room", j.waits_for_room},
                                      {"recovery", std::move(recovery)},
+                                     {"partial_parity", json::object{{"records", j.partial_records},
+                                                                     {"recovered_blocks", j.partial_blocks}}},
                                      {"redo", json::object{{"active", j.redo},
                                                            {"records", j.redo_records},
                                                            {"bytes", j.redo_bytes},

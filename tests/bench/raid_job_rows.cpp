@@ -19,9 +19,16 @@ constexpr double kMegabyte = 1e6;
 Subject open_with_policy(RaidLab& lab, raid::RecoveryPolicy policy) {
     Shape shape = parity_shape("5", "file");
     shape.name += "-" + std::string(raid::recovery_policy_name(policy));
-    shape.adjust = policy == raid::RecoveryPolicy::kResync
-                       ? [](raid::ArrayConfig& c) { c.policy = raid::RecoveryPolicy::kResync; }
-                       : [](raid::ArrayConfig& c) { c.policy = raid::RecoveryPolicy::kJournal; };
+    switch (policy) {
+        case raid::RecoveryPolicy::kResync:
+            shape.adjust = [](raid::ArrayConfig& c) { c.policy = raid::RecoveryPolicy::kResync; };
+            break;
+        case raid::RecoveryPolicy::kPartial:
+            shape.adjust = [](raid::ArrayConfig& c) { c.policy = raid::RecoveryPolicy::kPartial; };
+            break;
+        default:
+            shape.adjust = [](raid::ArrayConfig& c) { c.policy = raid::RecoveryPolicy::kJournal; };
+    }
     return lab.open(shape);
 }
 
@@ -102,18 +109,19 @@ Findings records_per_write(RaidLab& lab, Subject& journal) {
     return {f, h};
 }
 
-/// Without a member, with the redo log and (resync) without.
-Finding degraded_writes(RaidLab& lab, Subject& logged, Subject& plain, unsigned depth) {
+/// 4 KiB random writes that have records in the redo log, against those of another policy.
+Finding logged_writes(RaidLab& lab, Subject& logged, Subject& plain, unsigned depth, const std::string& what,
+                      const std::string& against) {
     Load load;
     load.depth = depth;
     const Comparison c = compare(
         std::min(lab.options().pairs, 3), [&] { return lab.run_array(logged, load).ios; },
         [&] { return lab.run_array(plain, load).ios; });
     Finding f;
-    f.name = "RAID 5 without a member, 4 KiB random write depth " + std::to_string(depth) + ", logged";
+    f.name = what + ", 4 KiB random write depth " + std::to_string(depth);
     f.value = c.ours;
     f.unit = "IOPS";
-    f.against = "policy resync, not logged " + number(c.theirs) + " IOPS";
+    f.against = against + " " + number(c.theirs) + " IOPS";
     f.ratio = c.ratio;
     return f;
 }
@@ -203,10 +211,17 @@ Findings journal_rows(RaidLab& lab) {
     Subject resync = open_with_policy(lab, raid::RecoveryPolicy::kResync);
     Findings out{journal_on_and_off(lab, journal, resync, 32, 0.90), journal_on_and_off(lab, journal, resync, 1, 0.70)};
     std::ranges::move(records_per_write(lab, journal), std::back_inserter(out));
+    Subject ppl = open_with_policy(lab, raid::RecoveryPolicy::kPartial);
+    for (const unsigned depth : {32U, 1U}) {
+        out.push_back(logged_writes(lab, ppl, journal, depth, "RAID 5 with partial parity", "policy journal"));
+    }
+    lab.close(ppl);
     lab.lose(journal, 0);
     lab.lose(resync, 0);
-    out.push_back(degraded_writes(lab, journal, resync, 32));
-    out.push_back(degraded_writes(lab, journal, resync, 1));
+    for (const unsigned depth : {32U, 1U}) {
+        out.push_back(
+            logged_writes(lab, journal, resync, depth, "RAID 5 without a member, logged", "policy resync, not logged"));
+    }
     lab.close(journal);
     lab.close(resync);
     return out;

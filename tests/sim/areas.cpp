@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 80> kRaidStates{
+constexpr std::array<std::string_view, 85> kRaidStates{
     "array grown",
     "array grown again",
     "grow interrupted",
@@ -62,6 +62,9 @@ constexpr std::array<std::string_view, 80> kRaidStates{
     "views without two members compared",
     "policy resync",
     "policy journal",
+    "policy ppl",
+    "partial parity used",
+    "degraded crash with partial parity",
     "hot write",
     "block from the stripe cache",
     "cold batch",

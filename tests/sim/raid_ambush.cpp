@@ -89,6 +89,13 @@ void RaidWorld::end_ambushed() {
 
 /// Starts, and crashes before it is done.
 bool RaidWorld::crash_while_opening(bool force) {
+    bool back = false;
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        back = back || (lost_[i] && !disks_[i]->dead());
+    }
+    if (told_ && back) {  // with all members there it is the journal, and one may be lost for the next start
+        doubt_what_was_written();
+    }
     std::optional<Result<std::unique_ptr<raid::Array>>> opened;
     auto body = [](Task<Result<std::unique_ptr<raid::Array>>> task,
                    std::optional<Result<std::unique_ptr<raid::Array>>>& out) -> Task<void> {

@@ -8,6 +8,7 @@
 namespace gemel::sim {
 
 void RaidWorld::check_views(const std::vector<std::vector<std::byte>>& images) {
+    doubt_exposed();
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         if (i > 1 && !random_.one_in(3)) {
             continue;

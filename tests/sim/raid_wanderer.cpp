@@ -19,6 +19,7 @@ void RaidWorld::wander() {
         add_writes(1 + wanderer_.below(4));
         scheduler_.run_for(Duration(wanderer_.below(4'000'000)));
     }
+    doubt_exposed();
     SimDisk& disk = *disks_[victim];
     const bool power = wanderer_.one_in(2);
     chronicle_.fault(disk.name() + (power ? " loses its power" : " is taken away"));

@@ -21,6 +21,7 @@ constexpr std::uint64_t kAmbushSalt = 0x414D425553480035ULL;
 constexpr std::uint64_t kPatienceSalt = 0x504154494500181DULL;
 constexpr std::uint64_t kWanderSalt = 0x57414E44455200D7ULL;   ///< of members that go away
 constexpr std::uint64_t kRelapseSalt = 0x52454C41505352D9ULL;  ///< the same, right after a rebuild, and of stops
+constexpr std::uint64_t kPartialSalt = 0x50415254494C072FULL;  ///< of partial parity
 
 }  // namespace
 
@@ -39,6 +40,7 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       wanderer_(options.seed ^ kWanderSalt),
       relapser_(options.seed ^ kRelapseSalt),
       single_(options.seed ^ 0x53494e474c45ULL),
+      partials_(options.seed ^ kPartialSalt),
       chronicle_(scheduler_, options),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
@@ -465,6 +467,7 @@ void RaidWorld::lose_a_member() {
     if (!spares(victim)) {
         return;
     }
+    doubt_exposed();
     SimDisk& disk = *disks_[victim];
     if (rebuilding()) {
         chronicle_.reached("second failure in a rebuild");
@@ -597,7 +600,10 @@ void RaidWorld::crash(Crash how) {
     note_members();
     note_journal(/*crashing=*/true);
     const std::size_t victim = random_.below(disks_.size());
-    if (member_faults_ && spares(victim) && damaged() == 0 && random_.one_in(3)) {
+    doubt_exposed();
+    const bool ppl = base_.policy == raid::RecoveryPolicy::kPartial;  // for such crashes
+    if ((member_faults_ || ppl) && spares(victim) && damaged() == 0 &&
+        (ppl ? !partials_.one_in(3) : random_.one_in(3))) {
         lost_[victim] = true;
         chronicle_.fault("a member is lost in the crash");
         chronicle_.reached("member lost in a crash");

@@ -11,6 +11,7 @@
 //   RW5 After a clean stop nothing is left in the cache of a member in sync.
 //   RW6 With the journal a degraded crash makes unreadable only what was written, or listed with that, since nothing
 //       was listed; and nothing wrong.
+//       While partial parity is recorded, and all columns are trusted, that is the blocks written, and nothing else.
 //       While writes are logged, the journal names none and all columns are trusted, it makes nothing unreadable.
 //   RW7 A member that hangs, for a time or for ever, keeps no command waiting beyond its time; its late answers are
 //       seen by nobody, and no memory is given out again that it holds.
@@ -57,6 +58,7 @@ class RaidWorld : public HostWorld {
         std::unique_ptr<SimHost> host;
         Oracle::Id clean = 0;          ///< when the journal last listed nothing
         std::vector<Extent> doubtful;  ///< RW6
+        std::vector<Extent> exposed;   ///< stripes without redundancy there: doubtful when another member is lost
         raid::IntervalSet bad;         ///< stripes with bad sectors that a crash, or lost redundancy, has met
     };
     enum class Crash : std::uint8_t { kPower, kKill };
@@ -91,6 +93,8 @@ class RaidWorld : public HostWorld {
     void doubt_for_crash(bool power);
     void nothing_listed();
     void doubt_what_was_written();
+    void doubt_blocks_written();
+    void doubt_exposed();
     void stop_cleanly();
     void stop_array();
     void revive_disks();
@@ -181,6 +185,7 @@ class RaidWorld : public HostWorld {
     SeededRandom wanderer_;  ///< which members go away for a while
     SeededRandom relapser_;  ///< which are lost right after a rebuild, and which stops find commands under way
     SeededRandom single_;    ///< what happens to checksums without redundancy
+    SeededRandom partials_;  ///< the policy `ppl`
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
@@ -218,6 +223,7 @@ class RaidWorld : public HostWorld {
     bool stopping_ = false;                                     ///< and some are under way
     bool beyond_ = false;                                       ///< also faults that the level cannot hide
     bool patient_ = patience_.one_in(3);                        ///< sees rebuilds through
+    bool partial_ = partials_.one_in(2);                        ///< arrays of level 5 have the policy `ppl`
     bool scrubs_ = scrubber_.one_in(2);                         ///< while hosts work
     bool scrub_goes_on_ = false;                                ///< at the next start
     bool scrub_resumed_ = false;                                ///< the scrub that runs went on after a crash
@@ -233,6 +239,7 @@ class RaidWorld : public HostWorld {
     std::uint64_t grown_to_ = 0;                                ///< size of the smallest disk that limits it then
     bool journal_ = false;                                      ///< the array that runs, or ran last, keeps one
     bool logged_ = false;                                       ///< RW6: the last crash could make nothing unreadable
+    bool told_ = false;                                         ///< RW6: the same of what was not being written
     bool unclean_ = false;                                      ///< the last stop was a crash
     bool errors_expected_ = false;                              ///< until the next start
     bool crashing_ = false;

@@ -39,6 +39,27 @@ void RaidWorld::doubt_what_was_written() {
     }
 }
 
+/// RW6, of the policy `ppl`: whole blocks.
+void RaidWorld::doubt_blocks_written() {
+    for (Volume& v : volumes_) {
+        for (const Extent& e : v.oracle->written_since(v.clean)) {
+            const std::uint64_t first = round_down(e.lba.value, kSectorsPerBlock);
+            const std::uint64_t end = round_up(e.lba.value + e.sectors.value, kSectorsPerBlock);
+            v.doubtful.push_back({Lba(first), SectorCount(end - first)});
+            const std::uint64_t from = first - std::min(first, stripe_sectors_);
+            v.exposed.push_back({Lba(from), SectorCount(end + stripe_sectors_ - from)});
+        }
+    }
+}
+
+/// What is unreadable leaves its columns untrusted until it is written: another member may be lost now.
+void RaidWorld::doubt_exposed() {
+    for (Volume& v : volumes_) {
+        v.doubtful.insert(v.doubtful.end(), v.exposed.begin(), v.exposed.end());
+        v.exposed.clear();
+    }
+}
+
 /// A degraded parity level loses what shares a stripe with a write that a crash cut short: the write hole, without the
 /// journal.
 void RaidWorld::forget_stripes_at_risk(bool open_only) {
@@ -75,6 +96,9 @@ void RaidWorld::forget_stripes_at_risk(bool open_only) {
 void RaidWorld::doubt_for_crash(bool power) {
     if (logged_) {
         chronicle_.reached("degraded crash of a logged array");
+    } else if (told_) {
+        chronicle_.reached("degraded crash with partial parity");
+        doubt_blocks_written();
     } else if (row_->parities() > 0 && journal_) {
         doubt_what_was_written();
     } else {
@@ -104,9 +128,13 @@ void RaidWorld::rest() {
     }
 }
 
-/// Two of three keep the plain one.
+/// Two of three keep the plain one, or on level 5 partial parity.
 raid::RecoveryPolicy RaidWorld::some_journal() {
-    return policies_.one_in(3) ? raid::RecoveryPolicy::kRedo : raid::RecoveryPolicy::kJournal;
+    const bool redo = policies_.one_in(3);
+    if (partial_ && !redo && base_.level == "5") {
+        return raid::RecoveryPolicy::kPartial;
+    }
+    return redo ? raid::RecoveryPolicy::kRedo : raid::RecoveryPolicy::kJournal;
 }
 
 /// After a start.
@@ -114,6 +142,9 @@ void RaidWorld::note_replay() {
     const raid::JournalStatus j = array_->status().journal;
     if (j.replayed_records > 0) {
         chronicle_.reached("redo replayed");
+    }
+    if (j.partial_blocks > 0) {
+        chronicle_.reached("partial parity used");
     }
     if (unclean_ && logged_ && any_lost()) {
         chronicle_.reached("degraded crash lost nothing");
@@ -123,12 +154,14 @@ void RaidWorld::note_replay() {
 void RaidWorld::note_journal(bool crashing) {
     const raid::ArrayStatus status = array_->status();
     const raid::JournalStatus& j = status.journal;
+    told_ = crashing && j.partial;
     logged_ = crashing && j.redo && j.named_stripes == 0 && status.resync_done == status.resync_total;
     const bool off_again = !j.redo && j.redo_records > 0 && status.state == raid::ArrayState::kOptimal;
-    const std::array<std::pair<bool, const char*>, 7> states{
+    const std::array<std::pair<bool, const char*>, 8> states{
         {{j.hot_writes > 0, "hot write"},
          {j.records > 0 && j.cold_writes > j.records, "cold batch"},
          {j.waits_for_room > 0, "set full"},
+         {j.partial_records > 0, "partial parity recorded"},
          {crashing && off_again, "crash after the redo log was off again"},
          {status.stripe_cache.hits > 0, "block from the stripe cache"},
          {crashing && j.checkpointing, "checkpoint interrupted"},

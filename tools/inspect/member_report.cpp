@@ -188,6 +188,15 @@ void add_redo(const raid::RecoveredRecord& record, const Superblock& array, Redo
         ++out.voided;
         return;
     }
+    if (raid::is_partial_record(record.bytes)) {
+        const auto partial = raid::decode_partial_record(record.bytes, raid::geometry_of(array));
+        out.damaged += partial ? 0 : 1;
+        out.partial += partial ? 1 : 0;
+        for (std::size_t i = 0; partial && i < partial->runs.size(); ++i) {
+            out.partial_blocks += partial->runs[i].blocks;
+        }
+        return;
+    }
     const Result<raid::RedoRecord> redo = raid::decode_redo_record(record.bytes, raid::geometry_of(array));
     if (!redo) {
         ++out.damaged;

@@ -69,10 +69,12 @@ struct ClientRecords {
 
 /// What the records of the redo log say (raid/redo_log.hpp).
 struct RedoSummary {
-    std::uint64_t valid = 0;    ///< a start does them again
-    std::uint64_t voided = 0;   ///< by the superblock
-    std::uint64_t damaged = 0;  ///< not void, and they cannot be understood
-    std::uint64_t bytes = 0;    ///< of members, in valid ones
+    std::uint64_t valid = 0;           ///< a start does them again
+    std::uint64_t voided = 0;          ///< by the superblock
+    std::uint64_t damaged = 0;         ///< not void, and they cannot be understood
+    std::uint64_t bytes = 0;           ///< of members, in valid ones
+    std::uint64_t partial = 0;         ///< records of partial parity, not void
+    std::uint64_t partial_blocks = 0;  ///< blocks of columns that they speak of
     std::optional<std::uint64_t> newest_stripe;
 };
 

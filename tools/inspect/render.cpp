@@ -130,6 +130,10 @@ void add_log(std::string& out, const LogSummary& log) {
                        redo.newest_stripe ? fmt::format(", the newest of stripe {}", *redo.newest_stripe) : "",
                        redo.voided, redo.damaged);
     }
+    if (redo.partial > 0) {
+        fmt::format_to(to, "    {} records of partial parity, of {} blocks: for a start without one member\n",
+                       redo.partial, redo.partial_blocks);
+    }
     if (log.missed) {
         for (const raid::LostMember& m : log.missed->members) {
             fmt::format_to(to, "    member {} gets {} of {} regions of {} columns when it comes back\n", m.place,
@@ -237,6 +241,8 @@ json::object json_of(const LogSummary& log) {
     if (log.redo.newest_stripe) {
         redo["newest_stripe"] = *log.redo.newest_stripe;
     }
+    redo["partial"] = log.redo.partial;
+    redo["partial_blocks"] = log.redo.partial_blocks;
     out["redo"] = std::move(redo);
     if (log.missed) {
         json::array members;

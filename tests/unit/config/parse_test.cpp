@@ -181,6 +181,8 @@ constexpr std::array kMistakes{
     Case{"bad size", "\"16KiB\"", "\"16 quux\"", 14, 9, "'16 quux' is not a size"},
     Case{"strip no power of two", "\"16KiB\"", "\"24KiB\"", 14, 9, "expected a power of two from 4 KiB to 1 MiB"},
     Case{"strip too small", "\"16KiB\"", "2048", 14, 9, "'strip' is 2 KiB; expected 4 KiB to 1 MiB"},
+    Case{"partial parity of a mirror", "level = 5", "level = 1\njournal = \"ppl\"", 11, 1,
+         "array 'r5' of level 1 has journal = \"ppl\", which is for level 5"},
     Case{"unknown level", "level = 5", "level = \"raid7\"", 11, 1,
          "unknown level '7'; expected \"0\" or \"1\" or \"5\""},
     Case{"too few members", "  {kind = \"block\", path = \"/dev/sdx\"},\n", "", 11, 1,

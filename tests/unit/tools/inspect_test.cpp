@@ -154,6 +154,28 @@ TEST_F(Inspect, says_which_writes_of_the_redo_log_a_start_does_again) {
     EXPECT_EQ(look(places).log->redo.valid, 0U);
 }
 
+TEST_F(Inspect, counts_what_partial_parity_speaks_of) {
+    const auto places = make("first", 0);
+    raid::ArrayConfig config = config_of("first", places);
+    config.policy = raid::RecoveryPolicy::kPartial;
+    auto array = scheduler.run(home, raid::Array::open(environment.get(), std::move(config)));
+    ASSERT_TRUE(array) << array.error().message;
+    const Buffer buffer = *environment.pool().allocate(kBlockBytes);
+    const Slice slice = buffer.slice(kBlockBytes, Lba(16));
+    std::ranges::fill(slice.data(), std::byte{9});
+    slice.clear_infos();
+    ASSERT_TRUE(scheduler.run(home, (*array)->find("one")->write(Lba(16), slice, {})));
+    const Report running = look(places);
+    ASSERT_TRUE(running.log);
+    EXPECT_EQ(running.log->redo.valid, 0U);
+    EXPECT_EQ(running.log->redo.partial, 1U);
+    EXPECT_EQ(running.log->redo.partial_blocks, 1U);
+    EXPECT_NE(as_text(running).find("1 records of partial parity, of 1 blocks"), std::string::npos) << as_text(running);
+    EXPECT_EQ(as_json(running).at("log").at("redo").at("partial").as_uint64(), 1U);
+    ASSERT_TRUE(scheduler.run(home, (*array)->stop()));
+    EXPECT_EQ(look(places).log->redo.partial, 0U);
+}
+
 TEST_F(Inspect, names_a_damaged_superblock_and_goes_on_with_the_other) {
     const auto places = make("first", 1);
     overwrite(places[1], raid::superblock_slot(SectorCount(kSectors), 1) + 8, 512, std::byte{0xff});
