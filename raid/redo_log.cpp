@@ -282,7 +282,7 @@ Task<bool> RedoLog::wait_for_none(const std::atomic<std::uint64_t>& counter, std
 
 /// RD3. Where that does not work writes go on being listed and logged: what is listed a lost member may lack (ME2).
 Task<void> RedoLog::leave(std::uint64_t turn) {
-    bool over = !co_await wait_for_none(covered_, turn) || !co_await array_.await_untrusted_named();
+    bool over = !co_await wait_for_none(covered_, turn) || !co_await array_.await_untrusted_named() || turns_ != turn;
     while (!over) {
         change(State::kClosing);
         Result<void> r = fail(Errc::kAborted);
