@@ -305,8 +305,11 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> take_members(const Assembly& assembly);
     Task<Result<void>> take_over(Assembly assembly);
     Task<Result<void>> begin_incarnation(std::uint64_t log_generation, const Assembly& assembly);
-    /// Writes `next` with epoch + 1 to all in-sync members. REQUIRES: `control` held, home executor.
+    /// Writes `next` with epoch + 1, and + 2, to all in-sync members (SB1, SB5). REQUIRES: `control` held, home
+    /// executor.
     Task<Result<void>> commit(Superblock next);
+    Task<bool> offer(Superblock& next);
+    [[nodiscard]] std::uint64_t taken_by_all(const Superblock& next) const;
     Task<Result<void>> fail_locked(std::uint32_t index, Error why);
     /// Flushes all in-sync members; one that fails is failed. REQUIRES: `control` held, home executor.
     Task<Result<void>> flush_locked();
@@ -411,8 +414,9 @@ class ArrayBody : public SilenceJudge {
     // replace.cpp
     Task<Result<void>> begin_replace(std::uint32_t place, MemberSpec spec);
     Task<Result<void>> enter_replace(std::uint32_t place, MemberSpec spec);
-    void attach_target(std::uint32_t place, const MemberSpec& spec, SlotPlace newest);
-    Task<Result<void>> write_target_superblock(std::uint32_t place);
+    void attach_target(std::uint32_t place, const MemberSpec& spec, SlotPlace newest, std::uint64_t epoch);
+    Task<bool> offer_target(Superblock& next);
+    void drop_target(const Error& why);
     void resume_replace(const Assembly& assembly);
     Task<Result<void>> replace_stripe(Shard& shard, StripeIndex index, std::uint32_t place);
     Task<void> run_replace(std::uint32_t place, bool resumed);
@@ -447,6 +451,8 @@ class ArrayBody : public SilenceJudge {
     bool watching_ = false;              ///< watch_idle() runs
     std::vector<Buffer> slots_;          ///< one superblock per member, under `control`
     SlotPlace target_newest_;            ///< superblock on the target of a replace; under `control`
+    std::uint64_t target_epoch_ = 0;     ///< of that one; the same
+    std::optional<Error> target_lost_;   ///< it did not take one; the same
     std::atomic<bool> read_only_{false};
     std::atomic<bool> stopping_{false};
     std::atomic<std::uint32_t> untrusted_shards_{0};

@@ -22,6 +22,11 @@
 //       replace it is beside the place's member, among the spares; in the place it is not used.
 //   R9  A device that holds no superblock at its end may have been extended: then it is a member by the one that is
 //       where it, or another member of the array, ends or ended before. Only a superblock of this array counts there.
+//   R10 A member, or the device of a rebuild or a replace, whose superblock is older than what the winner says that all
+//       had taken (SB5) is an older copy of it, put there while the array was not open: stale, as if the place were
+//       missing. Nothing that it holds is used, and force does not change that. Of its slots one that cannot be read
+//       (R6) may be the newer one. Where all devices are of the same earlier time none of them says more, and the array
+//       is as it was then. A copy that went on elsewhere (R3) does not overrule those that know it by a newer epoch.
 // Threads: any executor.
 #pragma once
 
@@ -62,6 +67,7 @@ struct Assembly {
     struct Target {
         MemberSpec spec;
         SlotPlace newest;
+        std::uint64_t epoch = 0;  ///< of that one
     };
     Superblock winner;
     std::optional<Target> target;         ///< beside its member in sync
@@ -77,7 +83,7 @@ struct Assembly {
     std::vector<Finding> findings;  ///< become events
 };
 
-/// The rules R1 to R6 and R8.
+/// The rules R1 to R6, R8 and R10.
 Result<Assembly> assemble(const std::vector<MemberReading>& readings, const ArrayConfig& config);
 
 /// What an operator must still correct in the config itself; nothing when it is right.

@@ -316,6 +316,9 @@ Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec,
         static_cast<void>(members[place].device->add_unreadable(range->first, range->second - range->first));
     }
     members[place].newest = newest;
+    members[place].stamp = returned ? members[place].stamp
+                           : known  ? SuperblockStamp{target_epoch_, next.incarnation}
+                                    : SuperblockStamp{};
     members[place].vacated = {};
     {
         const std::scoped_lock lock(status_mutex_);

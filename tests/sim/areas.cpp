@@ -11,7 +11,10 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 78> kRaidStates{
+constexpr std::array<std::string_view, 81> kRaidStates{
+    "older copy of a member",
+    "older copy in a rebuild",
+    "older copy in a replace",
     "array grown",
     "array grown again",
     "grow interrupted",
@@ -128,9 +131,10 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
-constexpr std::array<std::string_view, 16> kRaidClasses{
-    "ambushes", "wandering", "beyond",   "member-faults", "media-faults", "slowness", "power-cuts",   "kills",
-    "lies",     "rests",     "operator", "discards",      "flushes",      "reads",    "stripe-cache", "growth",
+constexpr std::array<std::string_view, 17> kRaidClasses{
+    "ambushes",   "wandering", "beyond",       "member-faults", "media-faults", "slowness",
+    "power-cuts", "kills",     "lies",         "rests",         "operator",     "discards",
+    "flushes",    "reads",     "stripe-cache", "growth",        "older-copies",
 };
 constexpr std::array<std::string_view, 7> kReplicationClasses{
     "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",

@@ -20,6 +20,7 @@ constexpr std::uint64_t kAmbushSalt = 0x414D425553480035ULL;
 /// The same of an operator who sees rebuilds through.
 constexpr std::uint64_t kPatienceSalt = 0x504154494500181DULL;
 constexpr std::uint64_t kWanderSalt = 0x57414E44455200D7ULL;  ///< of members that go away
+constexpr std::uint64_t kCopySalt = 0x434F504945530001ULL;    ///< of older copies
 
 }  // namespace
 
@@ -36,6 +37,7 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       grower_(options.seed ^ 0x47524f575345ULL),
       ambusher_(options.seed ^ kAmbushSalt),
       wanderer_(options.seed ^ kWanderSalt),
+      copier_(options.seed ^ kCopySalt),
       chronicle_(scheduler_, options),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
@@ -132,15 +134,17 @@ void RaidWorld::choose_faults() {
     ambushes_ = ambusher_.one_in(4) && (power_cuts_ || kills_);
     member_faults_ = member_faults_ || (ambushes_ && ambusher_.one_in(2));
     wanders_ = wanderer_.one_in(4) && row_->redundant && !liar_;
-    const std::array<std::pair<std::string_view, bool*>, 9> classes{{{"power-cuts", &power_cuts_},
-                                                                     {"kills", &kills_},
-                                                                     {"member-faults", &member_faults_},
-                                                                     {"media-faults", &media_faults_},
-                                                                     {"slowness", &slowness_},
-                                                                     {"beyond", &beyond_},
-                                                                     {"growth", &grows_},
-                                                                     {"ambushes", &ambushes_},
-                                                                     {"wandering", &wanders_}}};
+    copies_ = copier_.one_in(3) && row_->redundant && !liar_;
+    const std::array<std::pair<std::string_view, bool*>, 10> classes{{{"power-cuts", &power_cuts_},
+                                                                      {"older-copies", &copies_},
+                                                                      {"kills", &kills_},
+                                                                      {"member-faults", &member_faults_},
+                                                                      {"media-faults", &media_faults_},
+                                                                      {"slowness", &slowness_},
+                                                                      {"beyond", &beyond_},
+                                                                      {"growth", &grows_},
+                                                                      {"ambushes", &ambushes_},
+                                                                      {"wandering", &wanders_}}};
     for (const auto& [name, on] : classes) {
         *on = *on && !chronicle_.without(name);
     }
@@ -587,6 +591,7 @@ void RaidWorld::crash(Crash how) {
         chronicle_.fault("a member is lost in the crash");
         chronicle_.reached("member lost in a crash");
     }
+    const Copy* const older = choose_copy(/*clean=*/false);
     if (any_lost()) {
         chronicle_.reached("degraded crash");
         if (without_two()) {
@@ -623,6 +628,7 @@ void RaidWorld::crash(Crash how) {
     }
     end_silence();
     revive_disks();
+    put_back(older);
     unclean_ = true;
     crashing_ = false;
 }
@@ -654,6 +660,7 @@ void RaidWorld::stop_cleanly() {
     for (std::size_t i = 0; stopped && i < volumes_.size(); ++i) {
         volumes_[i].oracle->end_flush(flushes[i], kLegA);
     }
+    const Copy* const older = stopped ? choose_copy(/*clean=*/true) : nullptr;
     array_.reset();
     take_complaints();
     chronicle_.reached("clean restart");
@@ -670,6 +677,7 @@ void RaidWorld::stop_cleanly() {
         target_->power_cut(CachePolicy::kDropAll);
     }
     revive_disks();
+    put_back(older);
 }
 
 bool RaidWorld::wait_hosts(Duration limit) {
@@ -693,6 +701,7 @@ void RaidWorld::take_complaints() {
 
 void RaidWorld::finish() {
     ambushes_ = false;
+    copies_ = false;
     end_growth();
     grows_ = false;
     for (const auto& disk : disks_) {

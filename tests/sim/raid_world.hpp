@@ -22,6 +22,9 @@
 //   RW11 The array finds its durable log and its journal whole at every start.
 //   RW12 Members that were extended, also while the array was not open, are members as before; an array whose members
 //       all are larger grows, and crashes around that leave it as it was or grown.
+//   RW13 An older copy of a member, or of a device of a rebuild or a replace, that is put in its place while the array
+//   is
+//       not open is the loss of it, whatever is on it.
 // Threads: the simulator's one.
 #pragma once
 
@@ -129,6 +132,18 @@ class RaidWorld : public HostWorld {
     // raid_wanderer.cpp
     void wander();
     void add_writes(std::uint64_t n);
+    // raid_copies.cpp
+    struct Copy {
+        const SimDisk* disk;
+        std::uint64_t epoch;
+        bool target;  ///< of a rebuild or a replace
+        std::vector<std::byte> content;
+    };
+    void take_copy();
+    const Copy* choose_copy(bool clean);
+    const Copy* find_copy(bool clean);
+    void lose_to_copy(const Copy& copy);
+    void put_back(const Copy* copy);
     // raid_grower.cpp
     void note_sizes();
     [[nodiscard]] std::uint64_t least_size() const;
@@ -174,6 +189,7 @@ class RaidWorld : public HostWorld {
     SeededRandom grower_;    ///< what the operator does with space
     SeededRandom ambusher_;  ///< when crashes follow events: for the same reason its own
     SeededRandom wanderer_;  ///< which members go away for a while
+    SeededRandom copier_;    ///< which disks are copied, and put back
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
@@ -200,8 +216,10 @@ class RaidWorld : public HostWorld {
     bool member_faults_ = true;
     bool media_faults_ = true;
     bool slowness_ = true;
-    bool wanders_ = false;                                      ///< members go away and come back
-    bool ambushes_ = false;                                     ///< crashes follow events of the array closely
+    bool wanders_ = false;   ///< members go away and come back
+    bool ambushes_ = false;  ///< crashes follow events of the array closely
+    bool copies_ = false;    ///< older copies are put back
+    std::vector<Copy> older_;
     std::optional<TimePoint> ambush_;                           ///< the next one
     bool beyond_ = false;                                       ///< also faults that the level cannot hide
     bool patient_ = patience_.one_in(3);                        ///< sees rebuilds through

@@ -243,6 +243,10 @@ TEST(CatchUp, an_older_copy_is_not_taken_and_not_changed_and_can_be_rebuilt_whol
 
 TEST(CatchUp, a_member_that_was_started_elsewhere_meanwhile_is_not_taken) {
     Degraded d(options_of({"1", 2, 1}, 8 * kMiB));
+    for (int i = 0; i < 2; ++i) {  // the array's superblock stays the newest
+        ASSERT_TRUE(d.f.stop());
+        ASSERT_TRUE(d.f.reopen());
+    }
     ASSERT_TRUE(d.f.stop());
     d.f.disks[1]->revive();
     ArrayConfig elsewhere = d.f.config();
