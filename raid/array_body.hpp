@@ -215,6 +215,10 @@ class ArrayBody : public SilenceJudge {
     /// RP4. The same of the device that was the member's when the I/O began.
     Task<Result<void>> own_missed(std::uint32_t index, const BlockDevice& own, Error why);
 
+    // --- Spares (spares.cpp): any executor; end on the caller's --------------------------------------------------
+    Task<Result<void>> add_spare(MemberSpec spec);
+    Task<Result<void>> remove_spare(MemberSpec spec);
+
     // --- Grow (grow.cpp): any executor; ends on the caller's -------------------------------------------------------
     Task<Result<void>> grow();
 
@@ -377,10 +381,15 @@ class ArrayBody : public SilenceJudge {
     };
     Task<Result<void>> begin_rebuild(std::uint32_t place, MemberSpec spec, Onto onto);
     static Result<void> check_answers(const MemberSpec& spec);
+    Result<void> check_shape(std::uint32_t place, const MemberSpec& spec) const;
     Task<Result<SectorCount>> check_target(std::uint32_t place, MemberSpec spec);
     [[nodiscard]] std::vector<SectorCount> known_ends() const;
     Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec, SlotPlace newest, bool returned);
     Task<void> use_spares();
+    [[nodiscard]] bool has_place(const BlockDevice* device) const;
+    Task<Result<void>> check_spare(MemberSpec spec);
+    Task<Result<void>> add_spare_at_home(MemberSpec spec);
+    Task<Result<void>> remove_spare_at_home(MemberSpec spec);
     [[nodiscard]] std::optional<std::uint32_t> wants_spare() const;
     Task<void> run_rebuild(std::uint32_t place, bool resumed);
     void begin_job(JobKind kind, std::uint32_t place);
