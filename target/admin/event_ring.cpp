@@ -33,6 +33,16 @@ std::string format_time(std::int64_t unix_ns) {
                        parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, unix_ns / 1'000'000 % 1000);
 }
 
+boost::json::object event_json(const StoredEvent& event) {
+    return {{"sequence", event.sequence},
+            {"time", format_time(event.unix_ns)},
+            {"severity", severity_name(event.severity)},
+            {"id", event.id},
+            {"subject", event.subject},
+            {"cause", event.cause},
+            {"action", event.action}};
+}
+
 void log_to_stderr(const StoredEvent& event) {
     static const std::shared_ptr<spdlog::logger> logger = [] {
         auto made = spdlog::stderr_logger_st("gemeld");

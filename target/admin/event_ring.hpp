@@ -10,6 +10,7 @@
 // attach().
 #pragma once
 
+#include <boost/json/object.hpp>
 #include <cstdint>
 #include <deque>
 #include <mutex>
@@ -36,6 +37,9 @@ struct StoredEvent {
 std::string_view severity_name(Severity severity);
 /// "2026-11-20T15:00:00.123Z"
 std::string format_time(std::int64_t unix_ns);
+
+/// As the admin protocol tells it.
+boost::json::object event_json(const StoredEvent& event);
 
 /// Where events are written for people. Called in order, one at a time.
 using EventLog = void (*)(const StoredEvent& event);

@@ -20,6 +20,7 @@ class Management {
     virtual Task<Result<boost::json::value>> status() = 0;
     virtual Task<Result<boost::json::value>> volume_list() = 0;
     virtual Task<Result<boost::json::value>> session_list() = 0;
+    virtual Task<Result<boost::json::value>> statistics() = 0;
     /// One volume, or all of them when `volume` is empty. Errors: kNotFound.
     virtual Task<Result<boost::json::value>> mirror_status(std::string volume) = 0;
 

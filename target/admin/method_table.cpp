@@ -102,6 +102,8 @@ constexpr std::array kMethods{
               "change the size of a volume that is not mirrored, then tell the hosts"},
     MethodRow{"session.list", kNoParams, [](Management& m, Params) -> Answer { return m.session_list(); },
               "iSCSI sessions and their counters"},
+    MethodRow{"stats", kNoParams, [](Management& m, Params) -> Answer { return m.statistics(); },
+              "operations, bytes and latencies of each LUN and session"},
     MethodRow{"mirror.status", kVolumeFilter,
               [](Management& m, Params p) -> Answer { return m.mirror_status(p.text("volume")); },
               "pairs with state, sequence numbers, changed tracks and resync progress"},

@@ -20,16 +20,6 @@ constexpr std::size_t kEventsAtOnce = 64;
 constexpr Duration kLinger = std::chrono::seconds(1);
 constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
 
-json::value event_json(const StoredEvent& e) {
-    return json::object{{"sequence", e.sequence},
-                        {"time", format_time(e.unix_ns)},
-                        {"severity", severity_name(e.severity)},
-                        {"id", e.id},
-                        {"subject", e.subject},
-                        {"cause", e.cause},
-                        {"action", e.action}};
-}
-
 }  // namespace
 
 /// One client. Lives in the coroutine serve().
@@ -183,9 +173,9 @@ class AdminServer::Connection {
                 continue;
             }
             for (const StoredEvent& e : fresh) {
-                json::value params = event_json(e);
+                json::object params = event_json(e);
                 if (e.sequence != next) {
-                    params.get_object()["lost"] = e.sequence - next;
+                    params["lost"] = e.sequence - next;
                 }
                 next = e.sequence + 1;
                 if (!co_await send(make_notification("event", std::move(params)))) {

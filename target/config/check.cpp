@@ -232,6 +232,10 @@ std::vector<Mistake> check(const Config& config, std::span<const LevelRule> leve
     check_targets(config, mistakes);
     check_portals(config, mistakes);
     check_peers(config, mistakes);
+    Names alerts("alert", mistakes);
+    for (const Alert& alert : config.alerts) {
+        alerts.add(alert.name, alert.place);
+    }
     return mistakes;
 }
 

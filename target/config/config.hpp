@@ -35,6 +35,8 @@ enum class MemberKind : std::uint8_t { kFile, kBlock, kMemory };
 enum class WriteCache : std::uint8_t { kVolatile, kNone };
 /// What an array knows after a crash: nothing, what its dirty stripe journal lists, or all that was written.
 enum class Journal : std::uint8_t { kResync, kJournal, kRedo };
+enum class AlertKind : std::uint8_t { kExec, kWebhook, kMail };
+enum class AlertSeverity : std::uint8_t { kInfo, kWarning, kError };
 enum class OnPeerLoss : std::uint8_t { kContinue, kFreeze };
 
 struct Node {
@@ -121,6 +123,18 @@ struct Peer {
     Place place;
 };
 
+/// Who is told of events, and how.
+struct Alert {
+    std::string name;
+    AlertSeverity severity = AlertSeverity::kWarning;  ///< and above
+    AlertKind kind = AlertKind::kExec;
+    std::vector<std::string> exec;  ///< kExec: program and arguments
+    std::string to;                 ///< kWebhook: URL; kMail: address
+    std::string sendmail = "/usr/sbin/sendmail";
+    Duration interval = std::chrono::seconds(1);  ///< from one delivery to the next at least
+    Place place;
+};
+
 struct Config {
     Node node;
     Daemon daemon;
@@ -130,6 +144,7 @@ struct Config {
     std::vector<Target> targets;
     Replication replication;
     std::vector<Peer> peers;
+    std::vector<Alert> alerts;
 };
 
 /// What an array level demands; the caller makes the list from the level table of raid/.

@@ -30,6 +30,11 @@ constexpr std::array kJournals{
     Choice<Journal>{"journal", Journal::kJournal},
     Choice<Journal>{"redo", Journal::kRedo},
 };
+constexpr std::array kAlertSeverities{
+    Choice<AlertSeverity>{"info", AlertSeverity::kInfo},
+    Choice<AlertSeverity>{"warning", AlertSeverity::kWarning},
+    Choice<AlertSeverity>{"error", AlertSeverity::kError},
+};
 constexpr std::array kPeerLossPolicies{
     Choice<OnPeerLoss>{"continue", OnPeerLoss::kContinue},
     Choice<OnPeerLoss>{"freeze", OnPeerLoss::kFreeze},
@@ -190,6 +195,41 @@ Peer read_peer(TableReader& table) {
     return to;
 }
 
+Alert read_alert(TableReader& table) {
+    Alert to;
+    to.place = table.place("name");
+    read_name(table, "name", to.name);
+    table.choice<AlertSeverity>("severity", to.severity, kAlertSeverities);
+    std::string webhook;
+    std::string mail;
+    table.texts("exec", to.exec);
+    table.text("webhook", webhook, Presence::kOptional);
+    table.text("mail", mail, Presence::kOptional);
+    table.text("sendmail", to.sendmail, Presence::kOptional);
+    to.kind = !mail.empty() ? AlertKind::kMail : !webhook.empty() ? AlertKind::kWebhook : AlertKind::kExec;
+    to.interval = to.kind == AlertKind::kMail ? std::chrono::minutes(1) : std::chrono::seconds(1);
+    table.duration("interval", to.interval, std::chrono::milliseconds(100), std::chrono::hours(24));
+    to.to = mail + webhook;
+    if ((to.exec.empty() ? 0 : 1) + (webhook.empty() ? 0 : 1) + (mail.empty() ? 0 : 1) != 1) {
+        table.mistake("name", fmt::format("alert '{}' needs exactly one of 'exec', 'webhook' and 'mail'", to.name));
+        return to;
+    }
+    if (!to.exec.empty() && !to.exec.front().starts_with('/')) {
+        table.mistake("exec", fmt::format("'{}' is no absolute path of a program", to.exec.front()));
+    }
+    if (!webhook.empty()) {
+        if (const auto why = why_bad_url(webhook)) {
+            table.mistake("webhook", *why);
+        }
+    }
+    if (!mail.empty()) {
+        if (const auto why = why_bad_mail_address(mail)) {
+            table.mistake("mail", *why);
+        }
+    }
+    return to;
+}
+
 Config read_config(TableReader& root) {
     Config to;
     root.table("node", [&](TableReader& t) { read_node(t, to.node); });
@@ -200,6 +240,7 @@ Config read_config(TableReader& root) {
     root.tables("target", Presence::kOptional, [&](TableReader& t) { to.targets.push_back(read_target(t)); });
     root.table("replication", [&](TableReader& t) { read_replication(t, to.replication); });
     root.tables("peer", Presence::kOptional, [&](TableReader& t) { to.peers.push_back(read_peer(t)); });
+    root.tables("alert", Presence::kOptional, [&](TableReader& t) { to.alerts.push_back(read_alert(t)); });
     root.finish();
     return to;
 }

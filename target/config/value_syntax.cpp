@@ -223,6 +223,29 @@ std::optional<std::string> why_bad_name(std::string_view name) {
                        name);
 }
 
+std::optional<std::string> why_bad_url(std::string_view url) {
+    const std::size_t scheme = url.starts_with("https://") ? 8 : url.starts_with("http://") ? 7 : 0;
+    const bool good = scheme > 0 && url.size() > scheme && url[scheme] != '/' && url.size() <= 2048 &&
+                      std::ranges::all_of(url, [](char c) { return c > ' ' && c <= '~'; });
+    if (good) {
+        return std::nullopt;
+    }
+    return fmt::format(
+        "'{}' is no web address; expected http:// or https://, a host, and printable ASCII without blanks", url);
+}
+
+std::optional<std::string> why_bad_mail_address(std::string_view address) {
+    const std::size_t at = address.find('@');
+    const bool good =
+        at != 0 && at != std::string_view::npos && at + 1 < address.size() && address.front() != '-' &&
+        address.size() <= 254 &&
+        std::ranges::all_of(address, [](char c) { return is_alnum(c) || std::string_view("@.+_-=").contains(c); });
+    if (good) {
+        return std::nullopt;
+    }
+    return fmt::format("'{}' is no mail address; expected one name@host of a-z A-Z 0-9 . + _ - =", address);
+}
+
 std::optional<std::string_view> did_you_mean(std::string_view word, std::span<const std::string_view> known) {
     std::optional<std::string_view> best;
     std::size_t best_distance = 0;

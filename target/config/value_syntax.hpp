@@ -43,6 +43,12 @@ std::optional<std::string> why_bad_initiator_pattern(std::string_view pattern);
 /// Why `name` cannot name a node, array or volume: 1 to 32 of a-z A-Z 0-9 . _ -, the first one a letter or digit.
 std::optional<std::string> why_bad_name(std::string_view name);
 
+/// Of a web address: http or https, a host, printable ASCII.
+std::optional<std::string> why_bad_url(std::string_view url);
+
+/// Of one address that mail is sent to: no blanks, no list.
+std::optional<std::string> why_bad_mail_address(std::string_view address);
+
 /// The word of `known` that `word` most likely means, or nothing if none is near.
 std::optional<std::string_view> did_you_mean(std::string_view word, std::span<const std::string_view> known);
 

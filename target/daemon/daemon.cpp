@@ -81,7 +81,8 @@ Daemon::Daemon(Runtime& runtime, admin::EventRing& events, StateDirectory& state
       force_(std::move(options.force)),
       version_(std::move(options.version)),
       environment_(runtime.environment()),
-      started_(environment_.clock.now()) {}
+      started_(environment_.clock.now()),
+      alerts_(environment_, events_, config_.node.name, config_.alerts) {}
 
 Daemon::~Daemon() = default;
 
@@ -265,6 +266,7 @@ Result<void> Daemon::start_admin() {
 }
 
 Task<std::expected<void, StartFailure>> Daemon::start() {
+    alerts_.start();
     if (auto ports = probe_ports(); !ports) {
         co_return failed(DaemonExit::kListen, std::move(ports).error());
     }
@@ -329,6 +331,9 @@ Task<void> Daemon::stop() {
         events_.emit({Severity::kWarning, "member-does-not-answer", "daemon",
                       "a member has not ended all I/O that it was given; the process ends without waiting for it",
                       "check the device"});
+    }
+    co_await alerts_.stop();
+    if (holds_memory()) {
         co_return;  // what its I/O needs stays until the process has ended
     }
     server_.reset();

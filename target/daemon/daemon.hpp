@@ -22,6 +22,7 @@
 #include "target/admin/management.hpp"
 #include "target/admin/server.hpp"
 #include "target/config/config.hpp"
+#include "target/daemon/alerts.hpp"
 #include "target/daemon/array_start.hpp"
 #include "target/daemon/reservation_log.hpp"
 #include "target/iscsi/portal.hpp"
@@ -73,6 +74,7 @@ class Daemon final : public admin::Management {
     Task<Result<boost::json::value>> status() override;
     Task<Result<boost::json::value>> volume_list() override;
     Task<Result<boost::json::value>> session_list() override;
+    Task<Result<boost::json::value>> statistics() override;
     Task<Result<boost::json::value>> mirror_status(std::string volume) override;
     Task<Result<void>> mirror_establish(std::string volume, std::string peer, std::string peer_volume,
                                         bool overwrite) override;
@@ -149,6 +151,7 @@ class Daemon final : public admin::Management {
     std::map<std::string, std::unique_ptr<scsi::LogicalUnit>> units_;      ///< the same
     std::unique_ptr<iscsi::Server> server_;
     std::unique_ptr<admin::AdminServer> admin_;
+    Alerts alerts_;
 };
 
 }  // namespace gemel

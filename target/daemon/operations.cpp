@@ -118,6 +118,13 @@ Task<Result<json::value>> Daemon::session_list() {
     co_return json::value(std::move(out));
 }
 
+Task<Result<json::value>> Daemon::statistics() {
+    const bool serves = server_ != nullptr;
+    json::object out = statistics_json(serves ? server_->statistics() : iscsi::ServerStatistics{}, config_.targets);
+    out["logins"] = serves ? json::value(iscsi_json(server_->status())) : json::value(nullptr);
+    co_return json::value(std::move(out));
+}
+
 Task<Result<json::value>> Daemon::mirror_status(std::string volume) {
     if (!volume.empty()) {
         CO_TRY_VOID(check_mirror(volume));

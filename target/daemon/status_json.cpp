@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "target/daemon/status_json.hpp"
 
+#include <algorithm>
 #include <array>
 #include <boost/json/array.hpp>
 
 #include "target/admin/event_ring.hpp"
+#include "target/iscsi/text_keys.hpp"
 
 namespace gemel {
 
@@ -170,6 +172,70 @@ json::object session_json(const iscsi::SessionStatus& s) {
             {"commands", s.commands},
             {"bytes_in", s.bytes_in},
             {"bytes_out", s.bytes_out}};
+}
+
+namespace {
+
+json::object lun_json(const iscsi::LunReport& lun) {
+    json::object out{{"lun", lun.number}};
+    for (std::size_t k = 0; k < lun.totals.kinds.size(); ++k) {
+        const iscsi::CommandFigures<std::uint64_t>& f = lun.totals.kinds[k];
+        out[iscsi::kCommandKindNames[k]] = json::object{{"operations", f.operations},
+                                                        {"bytes", f.bytes},
+                                                        {"failed", f.failed},
+                                                        {"latency", json::array(f.latency.begin(), f.latency.end())}};
+    }
+    out["aborted"] = lun.totals.aborted;
+    out["in_flight"] = lun.totals.in_flight;
+    out["most_in_flight"] = lun.totals.most_in_flight;
+    return out;
+}
+
+std::string volume_of(const std::vector<config::Target>& targets, const std::string& iqn, std::uint64_t number) {
+    for (const config::Target& target : targets) {
+        const auto lun = std::ranges::find(target.luns, number, &config::Lun::lun);
+        if (iscsi::fold_iscsi_name(target.iqn) == iqn && lun != target.luns.end()) {
+            return lun->volume;
+        }
+    }
+    return {};
+}
+
+}  // namespace
+
+json::object statistics_json(const iscsi::ServerStatistics& statistics, const std::vector<config::Target>& targets) {
+    json::array target_list;
+    for (const iscsi::TargetReport& target : statistics.targets) {
+        json::array luns;
+        for (const iscsi::LunReport& lun : target.luns) {
+            json::object line = lun_json(lun);
+            line["volume"] = volume_of(targets, target.iqn, lun.number);
+            luns.push_back(std::move(line));
+        }
+        target_list.push_back(
+            json::object{{"iqn", target.iqn}, {"sessions", target.sessions}, {"luns", std::move(luns)}});
+    }
+    json::array sessions;
+    for (const iscsi::SessionReport& s : statistics.sessions) {
+        json::array luns;
+        std::ranges::transform(s.luns, std::back_inserter(luns), lun_json);
+        sessions.push_back(json::object{{"initiator", s.initiator},
+                                        {"target", s.target},
+                                        {"isid", s.isid},
+                                        {"tsih", s.tsih},
+                                        {"peer_address", s.peer_address},
+                                        {"digest_errors", s.digest_errors},
+                                        {"ignored", s.ignored},
+                                        {"rejected", s.rejected},
+                                        {"luns", std::move(luns)}});
+    }
+    json::array below;
+    for (std::size_t i = 0; i + 1 < iscsi::kLatencyBuckets; ++i) {
+        below.push_back(json::value(std::uint64_t{1} << i));
+    }
+    below.push_back(nullptr);
+    return {
+        {"latency_below_us", std::move(below)}, {"targets", std::move(target_list)}, {"sessions", std::move(sessions)}};
 }
 
 json::object iscsi_json(const iscsi::ServerStatus& s) {

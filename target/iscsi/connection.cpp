@@ -48,10 +48,11 @@ Connection::Connection(Environment& env, SessionHost& host, Session& session, co
     }
     char port[8];
     std::snprintf(port, sizeof port, "0x%04x", session_.target->portal_group_tag);
-    for (const auto& [number, unit] : session_.target->luns) {
+    for (std::size_t i = 0; i < session_.target->luns.size(); ++i) {
+        const auto& [number, unit] = session_.target->luns[i];
         scsi::Nexus nexus{session_.initiator + ",i,0x" + session_.isid_text(), session_.target->iqn + ",t," + port,
                           session_.target->portal_group_tag, session_.target->portal_group_tag};
-        luns_.push_back({number, unit, unit->attach(std::move(nexus))});
+        luns_.push_back({number, unit, unit->attach(std::move(nexus)), &session_.luns[i]});
     }
     std::ranges::sort(luns_, {}, &LunBinding::number);
     for (const LunBinding& lun : luns_) {
@@ -143,6 +144,7 @@ Connection::Verdict Connection::take_header(const Header& header) {
     const ConstBytes bytes = header.bytes;
     if (parameters_.header_digest && !digest_matches(bytes.data() + bytes.size(), crc32c(bytes))) {
         // Nothing after a bad header can be trusted (RFC 7143 §7.8).
+        count(session_.digest_errors, 1);
         return protocol_error("a header digest does not match");
     }
     inbound_.reset();
@@ -292,6 +294,7 @@ Connection::Verdict Connection::order_control() {
     const auto cmd_sn = load_be<std::uint32_t>(request.bhs.data() + kCmdSnAt);
     switch (window_.position(cmd_sn)) {
         case CmdSnPosition::kOutside:
+            count(session_.ignored, 1);
             break;
         case CmdSnPosition::kNext:
             window_.advance();
@@ -389,6 +392,8 @@ Task<void> Connection::log_out() {
 }
 
 void Connection::reject(const BhsBytes& bhs, RejectReason reason) {
+    count(session_.rejected, 1);
+    count(session_.digest_errors, reason == RejectReason::kDataDigestError ? 1 : 0);
     Reject pdu;
     pdu.reason = static_cast<std::uint8_t>(reason);
     sender_.queue_control(pdu, std::string(as_text(bhs)));

@@ -110,7 +110,9 @@ class Connection final : private SendSource {
     void proceed(ScsiTask& task);
     void fail_task(ScsiTask& task, scsi::SenseCode sense);
     Task<void> execute(ScsiTask& task);
+    void enlist(ScsiTask& task);
     void finish(ScsiTask& task);
+    void count_answer(ScsiTask& task);
     void drop(ScsiTask& task);
     LunBinding* find_lun(std::uint64_t field);
     [[nodiscard]] bool receiving_into(const ScsiTask& task) const { return inbound_.task == &task; }

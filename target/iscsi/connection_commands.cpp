@@ -15,6 +15,14 @@ scsi::DataDirection declared_direction(std::uint8_t flags) {
     return (flags & kCommandWrite) != 0 ? scsi::DataDirection::kOut : scsi::DataDirection::kNone;
 }
 
+/// Reads and writes are what moves data from or to the medium.
+CommandKind kind_of(const scsi::CommandPlan& plan) {
+    if (plan.sectors.value == 0 || plan.direction == scsi::DataDirection::kNone) {
+        return CommandKind::kOther;
+    }
+    return plan.direction == scsi::DataDirection::kIn ? CommandKind::kRead : CommandKind::kWrite;
+}
+
 }  // namespace
 
 LunBinding* Connection::find_lun(std::uint64_t field) {
@@ -39,6 +47,7 @@ Connection::Verdict Connection::begin_command(ConstBytes ahs) {
         }
     }
     if (!pdu.immediate && window_.position(pdu.cmd_sn) == CmdSnPosition::kOutside) {
+        count(session_.ignored, 1);
         return Verdict::kGoOn;
     }
     if (pdu.immediate && tasks_.immediate_count() >= TaskSet::kMostImmediate) {
@@ -59,6 +68,7 @@ Connection::Verdict Connection::begin_command(ConstBytes ahs) {
     task.initiator_task_tag = pdu.initiator_task_tag;
     task.cmd_sn = pdu.cmd_sn;
     task.lun_field = pdu.lun;
+    task.began = env_.clock.now();
     task.progress_tick = keepalive_tick_;
     plan_command(task, pdu);
     inbound_.sink = Inbound::Sink::kCommand;
@@ -142,15 +152,20 @@ void Connection::end_command(DataCheck check) {
         }
         held = &task;
         task.state = TaskState::kHeld;
-        tasks_.insert(task);
+        enlist(task);
         return;
     }
-    tasks_.insert(task);
+    enlist(task);
     deliver(task);
     if (task.immediate) {
         return;
     }
     deliver_held();
+}
+
+void Connection::enlist(ScsiTask& task) {
+    tasks_.insert(task);
+    task.counters = task.binding != nullptr ? &task.binding->statistics->arrived() : nullptr;
 }
 
 void Connection::deliver_held() {
@@ -225,10 +240,20 @@ void Connection::finish(ScsiTask& task) {
         drop(task);
         return;
     }
+    count_answer(task);
     task.state = TaskState::kSending;
     sender_.queue(task);
     if (!parsing_) {
         sender_.flush_soon();
+    }
+}
+
+void Connection::count_answer(ScsiTask& task) {
+    if (LunCounters* counters = std::exchange(task.counters, nullptr)) {
+        const std::uint64_t bytes =
+            task.result.data_in_bytes + std::min<std::uint64_t>(task.out_received, task.out_wanted);
+        LunStatistics::answered(*counters, kind_of(task.command.plan), task.result.status == scsi::Status::kGood, bytes,
+                                env_.clock.now() - task.began);
     }
 }
 
@@ -249,6 +274,9 @@ void Connection::drop(ScsiTask& task) {
     }
     if (task.state == TaskState::kHeld) {
         tasks_.held(task.cmd_sn) = Plugged{};
+    }
+    if (LunCounters* counters = std::exchange(task.counters, nullptr)) {
+        LunStatistics::aborted(*counters);
     }
     if (task.listed) {
         tasks_.erase(task);

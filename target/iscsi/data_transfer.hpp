@@ -16,6 +16,7 @@
 
 #include "target/iscsi/memory_share.hpp"
 #include "target/iscsi/pdu.hpp"
+#include "target/iscsi/statistics.hpp"
 #include "target/iscsi/text_keys.hpp"
 #include "target/scsi/lun.hpp"
 
@@ -26,6 +27,7 @@ struct LunBinding {
     std::uint64_t number = 0;
     scsi::LogicalUnit* unit = nullptr;
     std::unique_ptr<scsi::ItlNexus> nexus;
+    LunStatistics* statistics = nullptr;
 };
 
 enum class TaskState : std::uint8_t {
@@ -68,6 +70,8 @@ struct ScsiTask : SendItem {
     std::uint32_t cmd_sn = 0;
     std::uint64_t lun_field = 0;
     LunBinding* binding = nullptr;      ///< null: no such LUN
+    LunCounters* counters = nullptr;    ///< from its arrival until it is answered or dropped (ST2)
+    TimePoint began;                    ///< when its PDU came
     std::uint32_t expected_length = 0;  ///< EDTL
     MemoryShare::Grant memory;          ///< for the buffer of its data, whichever way it goes
     scsi::ScsiCommand command;

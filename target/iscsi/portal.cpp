@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <map>
 
 #include "gemel/sync.hpp"
 #include "target/iscsi/connection.hpp"
@@ -78,6 +79,7 @@ class Server::Impl final : public LoginPolicy, public SessionHost {
     [[nodiscard]] std::vector<std::string> portal_addresses() const { return addresses_; }
     Task<void> stop();
     [[nodiscard]] ServerStatus status() const;
+    [[nodiscard]] ServerStatistics statistics() const;
 
   private:
     struct Login {
@@ -124,7 +126,8 @@ class Server::Impl final : public LoginPolicy, public SessionHost {
     std::vector<std::unique_ptr<Listener>> listeners_;
     std::vector<std::string> addresses_;  ///< fixed once listen() has returned
     std::vector<Login*> logging_in_;
-    std::vector<std::shared_ptr<Session>> sessions_;  ///< in order of login
+    std::vector<std::shared_ptr<Session>> sessions_;                   ///< in order of login
+    std::map<const TargetDefinition*, std::vector<LunTotals>> ended_;  ///< of sessions that have (ST3), LUNs in order
     std::uint16_t last_tsih_ = 0;
     bool stopping_ = false;
     Gate gate_;
@@ -339,6 +342,12 @@ std::shared_ptr<Session> Server::Impl::create_session(const LoginMachine& machin
     session->peer_address = stream.peer_address();
     session->local_address = stream.local_address();
     session->parameters = machine.parameters();
+    if (!session->discovery()) {
+        session->luns = std::vector<LunStatistics>(session->target->luns.size());
+        for (std::size_t i = 0; i < session->luns.size(); ++i) {
+            session->luns[i].number = session->target->luns[i].first;
+        }
+    }
     // Sessions are fewer than tags (ServerLimits), so a free one exists.
     do {
         ++last_tsih_;
@@ -362,6 +371,11 @@ Task<void> Server::Impl::ask_to_close(std::shared_ptr<Session> session) {
 
 void Server::Impl::forget(const std::shared_ptr<Session>& session) {
     std::erase(sessions_, session);
+    std::vector<LunTotals>& ended = ended_[session->target];
+    ended.resize(session->luns.size());
+    for (std::size_t i = 0; i < ended.size(); ++i) {
+        add(ended[i], session->luns[i].totals());
+    }
     const auto processor = std::ranges::find(processors_, session->executor);
     --sessions_on_[static_cast<std::size_t>(processor - processors_.begin())];
     session->ended.set();
@@ -396,6 +410,39 @@ ServerStatus Server::Impl::status() const {
     out.login_failures = login_failures_;
     out.refused_connections = refused_;
     out.protocol_errors = protocol_errors_.load(std::memory_order_relaxed);
+    return out;
+}
+
+ServerStatistics Server::Impl::statistics() const {
+    ServerStatistics out;
+    for (const TargetDefinition& target : config_.targets) {
+        TargetReport& report = out.targets.emplace_back(TargetReport{target.iqn, 0, {}});
+        const auto ended = ended_.find(&target);
+        for (std::size_t i = 0; i < target.luns.size(); ++i) {
+            report.luns.push_back({target.luns[i].first, ended != ended_.end() ? ended->second[i] : LunTotals{}});
+        }
+    }
+    for (const std::shared_ptr<Session>& s : sessions_) {
+        if (s->discovery()) {
+            continue;
+        }
+        TargetReport& target = out.targets[static_cast<std::size_t>(s->target - config_.targets.data())];
+        ++target.sessions;
+        SessionReport& report =
+            out.sessions.emplace_back(SessionReport{s->initiator,
+                                                    s->target->iqn,
+                                                    s->isid_text(),
+                                                    s->tsih,
+                                                    s->peer_address,
+                                                    s->digest_errors.load(std::memory_order_relaxed),
+                                                    s->ignored.load(std::memory_order_relaxed),
+                                                    s->rejected.load(std::memory_order_relaxed),
+                                                    {}});
+        for (std::size_t i = 0; i < s->luns.size(); ++i) {
+            report.luns.push_back({s->luns[i].number, s->luns[i].totals()});
+            add(target.luns[i].totals, report.luns.back().totals);
+        }
+    }
     return out;
 }
 
@@ -523,6 +570,9 @@ Task<void> Server::stop() {
 }
 ServerStatus Server::status() const {
     return impl_->status();
+}
+ServerStatistics Server::statistics() const {
+    return impl_->statistics();
 }
 
 }  // namespace gemel::iscsi

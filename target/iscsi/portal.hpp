@@ -6,7 +6,7 @@
 //   P1  The registry of sessions changes on the login executor only; a session's own state on its processor only.
 //   P2  A session leaves the registry after its last command has ended (its device I/O is complete).
 //   P3  Everything that an unauthenticated peer can make us keep is bounded by ServerLimits.
-// Threads: construction, listen(), stop(), status() and destruction on the login executor.
+// Threads: construction, listen(), stop(), status(), statistics() and destruction on the login executor.
 #pragma once
 
 #include <chrono>
@@ -19,6 +19,7 @@
 #include "gemel/environment.hpp"
 #include "gemel/result.hpp"
 #include "gemel/task.hpp"
+#include "target/iscsi/statistics.hpp"
 
 namespace gemel::scsi {
 class LogicalUnit;
@@ -93,6 +94,7 @@ class Server {
     /// Closes listeners and connections, and waits until every command in flight has ended. Idempotent.
     Task<void> stop();
     [[nodiscard]] ServerStatus status() const;
+    [[nodiscard]] ServerStatistics statistics() const;
 
   private:
     class Impl;

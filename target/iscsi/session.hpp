@@ -16,6 +16,7 @@
 #include "target/iscsi/login.hpp"
 #include "target/iscsi/memory_share.hpp"
 #include "target/iscsi/portal.hpp"
+#include "target/iscsi/statistics.hpp"
 
 namespace gemel::iscsi {
 
@@ -35,6 +36,10 @@ struct Session {
     std::atomic<std::uint64_t> commands{0};
     std::atomic<std::uint64_t> bytes_in{0};
     std::atomic<std::uint64_t> bytes_out{0};
+    std::atomic<std::uint64_t> digest_errors{0};
+    std::atomic<std::uint64_t> ignored{0};   ///< requests with a CmdSN outside the window
+    std::atomic<std::uint64_t> rejected{0};  ///< PDUs answered by Reject
+    std::vector<LunStatistics> luns;         ///< of the target, in its order
 
     Connection* connection = nullptr;  ///< N2
     bool close_requested = false;      ///< on the processor
@@ -44,11 +49,6 @@ struct Session {
     /// 12 hexadecimal digits.
     [[nodiscard]] std::string isid_text() const;
 };
-
-/// Adds to a counter that has one writer.
-inline void count(std::atomic<std::uint64_t>& counter, std::uint64_t n) {
-    counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
-}
 
 /// Why tasks of other sessions are aborted: after a reset every nexus gets its unit attention from the unit itself.
 enum class AbortCause : std::uint8_t { kTaskSetCleared, kReset };

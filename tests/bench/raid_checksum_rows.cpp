@@ -9,7 +9,7 @@ namespace gemel::bench {
 
 namespace {
 
-constexpr std::uint64_t kSmallCache = 64 * kKiB;  ///< much less than the maps of the rows' arrays
+constexpr std::uint64_t kSmallCache = 128 * kKiB;  ///< a tenth of the maps of the rows' arrays of 256 MiB members
 
 Subject open_with_checksums(RaidLab& lab, const char* name, void (*adjust)(raid::ArrayConfig&)) {
     Shape shape = parity_shape("5", "file");

@@ -118,18 +118,8 @@ Finding degraded_writes(RaidLab& lab, Subject& logged, Subject& plain, unsigned 
     return f;
 }
 
-void lose_a_member(RaidLab& lab, Subject& subject) {
-    if (const Result<void> r = run_blocking(lab.processor(0), subject.array->fail_member(0)); !r) {
-        std::fprintf(stderr, "raid_bench: %s\n", r.error().message.c_str());
-        std::_Exit(2);
-    }
-}
-
 void begin_rebuild(RaidLab& lab, Subject& subject) {
-    Result<void> r = run_blocking(lab.processor(0), subject.array->fail_member(0));
-    if (r) {
-        r = run_blocking(lab.processor(0), subject.array->rebuild(0, {}));
-    }
+    const Result<void> r = run_blocking(lab.processor(0), subject.array->rebuild(0, {}));
     if (!r) {
         std::fprintf(stderr, "raid_bench: %s\n", r.error().message.c_str());
         std::_Exit(2);
@@ -154,6 +144,7 @@ Finding rebuild_rate(RaidLab& lab, Subject& subject) {
     const Comparison c = compare(
         std::min(lab.options().pairs, 3),
         [&] {
+            lab.lose(subject, 0);
             const TimePoint began = lab.environment().clock.now();
             begin_rebuild(lab, subject);
             await_rebuilt(subject);
@@ -185,6 +176,7 @@ Finding host_beside_rebuild(RaidLab& lab, Subject& subject) {
     const Comparison c = compare(
         std::min(lab.options().pairs, 3),
         [&] {
+            lab.lose(subject, 0);
             begin_rebuild(lab, subject);
             const double p99 = lab.run_array(subject, fixed).p99_us;
             const auto rebuild = subject.array->status().rebuild;
@@ -211,8 +203,8 @@ Findings journal_rows(RaidLab& lab) {
     Subject resync = open_with_policy(lab, raid::RecoveryPolicy::kResync);
     Findings out{journal_on_and_off(lab, journal, resync, 32, 0.90), journal_on_and_off(lab, journal, resync, 1, 0.70)};
     std::ranges::move(records_per_write(lab, journal), std::back_inserter(out));
-    lose_a_member(lab, journal);
-    lose_a_member(lab, resync);
+    lab.lose(journal, 0);
+    lab.lose(resync, 0);
     out.push_back(degraded_writes(lab, journal, resync, 32));
     out.push_back(degraded_writes(lab, journal, resync, 1));
     lab.close(journal);

@@ -109,6 +109,16 @@ Task<Result<void>> RaidLab::fill(BlockDevice& device) {
     co_return co_await device.flush();
 }
 
+void RaidLab::lose(Subject& subject, std::uint32_t member) {
+    Result<void> r = run_blocking(processor(0), subject.array->fail_member(member));
+    if (r) {
+        r = run_blocking(processor(0), fill(*subject.members[member]));
+    }
+    if (!r) {
+        give_up(r.error());
+    }
+}
+
 Task<Result<Subject>> RaidLab::make(Shape shape) {
     Subject out;
     raid::ArrayConfig config;

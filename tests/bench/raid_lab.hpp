@@ -118,6 +118,8 @@ class RaidLab {
     /// Stops the array and removes its members.
     void close(Subject& subject);
 
+    /// Fails a member, whose device is then as a new one: it cannot just catch up.
+    void lose(Subject& subject, std::uint32_t member);
     /// The load on the array's volume.
     Rate run_array(Subject& subject, const Load& load);
     /// The load on the data area of the raw members: at random over all of them, or each of them sequentially at once.

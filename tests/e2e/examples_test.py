@@ -69,6 +69,11 @@ class Examples(EndToEnd):
         result = load(node.url(iqn("t")), sessions=24, depth=4, reads=50, seconds=3, verify=self.folder / "ledger")
         self.assert_good(result)
         self.assertGreater(result["verify"]["sectors_checked"], 0)
+        lun = node.ask("stats")["targets"][0]["luns"][0]
+        for kind in ("reads", "writes"):
+            self.assertGreaterEqual(lun[kind]["operations"], result[kind]["operations"])
+            self.assertEqual(sum(lun[kind]["latency"]), lun[kind]["operations"])
+            self.assertEqual(lun[kind]["bytes"], 4096 * lun[kind]["operations"])
 
 
 if __name__ == "__main__":

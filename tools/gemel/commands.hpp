@@ -38,13 +38,15 @@ struct Invocation {
     std::vector<std::string> volumes;  ///< NAME:SIZE, or NAME for all that is left
     std::string kind;                  ///< of a job
     std::uint64_t since = 0;
-    std::uint64_t timeout_seconds = 0;  ///< of --wait; 0: no limit
+    std::uint64_t interval_seconds = 0;  ///< of stats; 0: once
+    std::uint64_t timeout_seconds = 0;   ///< of --wait; 0: no limit
 };
 
 /// Each returns the exit code; errors are on standard error, or as JSON on standard output with --json.
 ExitCode show_status(const Invocation& given);
 ExitCode list_volumes(const Invocation& given);
 ExitCode list_sessions(const Invocation& given);
+ExitCode show_statistics(const Invocation& given);
 ExitCode show_events(const Invocation& given);
 ExitCode mirror_status(const Invocation& given);
 ExitCode mirror_establish(const Invocation& given);

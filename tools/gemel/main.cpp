@@ -144,6 +144,10 @@ void add_verbs(CLI::App& root, Invocation& given, Verb& chosen) {
     CLI::App& session = *root.add_subcommand("session", "iSCSI sessions");
     session.require_subcommand(1);
     add_verb(session, "list", "who is logged in", list_sessions, given, chosen);
+    CLI::App& stats =
+        add_verb(root, "stats", "what hosts do: operations, bytes, latencies, errors", show_statistics, given, chosen);
+    stats.add_option("--interval", given.interval_seconds, "seconds from one answer to the next, until interrupted")
+        ->check(CLI::PositiveNumber);
     add_arrays(root, given, chosen);
     add_mirror(root, given, chosen);
     CLI::App& promoted = add_verb(root, "promote", "make this node the primary of a volume", promote, given, chosen);

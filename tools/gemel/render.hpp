@@ -19,6 +19,10 @@ std::string render_table(const std::vector<std::vector<std::string>>& rows);
 std::string render_status(const boost::json::value& status);
 std::string render_volumes(const boost::json::value& volumes);
 std::string render_sessions(const boost::json::value& sessions);
+/// Of LUNs since the daemon's start and of sessions; and of LUNs since an earlier answer, per second.
+std::string render_statistics(const boost::json::value& statistics);
+std::string render_statistics_since(const boost::json::value& statistics, const boost::json::value& earlier,
+                                    double seconds);
 /// One line per pair; with details what a single pair is about, line by line.
 std::string render_pairs(const boost::json::value& pairs);
 std::string render_pair_details(const boost::json::object& pair);

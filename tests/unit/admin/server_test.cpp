@@ -27,6 +27,7 @@ class FakeManagement : public Management {
     explicit FakeManagement(Clock& clock) : clock_(clock) {}
     Task<Result<json::value>> status() override { co_return json::value(json::object{{"node", "alpha"}}); }
     Task<Result<json::value>> volume_list() override { co_return json::value(json::array{"v"}); }
+    Task<Result<json::value>> statistics() override { co_return json::value(json::object{}); }
     Task<Result<json::value>> session_list() override {
         co_await sleep_for(clock_, std::chrono::seconds(5));
         co_return json::value(json::array{});

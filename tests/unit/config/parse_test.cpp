@@ -54,6 +54,20 @@ on_peer_loss = "freeze"
 [[peer]]
 node = "beta"
 address = "127.0.0.1:7262"
+
+[[alert]]
+name = "pager"
+severity = "error"
+exec = ["/usr/local/bin/page", "--now"]
+interval = "5s"
+
+[[alert]]
+name = "chat"
+webhook = "https://chat.example.org/hook"
+
+[[alert]]
+name = "mail"
+mail = "ops@example.org"
 )";
 
 TEST(ConfigParse, AGoodFileGivesEveryValueThatItStates) {
@@ -91,6 +105,15 @@ TEST(ConfigParse, AGoodFileGivesEveryValueThatItStates) {
     EXPECT_EQ(c.replication.on_peer_loss, OnPeerLoss::kFreeze);
     ASSERT_EQ(c.peers.size(), 1U);
     EXPECT_EQ(c.peers[0].node, "beta");
+    ASSERT_EQ(c.alerts.size(), 3U);
+    EXPECT_EQ(c.alerts[0].severity, AlertSeverity::kError);
+    EXPECT_EQ(c.alerts[0].exec, (std::vector<std::string>{"/usr/local/bin/page", "--now"}));
+    EXPECT_EQ(c.alerts[0].interval, std::chrono::seconds(5));
+    EXPECT_EQ(c.alerts[1].kind, AlertKind::kWebhook);
+    EXPECT_EQ(c.alerts[1].severity, AlertSeverity::kWarning);
+    EXPECT_EQ(c.alerts[2].kind, AlertKind::kMail);
+    EXPECT_EQ(c.alerts[2].to, "ops@example.org");
+    EXPECT_EQ(c.alerts[2].interval, std::chrono::minutes(1));
 }
 
 TEST(ConfigParse, DefaultsAreTheDocumentedOnes) {
@@ -179,6 +202,12 @@ constexpr std::array kMistakes{
     Case{"peer without port", "127.0.0.1:7262", "127.0.0.1:0", 41, 11, "the address of a peer needs its port"},
     Case{"peer is this node", "node = \"beta\"", "node = \"alpha\"", 40, 8, "has the name of this node"},
     Case{"node without name", "name = \"alpha\"", "", 1, 1, "[node] has no 'name'"},
+    Case{"two ways", "mail = \"ops@", "webhook = \"http://a/\"\nmail = \"ops@", 54, 8, "exactly one of 'exec'"},
+    Case{"no way", "webhook = \"https://chat.example.org/hook\"", "", 50, 8, "exactly one of 'exec'"},
+    Case{"bad program", "/usr/local/bin/page", "page", 46, 8, "no absolute path"},
+    Case{"bad web address", "https://chat", "ftp://chat", 51, 11, "is no web address"},
+    Case{"bad mail address", "ops@example.org", "ops@example.org, you", 55, 8, "is no mail address"},
+    Case{"alert twice", "\"chat\"", "\"pager\"", 50, 8, "is there twice"},
     Case{"bad time", "\"1500ms\"", "\"1500\"", 35, 15, "is not a time"},
     Case{"time out of range", "\"1500ms\"", "\"5ms\"", 35, 15, "expected 100 ms to 60000 ms"},
     Case{"journal", "create = true", "journal = \"journ\"", 15, 11, "did you mean \"journal\"?"},

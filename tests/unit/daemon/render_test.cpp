@@ -54,6 +54,39 @@ TEST(CliRender, VolumesShowTheirMirrorAndLuns) {
     EXPECT_EQ(render_volumes(json::array{}), "no volumes\n");
 }
 
+json::value statistics(unsigned operations) {
+    const json::array latency{0, 0, operations, operations, 0};  // half below 4 us, half below 8 us
+    const json::object moved{
+        {"operations", 2 * operations}, {"bytes", 8192 * operations}, {"failed", 1}, {"latency", latency}};
+    const json::object none{{"operations", 0}, {"bytes", 0}, {"failed", 0}, {"latency", json::array{0, 0, 0, 0, 0}}};
+    json::object lun{{"lun", 3},      {"volume", "v"}, {"reads", moved}, {"writes", none},
+                     {"other", none}, {"aborted", 7},  {"in_flight", 2}, {"most_in_flight", 5}};
+    json::object session{{"initiator", "iqn.host"}, {"target", "iqn.x"},  {"peer_address", "10.0.0.9:5"},
+                         {"rejected", 4},           {"digest_errors", 3}, {"ignored", 2},
+                         {"luns", json::array{lun}}};
+    return json::object{{"targets", json::array{json::object{{"iqn", "iqn.x"}, {"luns", json::array{lun}}}}},
+                        {"sessions", json::array{session}}};
+}
+
+TEST(CliRender, StatisticsHaveLunsWithLatenciesAndSessionsWithErrors) {
+    const std::string text = render_statistics(statistics(10));
+    EXPECT_NE(
+        text.find("iqn.x   3    v       20     80 KiB  <4 us  <8 us  0       0 B      -    -    0      1       7"),
+        std::string::npos)
+        << text;
+    EXPECT_NE(text.find("2 (most 5)"), std::string::npos) << text;
+    EXPECT_NE(text.find("iqn.host   iqn.x   10.0.0.9:5  20     0       1       7        4         3"),
+              std::string::npos)
+        << text;
+    EXPECT_EQ(render_statistics(json::object{}), "no LUNs\n\nno sessions\n");
+}
+
+TEST(CliRender, StatisticsSinceAnEarlierAnswerAreRates) {
+    const std::string text = render_statistics_since(statistics(30), statistics(10), 2.0);
+    EXPECT_NE(text.find("READS/s  READ/s"), std::string::npos) << text;
+    EXPECT_NE(text.find("iqn.x   3    v       20       80 KiB"), std::string::npos) << text;
+}
+
 TEST(CliRender, StatusNamesMembersThatAreNotInSyncAndSurvivesMissingFields) {
     const std::string text = render_status(json::parse(
         R"({"node":"alpha","version":"0.1.0","pid":7,"uptime_seconds":61,"portals":["127.0.0.1:3260"],

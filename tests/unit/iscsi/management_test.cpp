@@ -98,6 +98,73 @@ SCENARIO(AbortTask, of_its_own_tag_or_of_another_lun_finds_nothing) {
     co_await i.close();
 }
 
+/// Of LUN 0, of all sessions.
+LunTotals totals_of(const World& w) {
+    return w.server->statistics().targets.front().luns.front().totals;
+}
+
+SCENARIO(Statistics, count_each_command_once_by_kind_status_and_time) {
+    Initiator i(w);
+    co_await i.log_in();
+    const LunTotals before = totals_of(w);
+    EXPECT_EQ((co_await i.read(0, 16)).status, 0);
+    EXPECT_EQ((co_await i.write(8, pattern(4096, 1))).status, 0);
+    EXPECT_NE((co_await i.read(0x7fffffff, 1)).status, 0);
+    const LunTotals after = totals_of(w);
+    const auto& reads = after.kinds[static_cast<std::size_t>(CommandKind::kRead)];
+    const auto& writes = after.kinds[static_cast<std::size_t>(CommandKind::kWrite)];
+    EXPECT_EQ(reads.operations, 1U);
+    EXPECT_EQ(reads.bytes, 8192U);
+    EXPECT_EQ(writes.operations, 1U);
+    EXPECT_EQ(writes.bytes, 4096U);
+    EXPECT_EQ(reads.latency[latency_bucket(10us)], 1U) << "the device takes 10 us";
+    // A command that its CDB alone condemns moves nothing: it is none of the two.
+    EXPECT_EQ(after.kinds[2].failed, before.kinds[2].failed + 1);
+    EXPECT_EQ(after.in_flight, 0U);
+    EXPECT_EQ(after.most_in_flight, 1U);
+    co_await i.close();
+}
+
+SCENARIO(Statistics, count_aborted_commands_and_outlive_the_session) {
+    Initiator i(w);
+    co_await i.log_in();
+    const std::uint32_t tag = co_await send_held_read(w, i);
+    EXPECT_EQ(totals_of(w).in_flight, 1U);
+    co_await send_management(i, kAbortTask, tag);
+    w.device.release();
+    EXPECT_TRUE((co_await i.receive(5s)).has_value());
+    EXPECT_EQ(totals_of(w).aborted, 1U);
+    EXPECT_EQ(totals_of(w).in_flight, 0U);
+    EXPECT_EQ((co_await i.read(0, 1)).status, 0);
+    const ServerStatistics open = w.server->statistics();
+    EXPECT_EQ(open.sessions.size(), 1U);
+    EXPECT_EQ(open.targets.front().sessions, 1U);
+    co_await i.close();
+    co_await sleep_for(w.clock(), 5s);
+    const ServerStatistics closed = w.server->statistics();
+    EXPECT_TRUE(closed.sessions.empty());
+    EXPECT_EQ(closed.targets.front().luns.front().totals.kinds[0].operations, 1U);
+    EXPECT_EQ(closed.targets.front().luns.front().totals.aborted, 1U);
+}
+
+SCENARIO(Statistics, tell_what_a_session_sent_in_vain) {
+    Initiator i(w);
+    co_await i.log_in({"DataDigest=CRC32C"});
+    auto outside = i.command_pdu(read10(0, 1), kRead, 512);
+    outside.cmd_sn += 1000;
+    --i.cmd_sn;
+    co_await i.send(outside);
+    i.data_digest = i.corrupt_data_digest = true;
+    co_await i.send(i.command_pdu(write10(0, 1), kWrite, 512), pattern(512, 1));
+    const auto reply = co_await i.receive(5s);
+    EXPECT_TRUE(reply && reply->opcode() == Opcode::kReject);
+    const SessionReport report = w.server->statistics().sessions.front();
+    EXPECT_EQ(report.ignored, 1U);
+    EXPECT_EQ(report.digest_errors, 1U);
+    EXPECT_EQ(report.rejected, 1U);
+    co_await i.close();
+}
+
 SCENARIO(AbortTask, racing_completion_ends_every_command_exactly_once) {
     Initiator i(w);
     co_await i.log_in();

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// Programs that the daemon runs: what they get, how they end, and that they can be ended.
+#include "target/runtime/child_process.hpp"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "tests/support/real_runtime.hpp"
+
+namespace gemel {
+namespace {
+
+using namespace std::chrono_literals;
+
+class ChildProcessTest : public ::testing::Test {
+  protected:
+    Result<void> run(std::vector<std::string> arguments, std::string input, Duration most) {
+        return runtime_.run(child_.run(std::move(arguments), std::move(input), most));
+    }
+    Result<void> run(const std::string& script, std::string input = "", Duration most = 20s) {
+        return run({"/bin/sh", "-c", script}, std::move(input), most);
+    }
+
+    test::RealRuntime runtime_{1};
+    Environment environment_ = runtime_.environment();
+    ChildProcess child_{environment_.clock};
+};
+
+TEST_F(ChildProcessTest, GetsItsInputAndEndsWell) {
+    EXPECT_TRUE(run("test \"$(cat)\" = hello", "hello").has_value());
+    EXPECT_TRUE(run("test \"$(wc -c)\" -eq 100000", std::string(100000, 'x')).has_value());
+}
+
+TEST_F(ChildProcessTest, ACodeOrASignalIsAnErrorWithWhatItSaid) {
+    const Result<void> code = run("echo 'no such user' >&2; echo more >&2; exit 3");
+    ASSERT_FALSE(code.has_value());
+    EXPECT_EQ(code.error().code, Errc::kIo);
+    EXPECT_EQ(code.error().message, "/bin/sh ended with code 3: no such user");
+    const Result<void> signal = run("kill -TERM $$");
+    ASSERT_FALSE(signal.has_value());
+    EXPECT_EQ(signal.error().message, "/bin/sh was ended by signal 15");
+}
+
+TEST_F(ChildProcessTest, OneThatIsNotThereCannotBeStarted) {
+    const Result<void> r = run(std::vector<std::string>{"/no/such/program"}, "", 5s);
+    ASSERT_FALSE(r.has_value());
+    EXPECT_EQ(r.error().code, Errc::kNotFound);
+}
+
+TEST_F(ChildProcessTest, OneThatTakesTooLongIsEndedWithItsChildren) {
+    const Result<void> r = run("sleep 600 & sleep 600", "", 200ms);
+    ASSERT_FALSE(r.has_value());
+    EXPECT_EQ(r.error().code, Errc::kTimedOut);
+}
+
+TEST_F(ChildProcessTest, GetsNothingOfTheDaemon) {
+    const int kept = ::open("/dev/null", O_RDONLY);  // one that a library forgot to mark
+    ASSERT_GE(kept, 0);
+    // Three descriptors and the one of the listing; the C library ignores two signals of its own.
+    EXPECT_TRUE(run("test \"$(ls /proc/self/fd | wc -l)\" -eq 4").has_value());
+    EXPECT_TRUE(run("grep -q 'SigBlk:[[:space:]]*0000000000000000' /proc/self/status").has_value());
+    EXPECT_TRUE(run("grep -q 'SigIgn:.*0000000$' /proc/self/status").has_value());
+    ::close(kept);
+}
+
+}  // namespace
+}  // namespace gemel
