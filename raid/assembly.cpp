@@ -231,7 +231,11 @@ Result<void> admit(Assembly& out, const std::vector<MemberReading>& readings, co
             unknown |= out.winner.members[i].failed ? 0 : 1U << i;
             lost += (lost.empty() ? "" : ", ") + std::to_string(i) + " (" + config.members[i].name + ", " +
                     std::string(member_state_name(out.states[i])) + ")";
-            causes += readings[i].why.empty() ? "" : "; member " + std::to_string(i) + ": " + readings[i].why;
+            const bool older = readings[i].kind == Kind::kFound && is_older_copy(readings[i].superblock, out.winner);
+            const std::string why = older ? "an older copy of itself (" + epochs(readings[i].superblock, out.winner) +
+                                                "); members that are restored must all be of the same time"
+                                          : readings[i].why;
+            causes += why.empty() ? "" : "; member " + std::to_string(i) + ": " + why;
         }
     }
     const auto members = static_cast<std::uint32_t>(out.states.size());

@@ -101,7 +101,6 @@ class Rebuild(EndToEnd):
             self.assertEqual(done.returncode, code, (order, done.stderr))
             self.assertIn(words, done.stderr)
         self.assertFalse(more.exists(), "what was made for a spare that was refused")
-        time.sleep(5)  # without writes: the array is clean
         node.kill()
         self.start(node)
         self.assertIn("spare-not-in-config", node.gemel("events").stdout)

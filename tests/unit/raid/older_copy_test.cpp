@@ -170,7 +170,7 @@ TEST(OlderCopy, of_more_members_than_the_level_spares_is_refused_by_force_too) {
     expect_refused(d.f, d.f.config(), Errc::kDeviceGone, "too many members are missing: 0");
     ArrayConfig c = d.f.config();
     c.force = true;
-    expect_refused(d.f, c, Errc::kDeviceGone, "too many members are missing: 0");
+    expect_refused(d.f, c, Errc::kDeviceGone, "member 2: an older copy of itself");
 }
 
 TEST(OlderCopy, is_made_anew_and_gets_no_part_of_what_was_missed) {
