@@ -401,7 +401,7 @@ struct Slots {
 void interpret(Slots slots, MemberReading& out) {
     out.kind = Kind::kBlank;
     out.newest = {1, SectorCount(out.sectors)};
-    out.vacant = !slots.unread[0] && !slots.unread[1] && !slots.superblocks[0] && !slots.superblocks[1];
+    out.vacant = !slots.unread[0] && !slots.unread[1] && !(slots.superblocks[0] && slots.superblocks[1]);
     for (std::uint64_t i = 0; i < 2; ++i) {
         Result<Superblock>& found = slots.superblocks[i];
         if (found && (out.kind != Kind::kFound || found->epoch > out.superblock.epoch)) {
@@ -577,7 +577,10 @@ Task<void> look_at_former_ends_of(Environment& env, const std::string& array, Me
         MemberReading there = reading;
         there.sectors = size.value;
         interpret(co_await read_slots(spec.device, size, *std::move(buffer)), there);
-        if (there.kind == Kind::kFound && there.superblock.array_name == array) {
+        const Superblock& held = reading.superblock;
+        const bool newer = reading.kind != Kind::kFound || (there.superblock.member_uuid() == held.member_uuid() &&
+                                                            there.superblock.epoch > held.epoch);
+        if (there.kind == Kind::kFound && there.superblock.array_name == array && newer) {
             there.sectors = reading.sectors;
             there.why.clear();
             reading = std::move(there);
