@@ -505,6 +505,12 @@ Task<Result<void>> Array::rebuild(std::uint32_t place, MemberSpec device) {
 Task<Result<void>> Array::replace(std::uint32_t place, MemberSpec device) {
     return body_->replace(place, std::move(device));
 }
+Task<Result<void>> Array::add_spare(MemberSpec device) {
+    return body_->add_spare(std::move(device));
+}
+Task<Result<void>> Array::remove_spare(MemberSpec device) {
+    return body_->remove_spare(std::move(device));
+}
 Task<Result<void>> Array::grow() {
     return body_->grow();
 }

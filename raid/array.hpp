@@ -199,6 +199,14 @@ class Array : public VolumeStore {
     /// begun; it goes on at the next start, and its end is an event. If the member fails meanwhile, it is rebuilt onto
     /// the device. Errors: as rebuild(), kRefused also if the member is not in sync.
     Task<Result<void>> replace(std::uint32_t place, MemberSpec device);
+    /// Takes `device` as a hot spare, until the array stops: a member that has failed gets it at once. It is blank, and
+    /// outlives the array, or its removal. Errors: kInvalidArgument (no redundancy), kAlreadyExists, kRefused (it holds
+    /// something), kBusy (it does not answer, and must outlive the array), kNoSpace, kUnsupported (its sectors are too
+    /// large), kDeviceGone, kClosed.
+    Task<Result<void>> add_spare(MemberSpec device);
+    /// The array lets go of a spare, which may be closed then. Errors: kRefused (a place has it), kNotFound (it is no
+    /// spare, perhaps no more: it stays open until the array has stopped), kBusy (it does not answer).
+    Task<Result<void>> remove_spare(MemberSpec device);
     /// Marks a member failed, durably, or ends the rebuild onto it. Errors: kInvalidArgument (no such place), kRefused
     /// (it is not in use, or the level cannot spare it), kReadOnly.
     Task<Result<void>> fail_member(std::uint32_t place);

@@ -225,6 +225,10 @@ class ArrayBody : public SilenceJudge {
     /// RP4. The same of the device that was the member's when the I/O began.
     Task<Result<void>> own_missed(std::uint32_t index, const BlockDevice& own, Error why);
 
+    // --- Spares (spares.cpp): any executor; end on the caller's --------------------------------------------------
+    Task<Result<void>> add_spare(MemberSpec spec);
+    Task<Result<void>> remove_spare(MemberSpec spec);
+
     // --- Grow (grow.cpp): any executor; ends on the caller's -------------------------------------------------------
     Task<Result<void>> grow();
 
@@ -317,7 +321,8 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> take_members(const Assembly& assembly);
     Task<Result<void>> take_over(Assembly assembly);
     Task<Result<void>> begin_incarnation(std::uint64_t log_generation, const Assembly& assembly);
-    /// Writes `next` with epoch + 1 to all in-sync members. REQUIRES: `control` held, home executor.
+    /// Writes `next` with epoch + 1, and + 2, to all in-sync members (SB1, SB5). REQUIRES: `control` held, home
+    /// executor.
     Task<Result<void>> commit(Superblock next);
     template <class Change>
     Task<Result<void>> commit_changed(Change change) {
@@ -326,6 +331,8 @@ class ArrayBody : public SilenceJudge {
         co_return next == superblock_ ? Result<void>{} : co_await commit(std::move(next));
     }
     Task<Result<void>> fail_at_home(std::uint32_t place);
+    Task<bool> offer(Superblock& next);
+    [[nodiscard]] std::uint64_t taken_by_all(const Superblock& next) const;
     Task<Result<void>> fail_locked(std::uint32_t index, Error why);
     /// Flushes all in-sync members; one that fails is failed. REQUIRES: `control` held, home executor.
     Task<Result<void>> flush_locked();
@@ -395,10 +402,15 @@ class ArrayBody : public SilenceJudge {
     };
     Task<Result<void>> begin_rebuild(std::uint32_t place, MemberSpec spec, Onto onto);
     static Result<void> check_answers(const MemberSpec& spec);
+    Result<void> check_shape(std::uint32_t place, const MemberSpec& spec) const;
     Task<Result<SectorCount>> check_target(std::uint32_t place, MemberSpec spec);
     [[nodiscard]] std::vector<SectorCount> known_ends() const;
     Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec, SlotPlace newest, bool returned);
     Task<void> use_spares();
+    [[nodiscard]] bool has_place(const BlockDevice* device) const;
+    Task<Result<void>> check_spare(MemberSpec spec);
+    Task<Result<void>> add_spare_at_home(MemberSpec spec);
+    Task<Result<void>> remove_spare_at_home(MemberSpec spec);
     [[nodiscard]] std::optional<std::uint32_t> wants_spare() const;
     Task<void> run_rebuild(std::uint32_t place, bool resumed);
     void begin_job(JobKind kind, std::uint32_t place);
@@ -432,8 +444,9 @@ class ArrayBody : public SilenceJudge {
     // replace.cpp
     Task<Result<void>> begin_replace(std::uint32_t place, MemberSpec spec);
     Task<Result<void>> enter_replace(std::uint32_t place, MemberSpec spec);
-    void attach_target(std::uint32_t place, const MemberSpec& spec, SlotPlace newest);
-    Task<Result<void>> write_target_superblock(std::uint32_t place);
+    void attach_target(std::uint32_t place, const MemberSpec& spec, SlotPlace newest, std::uint64_t epoch);
+    Task<bool> offer_target(Superblock& next);
+    void drop_target(const Error& why);
     void resume_replace(const Assembly& assembly);
     Task<Result<void>> replace_stripe(Shard& shard, StripeIndex index, std::uint32_t place);
     Task<void> run_replace(std::uint32_t place, bool resumed);
@@ -470,6 +483,8 @@ class ArrayBody : public SilenceJudge {
     bool watching_ = false;              ///< watch_idle() runs
     std::vector<Buffer> slots_;          ///< one superblock per member, under `control`
     SlotPlace target_newest_;            ///< superblock on the target of a replace; under `control`
+    std::uint64_t target_epoch_ = 0;     ///< of that one; the same
+    std::optional<Error> target_lost_;   ///< it did not take one; the same
     std::atomic<bool> read_only_{false};
     std::atomic<bool> stopping_{false};
     std::atomic<std::uint32_t> untrusted_shards_{0};

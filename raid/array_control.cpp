@@ -95,6 +95,7 @@ void ArrayBody::settle_slots(const MemberFan& fan, std::uint32_t started, const 
         SlotPlace& newest = given ? target_newest_ : members[m].newest;
         if (!code) {
             members[m].stamp = given ? members[m].stamp : next.stamp();
+            target_epoch_ = given ? next.epoch : target_epoch_;
             members[m].vacated = !given && newest.device != places[m].device ? newest.device : members[m].vacated;
             newest = places[m];
             continue;
@@ -102,8 +103,9 @@ void ArrayBody::settle_slots(const MemberFan& fan, std::uint32_t started, const 
         if (*code == Errc::kTimedOut) {
             renew_slot_buffer(m);
         }
-        if (given) {  // RP6: the next one says so
+        if (given) {  // RP6: the next one says so, also to the old member, which has taken none since
             next.members[m] = superblock_.members[m];
+            next.taken_by_all = superblock_.taken_by_all;
             continue;
         }
         if (!can_spare(m)) {
@@ -117,55 +119,84 @@ void ArrayBody::settle_slots(const MemberFan& fan, std::uint32_t started, const 
     }
 }
 
-/// SB1: one change, in a loop while members fail under it.
-Task<Result<void>> ArrayBody::commit(Superblock next) {
-    while (!read_only()) {
-        next.epoch = superblock_.epoch + 1;
-        superblock_.epoch = next.epoch;  // never used again, whatever becomes of it
-        MemberFan fan;
-        std::uint32_t started = 0;
-        SlotPlaces places;
-        for (std::uint32_t m = 0; m < geometry.members; ++m) {
-            if (!takes_writes(m)) {
-                continue;
-            }
-            const bool given = gives_place(m, next);
-            const MemberDevice& there = *members[m].device;
-            BlockDevice& device = given ? *there.target() : *there.device();  // not both
-            next.member_index = static_cast<std::uint16_t>(m);
-            next.target = next.rebuild.active && next.rebuild.place == m && next.members[m].failed;
-            places[m] = place_after(given ? target_newest_ : members[m].newest, device.limits().sectors);
-            const Lba lba = places[m].lba();
-            const Slice slice = slots_[m].slice(kSuperblockBytes, lba);
-            encode(next, slice.data().first<kSuperblockBytes>());
-            slice.clear_infos();
-            started |= 1U << m;
-            fan.start(m, device.write(lba, slice, {.fua = true}));
-        }
-        co_await fan.all();
-        next.member_index = 0;
-        next.target = false;
-        settle_slots(fan, started, places, next);
-        if (!fan.failed()) {
-            const auto failed = [](const Superblock& s) {
-                return std::ranges::count(s.members, true, &MemberRecord::failed);
-            };
-            if (!spares_.empty() && failed(next) > failed(superblock_)) {
-                gate_.spawn(use_spares());
-            }
-            const bool marked = next.missed != superblock_.missed;
-            superblock_ = std::move(next);
-            log_->drop_before(kLogClientRedo, superblock_.redo_from);
-            unrecorded_.store(false, std::memory_order_release);
-            publish_status();
-            if (missed) {
-                missed->failure_recorded(marked);
-            }
-            co_return Result<void>{};
+/// SB5. The newest superblock that all who may come back, and are not called failed, have taken.
+std::uint64_t ArrayBody::taken_by_all(const Superblock& next) const {
+    std::uint64_t least = superblock_.epoch;
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        const bool its_rebuild = next.rebuild.active && next.rebuild.place == m;
+        if (takes_writes(m)) {
+            least = std::min(least, gives_place(m, next) ? target_epoch_ : members[m].stamp.epoch);
+            least = replacing(m) && its_rebuild ? std::min(least, target_epoch_) : least;
+        } else if (!next.members[m].failed || its_rebuild) {
+            return next.taken_by_all;  // missing
         }
     }
+    return std::max(next.taken_by_all, active(TestSwitch::kTakenAhead) ? next.epoch : least);
+}
+
+/// One superblock to all. True if all took it, else `next` says which failed.
+Task<bool> ArrayBody::offer(Superblock& next) {
+    next.taken_by_all = taken_by_all(next);
+    superblock_.epoch = next.epoch;  // never used again, whatever becomes of it
+    MemberFan fan;
+    std::uint32_t started = 0;
+    SlotPlaces places;
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if (!takes_writes(m)) {
+            continue;
+        }
+        const bool given = gives_place(m, next);
+        const MemberDevice& there = *members[m].device;
+        BlockDevice& device = given ? *there.target() : *there.device();  // not both
+        next.member_index = static_cast<std::uint16_t>(m);
+        next.target = next.rebuild.active && next.rebuild.place == m && next.members[m].failed;
+        places[m] = place_after(given ? target_newest_ : members[m].newest, device.limits().sectors);
+        const Lba lba = places[m].lba();
+        const Slice slice = slots_[m].slice(kSuperblockBytes, lba);
+        encode(next, slice.data().first<kSuperblockBytes>());
+        slice.clear_infos();
+        started |= 1U << m;
+        fan.start(m, device.write(lba, slice, {.fua = true}));
+    }
+    co_await fan.all();
+    next.member_index = 0;
+    next.target = false;
+    settle_slots(fan, started, places, next);
+    if (fan.failed()) {
+        co_return false;
+    }
+    co_return co_await offer_target(next);
+}
+
+/// SB1, SB5: one change, in a loop while members fail under it.
+Task<Result<void>> ArrayBody::commit(Superblock next) {
+    target_lost_.reset();
+    const std::uint32_t wanted = active(TestSwitch::kChangeUnsettled) ? 1 : 2;
+    std::uint32_t taken = 0;  // in a row, without anything new in it
+    while (!read_only() && taken < wanted) {
+        next.epoch = superblock_.epoch + 1;
+        taken = co_await offer(next) ? taken + 1 : 0;
+    }
+    if (taken < wanted) {
+        publish_status();
+        co_return fail(Errc::kReadOnly, "array " + name + " is read-only");
+    }
+    const auto failed = [](const Superblock& s) { return std::ranges::count(s.members, true, &MemberRecord::failed); };
+    if (!spares_.empty() && failed(next) > failed(superblock_)) {
+        gate_.spawn(use_spares());
+    }
+    const bool marked = next.missed != superblock_.missed;
+    superblock_ = std::move(next);
+    log_->drop_before(kLogClientRedo, superblock_.redo_from);
+    unrecorded_.store(false, std::memory_order_release);
+    if (target_lost_) {
+        drop_target(*target_lost_);
+    }
     publish_status();
-    co_return fail(Errc::kReadOnly, "array " + name + " is read-only");
+    if (missed) {
+        missed->failure_recorded(marked);
+    }
+    co_return Result<void>{};
 }
 
 Task<Result<void>> ArrayBody::write_zeros(BlockDevice& device, Lba first, Lba end) {
@@ -500,7 +531,7 @@ Task<Result<void>> ArrayBody::commit_seen(Superblock seen, bool clean) {
     next.untrusted = std::move(seen.untrusted);
     next.redo_from = may_void_redo() ? std::max(next.redo_from, seen.redo_from) : next.redo_from;
     next.accepted = accepted_member() != 0 && (next.resync_cursor < geometry.columns() || !next.untrusted.empty());
-    if (!next.clean || next == superblock_) {
+    if (!next.clean || (next == superblock_ && !stopping())) {  // R10: no copy from before a stop is a member
         co_return Result<void>{};  // after a crash of an unclean array everything is resynced anyway
     }
     co_return co_await commit(std::move(next));

@@ -59,11 +59,12 @@ Result<void> check_identity(const std::vector<MemberReading>& readings, const Ar
     return {};
 }
 
-/// Another member went on without `mine` in an assembly that `mine` knows nothing of, while `mine` wrote nothing.
+/// Another member went on without `mine` in an assembly that `mine` knows nothing of, while `mine` wrote nothing. R10:
+/// not an older copy of it, which `mine` knows by a newer superblock.
 bool overruled(const Superblock& mine, const std::vector<MemberReading>& readings) {
     return std::ranges::any_of(readings, [&](const MemberReading& r) {
         const Superblock& other = r.superblock;
-        return r.kind == Kind::kFound && other.members[mine.member_index].failed &&
+        return r.kind == Kind::kFound && other.epoch >= mine.taken_by_all && other.members[mine.member_index].failed &&
                !mine.members[other.member_index].failed && other.incarnation != mine.incarnation &&
                other.incarnation != mine.previous_incarnation;
     });
@@ -83,6 +84,21 @@ bool found_have_all(const Superblock& winner, const std::vector<MemberReading>& 
     return !find_level(winner.level)->tolerates(gone, static_cast<std::uint32_t>(winner.members.size()));
 }
 
+/// R10.
+bool is_older_copy(const Superblock& held, const Superblock& winner) {
+    return held.epoch < winner.taken_by_all && !active(TestSwitch::kOlderCopyTaken);
+}
+
+std::string epochs(const Superblock& held, const Superblock& winner) {
+    return "its epoch is " + std::to_string(held.epoch) + ", the array's " + std::to_string(winner.epoch);
+}
+
+Finding older_copy(std::string subject, const Superblock& held, const Superblock& winner, std::string action) {
+    return {Severity::kError, "member-stale", std::move(subject),
+            "it is an older copy, as of an image that was restored (" + epochs(held, winner) + "); it is not used",
+            std::move(action)};
+}
+
 /// R6: a member of which one slot can be read is in sync, whatever the other one says.
 bool in_sync_by_other_slot(const Superblock& winner, const std::vector<MemberReading>& readings, std::size_t place) {
     const MemberReading& r = readings[place];
@@ -91,7 +107,7 @@ bool in_sync_by_other_slot(const Superblock& winner, const std::vector<MemberRea
     return r.kind == Kind::kDamaged && held_older(r) && mine.array_uuid == winner.array_uuid &&
            mine.member_index == place && mine.members.size() == winner.members.size() &&
            mine.member_uuid() == record.uuid && !record.failed && mine.epoch <= winner.epoch &&
-           found_have_all(winner, readings);
+           mine.epoch + 1 >= winner.taken_by_all && found_have_all(winner, readings);
 }
 
 /// R6: the others must not have missed what a member did of which only one slot can be read. At its epoch they have
@@ -137,6 +153,43 @@ bool diverged(const Superblock& mine, const Superblock& winner) {
     return false;
 }
 
+/// R3, R8 and R10 for a device that holds a superblock of the place.
+Result<MemberState> judge_found(std::size_t place, const Superblock& held, const ArrayConfig& config, Assembly& out) {
+    const MemberRecord& record = out.winner.members[place];
+    const std::string subject = subject_of(config, place);
+    const bool older = is_older_copy(held, out.winner);
+    const bool target = held.target && record.failed && out.winner.rebuilds(place, held.member_uuid());  // R8
+    if (target && !older) {
+        return MemberState::kRebuilding;
+    }
+    if (record.uuid != held.member_uuid() && !target) {
+        out.findings.push_back({Severity::kWarning, "member-stale", subject,
+                                "the place was given to another member since", "replace the member"});
+        return MemberState::kStale;
+    }
+    if ((!record.failed && !older) || active(TestSwitch::kStaleTakenBack)) {
+        return MemberState::kInSync;
+    }
+    if (diverged(held, out.winner) && !config.force) {
+        return fail(Errc::kRefused, subject +
+                                        " was started without the others, and the others without it; both have "
+                                        "changes. Remove the side that is not needed from the config, or start "
+                                        "with --force to keep the newest superblock's side");
+    }
+    if (!record.failed || target) {
+        out.findings.push_back(
+            older_copy(subject, held, out.winner,
+                       "bring the device back as it was and start again, or make it anew with 'gemel array rebuild " +
+                           config.name + " " + std::to_string(place) +
+                           "'; to take the array back to an earlier time restore all of its members"));
+    } else {
+        out.findings.push_back({Severity::kWarning, "member-stale", subject,
+                                "the array went on without it (" + epochs(held, out.winner) + "); it is not used",
+                                "replace or rebuild the member"});
+    }
+    return MemberState::kStale;
+}
+
 /// R3 and R4 for one place.
 Result<MemberState> judge(std::size_t place, const MemberReading& reading, const ArrayConfig& config, Assembly& out) {
     const MemberRecord& record = out.winner.members[place];
@@ -146,44 +199,23 @@ Result<MemberState> judge(std::size_t place, const MemberReading& reading, const
         case Kind::kUnread:
             out.findings.push_back(
                 {Severity::kWarning, "member-missing", subject, reading.why, "bring the member back, or replace it"});
-            return record.failed ? MemberState::kFailed : MemberState::kMissing;
+            break;
         case Kind::kBlank:
             out.findings.push_back({Severity::kWarning, "member-missing", subject,
                                     "the device is blank: it holds no superblock of this array",
                                     "bring the right device back (if it was extended: with the size it had), or "
                                     "replace the member"});
-            return record.failed ? MemberState::kFailed : MemberState::kMissing;
+            break;
         case Kind::kDamaged:
             out.findings.push_back({Severity::kError, "member-superblock-damaged", subject,
                                     reading.why + "; the member is treated as missing",
                                     "check the device, then replace the member"});
-            return record.failed ? MemberState::kFailed : MemberState::kMissing;
+            break;
         case Kind::kUnsupported:
         case Kind::kFound:
-            break;
+            return judge_found(place, reading.superblock, config, out);
     }
-    if (reading.superblock.target && record.failed && out.winner.rebuilds(place, reading.superblock.member_uuid())) {
-        return MemberState::kRebuilding;  // R8
-    }
-    if (record.uuid != reading.superblock.member_uuid()) {
-        out.findings.push_back({Severity::kWarning, "member-stale", subject,
-                                "the place was given to another member since", "replace the member"});
-        return MemberState::kStale;
-    }
-    if (!record.failed || active(TestSwitch::kStaleTakenBack)) {
-        return MemberState::kInSync;
-    }
-    if (diverged(reading.superblock, out.winner) && !config.force) {
-        return fail(Errc::kRefused, subject +
-                                        " was started without the others, and the others without it; both have "
-                                        "changes. Remove the side that is not needed from the config, or start "
-                                        "with --force to keep the newest superblock's side");
-    }
-    out.findings.push_back({Severity::kWarning, "member-stale", subject,
-                            "the array went on without it (its epoch is " + std::to_string(reading.superblock.epoch) +
-                                ", the array's " + std::to_string(out.winner.epoch) + "); it is not used",
-                            "replace or rebuild the member"});
-    return MemberState::kStale;
+    return record.failed ? MemberState::kFailed : MemberState::kMissing;
 }
 
 /// R4 and R5 for all.
@@ -199,7 +231,11 @@ Result<void> admit(Assembly& out, const std::vector<MemberReading>& readings, co
             unknown |= out.winner.members[i].failed ? 0 : 1U << i;
             lost += (lost.empty() ? "" : ", ") + std::to_string(i) + " (" + config.members[i].name + ", " +
                     std::string(member_state_name(out.states[i])) + ")";
-            causes += readings[i].why.empty() ? "" : "; member " + std::to_string(i) + ": " + readings[i].why;
+            const bool older = readings[i].kind == Kind::kFound && is_older_copy(readings[i].superblock, out.winner);
+            const std::string why = older ? "an older copy of itself (" + epochs(readings[i].superblock, out.winner) +
+                                                "); members that are restored must all be of the same time"
+                                          : readings[i].why;
+            causes += why.empty() ? "" : "; member " + std::to_string(i) + ": " + why;
         }
     }
     const auto members = static_cast<std::uint32_t>(out.states.size());
@@ -368,7 +404,7 @@ struct Slots {
 void interpret(Slots slots, MemberReading& out) {
     out.kind = Kind::kBlank;
     out.newest = {1, SectorCount(out.sectors)};
-    out.vacant = !slots.unread[0] && !slots.unread[1] && !slots.superblocks[0] && !slots.superblocks[1];
+    out.vacant = !slots.unread[0] && !slots.unread[1] && !(slots.superblocks[0] && slots.superblocks[1]);
     for (std::uint64_t i = 0; i < 2; ++i) {
         Result<Superblock>& found = slots.superblocks[i];
         if (found && (out.kind != Kind::kFound || found->epoch > out.superblock.epoch)) {
@@ -513,8 +549,13 @@ void take_spares(Assembly& assembly, const std::vector<MemberReading>& spares, A
     for (std::size_t i = 0; i < spares.size(); ++i) {
         const MemberSpec& spec = config.spares[i];
         const bool target = is_target(spares[i], assembly.winner);
+        if (target && is_older_copy(spares[i].superblock, assembly.winner)) {
+            assembly.findings.push_back(older_copy("spare " + spec.name, spares[i].superblock, assembly.winner,
+                                                   "wipe it, or give the array another spare"));
+            continue;
+        }
         if (target && assembly.states[spares[i].superblock.member_index] == MemberState::kInSync) {
-            assembly.target = {spec, spares[i].newest};
+            assembly.target = {spec, spares[i].newest, spares[i].superblock.epoch};
         } else if (target || spares[i].kind == Kind::kBlank) {  // a target whose member is gone: its spare
             usable.push_back(spec);
         } else {
@@ -539,7 +580,10 @@ Task<void> look_at_former_ends_of(Environment& env, const std::string& array, Me
         MemberReading there = reading;
         there.sectors = size.value;
         interpret(co_await read_slots(spec.device, size, *std::move(buffer)), there);
-        if (there.kind == Kind::kFound && there.superblock.array_name == array) {
+        const Superblock& held = reading.superblock;
+        const bool newer = reading.kind != Kind::kFound || (there.superblock.member_uuid() == held.member_uuid() &&
+                                                            there.superblock.epoch > held.epoch);
+        if (there.kind == Kind::kFound && there.superblock.array_name == array && newer) {
             there.sectors = reading.sectors;
             there.why.clear();
             reading = std::move(there);

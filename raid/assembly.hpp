@@ -20,8 +20,13 @@
 //       is newer than what lies on the device that the config names, unless it is the target of a replace.
 //   R8  The device of the winner's rebuild is used as that (kRebuilding), and counts as missing for R4 and R5. In a
 //       replace it is beside the place's member, among the spares; in the place it is not used.
-//   R9  A device that holds no superblock at its end may have been extended: then it is a member by the one that is
-//       where it, or another member of the array, ends or ended before. Only a superblock of this array counts there.
+//   R9  A device without two superblocks at its end may have been extended: it is a member by the newest one that is
+//       there, or where it, or another member, ends or ended before. Only a superblock of this array counts there.
+//   R10 A member, or the device of a rebuild or a replace, whose superblock is older than what the winner says that all
+//       had taken (SB5) is an older copy of it, put there while the array was not open: stale, as if the place were
+//       missing. Nothing that it holds is used, and force does not change that. Of its slots one that cannot be read
+//       (R6) may be the newer one. Where all devices are of the same earlier time none of them says more, and the array
+//       is as it was then. A copy that went on elsewhere (R3) does not overrule those that know it by a newer epoch.
 // Threads: any executor.
 #pragma once
 
@@ -46,7 +51,7 @@ struct MemberReading {
     Superblock superblock;  ///< kFound: the newest. kUnread, kDamaged: with an epoch of at least 1 what could be read
     std::uint64_t sectors = 0;  ///< of the device
     SlotPlace newest;           ///< where the superblock was
-    bool vacant = false;        ///< both slots at its end were read and hold none
+    bool vacant = false;        ///< both slots at its end were read, and not both hold one
 };
 
 struct Finding {
@@ -62,6 +67,7 @@ struct Assembly {
     struct Target {
         MemberSpec spec;
         SlotPlace newest;
+        std::uint64_t epoch = 0;  ///< of that one
     };
     Superblock winner;
     std::optional<Target> target;         ///< beside its member in sync
@@ -77,7 +83,7 @@ struct Assembly {
     std::vector<Finding> findings;  ///< become events
 };
 
-/// The rules R1 to R6 and R8.
+/// The rules R1 to R6, R8 and R10.
 Result<Assembly> assemble(const std::vector<MemberReading>& readings, const ArrayConfig& config);
 
 /// What an operator must still correct in the config itself; nothing when it is right.

@@ -111,6 +111,10 @@ BlockDevice* MemberWatch::watched(BlockDevice* device) {
     return devices_.back().get();
 }
 
+void MemberWatch::forget(const BlockDevice* watched) {
+    std::erase_if(devices_, [watched](const auto& w) { return w.get() == watched && w->unanswered->load() == 0; });
+}
+
 std::uint32_t MemberWatch::unanswered(const BlockDevice* device) {
     const auto* watched = dynamic_cast<const Watched*>(device);
     return watched == nullptr ? 0 : watched->unanswered->load();

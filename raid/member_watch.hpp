@@ -45,6 +45,8 @@ class MemberWatch {
 
     /// `device`, watched: the same one each time; lives as long as this. The device outlives its last I/O. Home.
     BlockDevice* watched(BlockDevice* device);
+    /// What watched() gave is of no use any more; its device may go. REQUIRES: no I/O is under way on it. Home.
+    void forget(const BlockDevice* watched);
     /// Before I/O of hosts starts; nullptr takes it away.
     void set_judge(SilenceJudge* judge) { judge_.store(judge); }
     /// From now on what is overdue is given up whatever becomes of its member.

@@ -226,31 +226,37 @@ Result<void> ArrayBody::check_answers(const MemberSpec& spec) {
     return {};
 }
 
-/// The device fits, and nothing on it is needed. Gives the size that it had when superblocks were put on it.
-Task<Result<SectorCount>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec) {
-    CO_TRY_VOID(check_answers(spec));
+/// It can be the device of the place, and is not that of another one.
+Result<void> ArrayBody::check_shape(std::uint32_t place, const MemberSpec& spec) const {
     const DeviceLimits limits = spec.device->limits();
     const std::uint64_t needed = superblock_.device_end(place);
     if (round_down(limits.sectors.value, kSectorsPerBlock) < needed + 2 * kSuperblockSectors) {
-        co_return fail(Errc::kNoSpace, spec.name + " has " + std::to_string(bytes_of(limits.sectors)) +
-                                           " bytes; a member of array " + name + " needs " +
-                                           std::to_string((needed + 2 * kSuperblockSectors) * kSectorBytes));
+        return fail(Errc::kNoSpace, spec.name + " has " + std::to_string(bytes_of(limits.sectors)) +
+                                        " bytes; a member of array " + name + " needs " +
+                                        std::to_string((needed + 2 * kSuperblockSectors) * kSectorBytes));
     }
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         if (m == place && !in_sync(place)) {
             continue;
         }
         if (members[m].device->device() == spec.device) {
-            co_return fail(Errc::kBusy, spec.name + " is member " + std::to_string(m) + " of array " + name);
+            return fail(Errc::kBusy, spec.name + " is member " + std::to_string(m) + " of array " + name);
         }
         const DeviceLimits other = members[m].device->limits();
         const bool strange =
             limits.max_transfer_bytes < other.max_transfer_bytes || limits.alignment_sectors > other.alignment_sectors;
         if (in_sync(m) && strange) {
-            co_return fail(Errc::kUnsupported,
-                           spec.name + " has larger sectors, or takes smaller transfers, than " + member_subject(m));
+            return fail(Errc::kUnsupported,
+                        spec.name + " has larger sectors, or takes smaller transfers, than " + member_subject(m));
         }
     }
+    return {};
+}
+
+/// The device fits, and nothing on it is needed. Gives the size that it had when superblocks were put on it.
+Task<Result<SectorCount>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec) {
+    CO_TRY_VOID(check_answers(spec));
+    CO_TRY_VOID(check_shape(place, spec));
     const std::array<MemberSpec, 1> specs{spec};
     CO_TRY(std::vector<MemberReading> readings, co_await read_members(env, specs));
     co_await look_at_former_ends(env, name, known_ends(), specs, readings);
@@ -270,7 +276,7 @@ Task<Result<SectorCount>> ArrayBody::check_target(std::uint32_t place, MemberSpe
     if (found.kind != MemberReading::Kind::kDamaged || !own) {
         CO_TRY_VOID(co_await require_blank(env, spec, found));
     }
-    co_return limits.sectors;
+    co_return spec.device->limits().sectors;
 }
 
 /// `newest`: superblock on the device. `returned`: it is the member that the place had.
@@ -308,6 +314,9 @@ Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec,
         static_cast<void>(members[place].device->add_unreadable(range->first, range->second - range->first));
     }
     members[place].newest = newest;
+    members[place].stamp = returned ? members[place].stamp
+                           : known  ? SuperblockStamp{target_epoch_, next.incarnation}
+                                    : SuperblockStamp{};
     members[place].vacated = {};
     {
         const std::scoped_lock lock(status_mutex_);

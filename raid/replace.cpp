@@ -5,7 +5,8 @@
 //
 // Invariants:
 //   RP1 The place's own member stays in sync, is read and written, and gets every superblock; its target is never read.
-//       The target's superblock only names it: it is written once, and cannot be the newest.
+//       The target gets them, too, after all members, so that an older copy of it is known (R10); they name it as what
+//       it is, and none is newer than those of the members.
 //   RP2 Every write and flush of the place goes to both (MD6), wherever the walk is. The walk copies what the member
 //       holds, under the stripe's lock; what it cannot read comes from redundancy, or is listed (RB3). So a stripe that
 //       was walked is the same on both, and what is durable on the member is durable on the target by the next cursor.
@@ -80,13 +81,11 @@ Task<Result<void>> ArrayBody::enter_replace(std::uint32_t place, MemberSpec spec
     }
     Superblock next = superblock_;
     next.rebuild = {true, static_cast<std::uint16_t>(place), 0, env.random.uuid()};
-    attach_target(place, spec, {1, spec.device->limits().sectors});
+    attach_target(place, spec, {1, spec.device->limits().sectors}, 0);
     Result<void> r = co_await commit(std::move(next));
-    if (r && replacing(place)) {
-        r = co_await write_target_superblock(place);
-    }
     if (r && !replacing(place)) {
-        r = fail(Errc::kIo, member_subject(place) + " failed");
+        r = fail(Errc::kIo,
+                 "a superblock of " + member_subject(place) + ", or of " + target_name() + ", cannot be written");
     }
     if (!r) {
         const Result<void> ended = co_await end_replace(place, r.error());
@@ -95,8 +94,9 @@ Task<Result<void>> ArrayBody::enter_replace(std::uint32_t place, MemberSpec spec
     co_return r;
 }
 
-void ArrayBody::attach_target(std::uint32_t place, const MemberSpec& spec, SlotPlace newest) {
+void ArrayBody::attach_target(std::uint32_t place, const MemberSpec& spec, SlotPlace newest, std::uint64_t epoch) {
     target_newest_ = newest;
+    target_epoch_ = epoch;
     {
         const std::scoped_lock lock(status_mutex_);
         target_name_ = spec.name;
@@ -104,24 +104,46 @@ void ArrayBody::attach_target(std::uint32_t place, const MemberSpec& spec, SlotP
     members[place].device->set_target(spec.device);
 }
 
-/// RP1. REQUIRES: `control` held.
-Task<Result<void>> ArrayBody::write_target_superblock(std::uint32_t place) {
-    Superblock mine = superblock_;
-    mine.member_index = static_cast<std::uint16_t>(place);
-    mine.target = true;
+/// RP1: if there is one. False if it does not take it: then `next` says that it is out. REQUIRES: `control` held.
+Task<bool> ArrayBody::offer_target(Superblock& next) {
+    const std::uint32_t place = next.rebuild.place;
+    if (!next.rebuild.active || !replacing(place)) {
+        co_return true;
+    }
     BlockDevice& device = *members[place].device->target();
     const SlotPlace to = next_place(target_newest_, device.limits().sectors);
     const Lba lba = to.lba();
     const Slice slice = slots_[place].slice(kSuperblockBytes, lba);
-    encode(mine, slice.data().first<kSuperblockBytes>());
+    next.member_index = static_cast<std::uint16_t>(place);
+    next.target = true;
+    encode(next, slice.data().first<kSuperblockBytes>());
+    next.member_index = 0;
+    next.target = false;
     slice.clear_infos();
-    const Result<void> r = co_await device.write(lba, slice, {.fua = true});
+    Result<void> r = co_await device.write(lba, slice, {.fua = true});
     if (r) {
         target_newest_ = to;
-    } else if (r.error().code == Errc::kTimedOut) {  // the device still reads from there
+        target_epoch_ = next.epoch;
+        co_return true;
+    }
+    if (r.error().code == Errc::kTimedOut) {  // the device still reads from there
         renew_slot_buffer(place);
     }
-    co_return r;
+    next.rebuild = {};
+    target_lost_ = Error(r.error().code, "its superblock cannot be written: " + r.error().message);
+    co_return false;
+}
+
+/// A superblock says so. It gets nothing any more. REQUIRES: `control` held.
+void ArrayBody::drop_target(const Error& why) {
+    for (std::uint32_t m = 0; m < geometry.members; ++m) {
+        if (replacing(m)) {
+            members[m].device->set_target(nullptr);
+            event(why.code == Errc::kAborted ? Severity::kInfo : Severity::kError, "replace-failed", member_subject(m),
+                  target_name() + " does not take its place, and it stays: " + why.message,
+                  "replace it again, with another device");
+        }
+    }
 }
 
 /// RP5. Before I/O starts.
@@ -136,7 +158,7 @@ void ArrayBody::resume_replace(const Assembly& assembly) {
         record = {};
         return;
     }
-    attach_target(record.place, assembly.target->spec, assembly.target->newest);
+    attach_target(record.place, assembly.target->spec, assembly.target->newest, assembly.target->epoch);
     std::uint64_t cursor = geometry.columns();
     const std::uint64_t strip = geometry.strip_sectors;
     for (const auto& shard : shards) {
@@ -266,10 +288,7 @@ Task<Result<void>> ArrayBody::end_replace(std::uint32_t place, Error why) {
     Superblock next = superblock_;
     next.rebuild = {};
     CO_TRY_VOID(co_await commit(std::move(next)));
-    members[place].device->set_target(nullptr);
-    event(why.code == Errc::kAborted ? Severity::kInfo : Severity::kError, "replace-failed", member_subject(place),
-          target_name() + " does not take its place, and it stays: " + why.message,
-          "replace it again, with another device");
+    drop_target(why);
     co_return Result<void>{};
 }
 

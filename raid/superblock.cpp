@@ -34,13 +34,15 @@ constexpr std::size_t kMissedAt = 16288;
 constexpr std::size_t kMissedBytes = 12;
 constexpr std::size_t kAddedAt = 16320;
 constexpr std::size_t kAddedBytes = 32;
+constexpr std::size_t kTakenAt = 16352;
 constexpr std::size_t kUnreadableAt = 16384;
 constexpr std::size_t kUsedBytes = kUnreadableAt + kMaxUnreadable * kRangeBytes;
 constexpr std::size_t kCrcAt = kSuperblockBytes - 4;
 static_assert(kScrubAt + kScrubBytes <= kHeaderBytes);
 static_assert(kMembersAt == 256 && kAreasAt == 1536 && kVolumesAt == 1792 && kUntrustedAt == 15616);
 static_assert(kUntrustedAt + kMaxUntrusted * kRangeBytes <= kRedoFromAt && kRedoFromAt + 8 <= kMissedAt);
-static_assert(kMissedAt + kMissedBytes <= kAddedAt && kAddedAt + kAddedBytes <= kUnreadableAt);
+static_assert(kMissedAt + kMissedBytes <= kAddedAt && kAddedAt + kAddedBytes <= kTakenAt &&
+              kTakenAt + 8 <= kUnreadableAt);
 static_assert(kUsedBytes <= kCrcAt);
 static_assert(kVolumeBytes == kVolumeNameBytes + 16 + 2 + 2 + 12 + 8 + kMaxExtents * kExtentBytes);
 
@@ -297,6 +299,19 @@ std::optional<std::string> why_rebuild_invalid(const Superblock& sb, const Geome
     return std::nullopt;
 }
 
+std::optional<std::string> why_identity_invalid(const Superblock& sb) {
+    if (sb.member_index >= sb.members.size()) {
+        return "member index " + std::to_string(sb.member_index) + " beyond the last member";
+    }
+    if (sb.array_name.empty() || sb.array_name.size() > kArrayNameBytes || sb.array_name.contains('\0')) {
+        return "array name of a wrong length";
+    }
+    if (sb.taken_by_all > sb.epoch) {
+        return "an epoch that all members have taken, which is beyond its own";
+    }
+    return std::nullopt;
+}
+
 std::optional<std::string> why_scrub_invalid(const Superblock& sb, const LevelRow& level, const Geometry& g) {
     if (!sb.scrub.active && !(sb.scrub == ScrubRecord{})) {
         return "details of a scrub that is none";
@@ -435,8 +450,8 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
     if (!level->fits(sb.members.size())) {
         return std::to_string(sb.members.size()) + " members do not fit level " + std::string(level->name);
     }
-    if (sb.member_index >= sb.members.size()) {
-        return "member index " + std::to_string(sb.member_index) + " beyond the last member";
+    if (auto why = why_identity_invalid(sb)) {
+        return why;
     }
     if (!std::has_single_bit(sb.strip_bytes) || sb.strip_bytes < kBlockBytes || sb.strip_bytes > kMiB) {
         return "strip size " + std::to_string(sb.strip_bytes) + " is not a power of two from 4 KiB to 1 MiB";
@@ -460,9 +475,6 @@ std::optional<std::string> why_invalid(const Superblock& sb) {
             return "untrusted columns out of order or beyond the resync position";
         }
         below = r.end;
-    }
-    if (sb.array_name.empty() || sb.array_name.size() > kArrayNameBytes || sb.array_name.contains('\0')) {
-        return "array name of a wrong length";
     }
     if (sb.areas.size() > kMaxAreas || sb.volumes.size() > kMaxVolumes || sb.untrusted.size() > kMaxUntrusted ||
         sb.unreadable.size() > kMaxUnreadable) {
@@ -526,6 +538,7 @@ void encode(const Superblock& sb, std::span<std::byte, kSuperblockBytes> to) {
         }
     }
     put_added(LeWriter(to.subspan(kAddedAt, kAddedBytes)), sb.added);
+    store_le(to.data() + kTakenAt, sb.taken_by_all);
     LeWriter ranges(to.subspan(kUntrustedAt, kMaxUntrusted * kRangeBytes));
     for (const ColumnRange& r : sb.untrusted) {
         ranges.put(r.first);
@@ -587,6 +600,7 @@ Result<Superblock> decode_superblock(std::span<const std::byte, kSuperblockBytes
     sb.redo_from = load_le<std::uint64_t>(from.data() + kRedoFromAt);
     sb.missed = get_missed(LeReader(from.subspan(kMissedAt, kMissedBytes)));
     sb.added = get_added(LeReader(from.subspan(kAddedAt, kAddedBytes)));
+    sb.taken_by_all = load_le<std::uint64_t>(from.data() + kTakenAt);
     if (n.members > kMaxMembers || n.areas > kMaxAreas || n.volumes > kMaxVolumes || n.untrusted > kMaxUntrusted ||
         n.unreadable > kMaxUnreadable) {
         return fail(Errc::kCorrupt, "superblock counts more of something than it has room for");

@@ -3,12 +3,17 @@
 //
 // Invariants:
 //   SB1 A change is one superblock with epoch + 1, written with FUA to all in-sync members, on each to the slot that
-//       does not hold the newest one there: that one is never overwritten.
+//       does not hold the newest one there: that one is never overwritten. Then it is written once more, with the next
+//       epoch, and nobody relies on it before that (SB5).
 //   SB2 It is in effect if any in-sync member has it; assembly writes the newest again to all.
 //   SB3 Unused bytes are zero; decode() accepts only what encode() can have made.
 //   SB4 The slots are at the end of the device. On one that was extended the next change goes to its new end, to where
 //       it overwrites nothing of the newest superblock, and those at the old end are wiped after that. Nothing is put
 //       where they were before they are all at the new end.
+//   SB5 `taken_by_all` is an epoch that every member which the superblock does not call failed, and the device of its
+//       rebuild or replace, had taken before it was written; it never falls. So a device that is one of these and holds
+//       an older superblock is an older copy (R10). What is written to members, or said of what they hold, relies on a
+//       change whose epoch `taken_by_all` has reached: no copy from before that change can pass for a member.
 // Threads: any.
 #pragma once
 
@@ -134,6 +139,7 @@ struct Superblock {
     bool target = false;             ///< it is on the device of `rebuild`, not on the member of its place
     std::vector<MemberRecord> members;
     std::uint64_t epoch = 0;
+    std::uint64_t taken_by_all = 0;      ///< SB5; 0: nothing is said
     Uuid incarnation;                    ///< random, of this assembly of the array
     Uuid previous_incarnation;           ///< of the assembly before
     bool clean = true;                   ///< no write of a host can be half done

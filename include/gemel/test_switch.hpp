@@ -55,6 +55,9 @@ enum class TestSwitch : std::uint8_t {
     kSlotInPlace,            ///< a superblock overwrites the newest one
     kMissingUnmarked,        ///< members missing at a start are not marked failed when something is written
     kStaleTakenBack,         ///< a member that the superblock calls failed is used again
+    kOlderCopyTaken,         ///< a member whose superblock is older than it must be is used
+    kTakenAhead,             ///< a superblock says that all members have taken it
+    kChangeUnsettled,        ///< a change counts before a superblock says that all members have taken it
     kResyncCursorAhead,      ///< a clean stop says that an unfinished resync has seen everything
     kNoStripeLock,           ///< a part of a stripe is written without the stripe's lock
     kUntrustedParity,        ///< parity of untrusted columns makes up what is read
@@ -127,6 +130,9 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kSlotInPlace, "slot-in-place", "raid"},
     TestSwitchRow{TestSwitch::kMissingUnmarked, "missing-unmarked", "raid"},
     TestSwitchRow{TestSwitch::kStaleTakenBack, "stale-taken-back", "raid"},
+    TestSwitchRow{TestSwitch::kOlderCopyTaken, "older-copy-taken", "raid"},
+    TestSwitchRow{TestSwitch::kTakenAhead, "taken-ahead", "raid"},
+    TestSwitchRow{TestSwitch::kChangeUnsettled, "change-unsettled", "raid"},
     TestSwitchRow{TestSwitch::kResyncCursorAhead, "resync-cursor-ahead", "raid"},
     TestSwitchRow{TestSwitch::kNoStripeLock, "no-stripe-lock", "raid"},
     TestSwitchRow{TestSwitch::kUntrustedParity, "untrusted-parity", "raid"},

@@ -38,6 +38,13 @@ class Management {
     virtual Task<Result<void>> array_replace(std::string array, std::uint64_t member, std::string with) = 0;
     /// Takes into use what the array's devices have more than before.
     virtual Task<Result<void>> array_grow(std::string array) = 0;
+    /// Gives the array a device as a spare, at later starts, too. `bytes`: a file of that size is made, if there is
+    /// none. Errors: kInvalidArgument, kAlreadyExists, kNotFound, kRefused (it is not blank), kNoSpace (it is too
+    /// small), kUnsupported, kBusy (somebody holds it).
+    virtual Task<Result<void>> array_add(std::string array, std::string path, std::uint64_t bytes) = 0;
+    /// Takes away a spare that was added so and is not used. Errors: kNotFound, kRefused (it is a member by now, or the
+    /// configuration names it).
+    virtual Task<Result<void>> array_remove(std::string array, std::string path) = 0;
     /// Makes an array and starts it; later starts have it, too. `definition`: its tables as in the configuration file.
     /// Errors: kInvalidArgument, kAlreadyExists (a name, a member), kRefused (a member is not blank), kNoSpace.
     virtual Task<Result<void>> array_create(std::string definition) = 0;

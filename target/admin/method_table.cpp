@@ -54,6 +54,15 @@ constexpr std::array kCreate{
     ParamSpec{"definition", ParamKind::kText, Need::kRequired,
               "[[array]] and its [[volume]]s as in the configuration file"},
 };
+constexpr std::array kAdd{
+    kArray,
+    ParamSpec{"device", ParamKind::kText, Need::kRequired, "path of a blank device or file"},
+    ParamSpec{"bytes", ParamKind::kNumber, Need::kOptional, "size of the file to be made, if there is none"},
+};
+constexpr std::array kRemove{
+    kArray,
+    ParamSpec{"device", ParamKind::kText, Need::kRequired, "path of a spare that was added"},
+};
 constexpr std::array kRebuild{
     kArray,
     ParamSpec{"member", ParamKind::kNumber, Need::kRequired, "number of its place, from 0"},
@@ -138,6 +147,14 @@ constexpr std::array kMethods{
     MethodRow{"array.create", kCreate,
               [](Management& m, Params p) -> Answer { return done(m.array_create(p.text("definition"))); },
               "make an array on blank members and start it; it is there after a restart, too"},
+    MethodRow{"array.add", kAdd,
+              [](Management& m, Params p) -> Answer {
+                  return done(m.array_add(p.text("array"), p.text("device"), p.number("bytes")));
+              },
+              "give an array a spare; it has it after a restart, too"},
+    MethodRow{"array.remove", kRemove,
+              [](Management& m, Params p) -> Answer { return done(m.array_remove(p.text("array"), p.text("device"))); },
+              "take away a spare that was added and is not used"},
     MethodRow{"array.grow", kOneArray,
               [](Management& m, Params p) -> Answer { return done(m.array_grow(p.text("array"))); },
               "take into use what the members' devices have more than before"},

@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// The daemon's Management of arrays and their jobs.
+// The daemon's Management of arrays, their spares and their jobs.
+//
+// Invariants:
+//   AO1 A spare that an operator has added is in the state directory before the array may use it, and until it is taken
+//       away again: at each start it is one of the array's spares, and a device that it gave a place to is found so.
+//   AO2 What the configuration names itself is kept there no longer.
+// Threads: on the main processor.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <boost/json/array.hpp>
+#include <filesystem>
+#include <map>
 #include <vector>
 
 #include "target/backend/backend_table.hpp"
@@ -59,8 +67,8 @@ Result<raid::MemberSpec> Daemon::named_device(const StartedArray& started, const
         started.named, [&](const raid::MemberSpec& m) { return m.name == with || m.name == state_.resolve(with); });
     if (found == started.named.end()) {
         return fail(Errc::kNotFound,
-                    fmt::format("array '{}' has no member or spare '{}'; add it to 'spares' in the configuration "
-                                "and start the daemon again",
+                    fmt::format("array '{0}' has no member or spare '{1}'; make it a spare with 'gemel array add {0} "
+                                "{1}'",
                                 started.array->status().name, with));
     }
     return *found;
@@ -123,6 +131,182 @@ Task<Result<void>> Daemon::array_grow(std::string array) {
     }
     co_return r;
 }
+
+// ---- spares
+
+namespace {
+
+config::Member member_of(const AddedSpare& spare) {
+    return {
+        spare.kind == "block" ? config::MemberKind::kBlock : config::MemberKind::kFile, spare.path, spare.bytes, {}};
+}
+
+/// Of every device that the configuration names, its absolute path and its array.
+std::map<std::string, std::string> named_paths(const config::Config& config, const StateDirectory& state) {
+    std::map<std::string, std::string> out;
+    for (const config::Array& array : config.arrays) {
+        for (const auto* list : {&array.members, &array.spares}) {
+            for (const config::Member& m : *list) {
+                if (!m.path.empty()) {
+                    out.try_emplace(state.resolve(m.path), array.name);
+                }
+            }
+        }
+    }
+    return out;
+}
+
+/// What lies at the path, or is to be made there.
+Result<BackendSpec> spare_at(const std::string& path, std::uint64_t bytes) {
+    if (path.contains('\n')) {
+        return fail(Errc::kInvalidArgument, "the path of a spare has no line break");
+    }
+    std::error_code bad;
+    const bool there = std::filesystem::exists(path, bad);
+    if (!there && bytes == 0) {
+        return fail(Errc::kNotFound, fmt::format("there is no {0}; name a device or a file, or {0}:SIZE to make a file "
+                                                 "of that size",
+                                                 path));
+    }
+    BackendSpec spec;
+    spec.kind = std::filesystem::is_block_file(path, bad) ? "block" : "file";
+    spec.path = path;
+    spec.bytes = bytes;
+    spec.create = !there;
+    spec.wait = Duration{};
+    TRY(const std::optional<std::string> content, find_content(spec));
+    if (content) {
+        return fail(Errc::kRefused,
+                    fmt::format("{} is not blank: it holds {}. Wipe it if nothing on it is needed", path, *content));
+    }
+    return spec;
+}
+
+}  // namespace
+
+/// AO1.
+Result<void> Daemon::take_added_spares() {
+    std::map<std::string, std::string> named = named_paths(config_, state_);
+    for (config::Array& array : config_.arrays) {
+        TRY(const std::vector<AddedSpare> added, state_.added_spares(array.name));
+        std::vector<AddedSpare> kept;
+        for (const AddedSpare& spare : added) {
+            const auto [at, fresh] = named.try_emplace(spare.path, array.name);
+            if (!fresh && at->second == array.name) {
+                continue;  // AO2
+            }
+            kept.push_back(spare);
+            const std::string subject = fmt::format("array {} spare {}", array.name, spare.path);
+            if (!fresh) {
+                events_.emit(
+                    {Severity::kWarning, "spare-refused", subject,
+                     fmt::format("it was added by 'gemel array add', but is a device of array '{}', too", at->second),
+                     "take it away from one of the two"});
+                continue;
+            }
+            array.spares.push_back(member_of(spare));
+            events_.emit({Severity::kInfo, "spare-not-in-config", subject,
+                          "it was added by 'gemel array add'; the configuration does not name it",
+                          "add it to 'spares' there when the file is next changed"});
+        }
+        if (kept != added) {
+            TRY_VOID(state_.write_added_spares(array.name, kept));
+        }
+    }
+    return {};
+}
+
+/// On the array's executor.
+Task<Result<void>> Daemon::order_spare(StartedArray& started, raid::MemberSpec spare, OrderSpare order) {
+    Executor& home = Executor::current();
+    co_await resume_on(runtime_.processors().io(0));
+    Result<void> r = co_await (started.array.get()->*order)(std::move(spare));
+    co_await resume_on(home);
+    co_return r;
+}
+
+Task<Result<void>> Daemon::array_add(std::string array, std::string path, std::uint64_t bytes) {
+    const auto turn = co_await creations_.lock();
+    CO_TRY(StartedArray * started, check_array(array));
+    if (lies_in_memory(config_, array)) {
+        co_return fail(Errc::kInvalidArgument,
+                       fmt::format("array '{}' lies in memory and is made anew at each start: its spares belong into "
+                                   "the configuration",
+                                   array));
+    }
+    path = state_.resolve(path);
+    const std::map<std::string, std::string> named = named_paths(config_, state_);
+    if (const auto other = named.find(path); other != named.end()) {
+        co_return fail(Errc::kAlreadyExists, fmt::format("{} is a device of array '{}' already", path, other->second));
+    }
+    CO_TRY(const std::vector<AddedSpare> before, state_.added_spares(array));
+    CO_TRY(const BackendSpec spec, spare_at(path, bytes));
+    CO_TRY(std::unique_ptr<BlockDevice> device, co_await open_backend(environment_, spec));
+    std::vector<AddedSpare> now = before;
+    now.push_back({spec.kind, path, bytes_of(device->limits().sectors)});
+    Result<void> r = state_.write_added_spares(array, now);  // AO1
+    if (r) {
+        r = co_await order_spare(*started, {device.get(), path}, &raid::Array::add_spare);
+    }
+    if (!r) {
+        const Result<void> kept = state_.write_added_spares(array, before);
+        static_cast<void>(kept);  // a spare that is not blank is refused at the next start, too
+        if (r.error().code == Errc::kBusy) {
+            started->devices.push_back(std::move(device));
+        }
+        std::error_code ignored;  // an empty file that stays is blank
+        if (spec.create && device) {
+            std::filesystem::remove(path, ignored);
+        }
+        co_return r;
+    }
+    started->named.push_back({device.get(), path});
+    started->devices.push_back(std::move(device));
+    std::ranges::find(config_.arrays, array, &config::Array::name)->spares.push_back(member_of(now.back()));
+    if (const Result<void> kept = remember_devices(state_, *started); !kept) {
+        events_.emit({Severity::kWarning, "devices-not-recorded", "array " + array, kept.error().message,
+                      "make room in the state directory before a member is extended"});
+    }
+    co_return r;
+}
+
+Task<Result<void>> Daemon::array_remove(std::string array, std::string path) {
+    const auto turn = co_await creations_.lock();
+    CO_TRY(StartedArray * started, check_array(array));
+    path = state_.resolve(path);
+    CO_TRY(const std::vector<AddedSpare> before, state_.added_spares(array));
+    std::vector<AddedSpare> now = before;
+    if (std::erase_if(now, [&](const AddedSpare& s) { return s.path == path; }) == 0) {
+        const std::map<std::string, std::string> named = named_paths(config_, state_);
+        const auto at = named.find(path);
+        if (at == named.end() || at->second != array) {
+            co_return fail(Errc::kNotFound, fmt::format("array '{}' has no spare '{}'", array, path));
+        }
+        co_return fail(Errc::kRefused, fmt::format("the configuration names {} for array '{}': take it out there and "
+                                                   "start the daemon again",
+                                                   path, array));
+    }
+    const auto open = std::ranges::find(started->named, path, &raid::MemberSpec::name);
+    const bool opened = open != started->named.end();
+    Result<void> r;
+    if (opened) {
+        r = co_await order_spare(*started, *open, &raid::Array::remove_spare);
+    }
+    if (!r && r.error().code != Errc::kNotFound) {
+        co_return r;
+    }
+    CO_TRY_VOID(state_.write_added_spares(array, now));
+    auto& spares = std::ranges::find(config_.arrays, array, &config::Array::name)->spares;
+    std::erase_if(spares, [&](const config::Member& m) { return m.path == path; });
+    if (opened && r) {
+        const BlockDevice* const device = open->device;
+        started->named.erase(open);
+        std::erase_if(started->devices, [device](const auto& d) { return d.get() == device; });
+    }
+    co_return Result<void>{};
+}
+
+// ---- arrays that are made while the daemon runs
 
 namespace {
 std::string joined(const std::vector<config::Mistake>& mistakes) {

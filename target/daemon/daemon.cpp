@@ -343,6 +343,9 @@ Task<std::expected<void, StartFailure>> Daemon::start() {
     if (auto ports = probe_ports(); !ports) {
         co_return failed(DaemonExit::kListen, std::move(ports).error());
     }
+    if (auto spares = take_added_spares(); !spares) {
+        co_return failed(DaemonExit::kState, std::move(spares).error());
+    }
     if (auto arrays = co_await start_arrays(); !arrays) {
         co_return arrays;
     }

@@ -93,6 +93,8 @@ class Daemon final : public admin::Management {
     Task<Result<void>> array_scrub(std::string array, bool repair) override;
     Task<Result<void>> array_replace(std::string array, std::uint64_t member, std::string with) override;
     Task<Result<void>> array_grow(std::string array) override;
+    Task<Result<void>> array_add(std::string array, std::string path, std::uint64_t bytes) override;
+    Task<Result<void>> array_remove(std::string array, std::string path) override;
     Task<Result<void>> array_create(std::string definition) override;
     Task<Result<void>> volume_resize(std::string volume, std::uint64_t bytes, bool shrink) override;
     Task<Result<boost::json::value>> job_list() override;
@@ -137,13 +139,16 @@ class Daemon final : public admin::Management {
     void space_low(const std::string& array);
     using GivePlace = Task<Result<void>> (raid::Array::*)(std::uint32_t, raid::MemberSpec);
     Task<Result<void>> give_place(std::string array, std::uint64_t member, std::string with, GivePlace give);
+    Result<void> take_added_spares();
+    using OrderSpare = Task<Result<void>> (raid::Array::*)(raid::MemberSpec);
+    Task<Result<void>> order_spare(StartedArray& started, raid::MemberSpec spare, OrderSpare order);
     Task<std::map<std::string, replication::PairStatus>> pairs();
     boost::json::array volumes_json(const std::map<std::string, replication::PairStatus>& pairs) const;
 
     Runtime& runtime_;
     admin::EventRing& events_;
     StateDirectory& state_;
-    config::Config config_;  ///< gets the arrays that are created
+    config::Config config_;  ///< gets the arrays that are created, and spares that are added
     const std::set<std::string> force_;
     const std::string version_;
     const config::Secrets secrets_;

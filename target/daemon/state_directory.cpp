@@ -25,7 +25,10 @@ namespace {
 constexpr int kPollMs = 50;
 constexpr std::string_view kCreated = "/created";
 constexpr std::string_view kDefinition = ".toml";
+constexpr std::string_view kSpares = "/spares";
 constexpr std::string_view kFirstLine = "gemel-array-record 1\n";
+constexpr std::string_view kSparesFirstLine = "gemel-spares 1\n";
+constexpr std::string_view kSpareLine = "spare ";
 
 std::unexpected<Error> system_error(std::string_view what, const std::string& path) {
     const int number = errno;
@@ -113,20 +116,19 @@ std::string holder_of(int lock, const std::string& path) {
 
 }  // namespace
 
-std::string encode_record(const ArrayRecord& record) {
-    std::string text(kFirstLine);
-    text += record.state == ArrayRecord::State::kFormatted ? "state formatted\n" : "state formatting\n";
-    text += "uuid " + record.uuid.text() + "\n";
-    for (const std::uint64_t bytes : record.bytes) {
-        text += fmt::format("device {}\n", bytes);
-    }
-    return text + fmt::format("crc {:08x}\n", crc32c(as_bytes_of(text)));
+namespace {
+
+/// With a last line that says its checksum.
+std::string sealed(std::string text) {
+    text += fmt::format("crc {:08x}\n", crc32c(as_bytes_of(text)));
+    return text;
 }
 
-Result<ArrayRecord> decode_record(std::string_view text) {
+/// What sealed() was given. Errors: kCorrupt.
+Result<std::string_view> unsealed(std::string_view text, std::string_view first_line, std::string_view what) {
     const std::size_t crc_line = text.rfind("crc ");
-    if (!text.starts_with(kFirstLine) || crc_line == std::string_view::npos || !text.ends_with('\n')) {
-        return fail(Errc::kCorrupt, "it is not an array record of version 1");
+    if (!text.starts_with(first_line) || crc_line == std::string_view::npos || !text.ends_with('\n')) {
+        return fail(Errc::kCorrupt, fmt::format("it is not {} of version 1", what));
     }
     std::uint32_t crc = 0;
     const std::string_view digits = text.substr(crc_line + 4, text.size() - crc_line - 5);
@@ -135,6 +137,54 @@ Result<ArrayRecord> decode_record(std::string_view text) {
         crc != crc32c(as_bytes_of(text.substr(0, crc_line)))) {
         return fail(Errc::kCorrupt, "its checksum is wrong");
     }
+    return text.substr(0, crc_line);
+}
+
+}  // namespace
+
+std::string encode_record(const ArrayRecord& record) {
+    std::string text(kFirstLine);
+    text += record.state == ArrayRecord::State::kFormatted ? "state formatted\n" : "state formatting\n";
+    text += "uuid " + record.uuid.text() + "\n";
+    for (const std::uint64_t bytes : record.bytes) {
+        text += fmt::format("device {}\n", bytes);
+    }
+    return sealed(std::move(text));
+}
+
+std::string encode_spares(const std::vector<AddedSpare>& spares) {
+    std::string text(kSparesFirstLine);
+    for (const AddedSpare& spare : spares) {
+        text += fmt::format("{}{} {} {}\n", kSpareLine, spare.kind, spare.bytes, spare.path);
+    }
+    return sealed(std::move(text));
+}
+
+Result<std::vector<AddedSpare>> decode_spares(std::string_view text) {
+    TRY(std::string_view lines, unsealed(text, kSparesFirstLine, "a list of spares"));
+    lines.remove_prefix(kSparesFirstLine.size());
+    std::vector<AddedSpare> out;
+    while (!lines.empty()) {
+        std::string_view line = lines.substr(0, lines.find('\n'));
+        lines.remove_prefix(std::min(lines.size(), line.size() + 1));
+        line.remove_prefix(std::min(line.size(), kSpareLine.size()));
+        AddedSpare spare;
+        spare.kind = line.substr(0, line.find(' '));
+        line.remove_prefix(std::min(line.size(), spare.kind.size() + 1));
+        const auto number = std::from_chars(line.data(), line.data() + line.size(), spare.bytes);
+        const auto digits = static_cast<std::size_t>(number.ptr - line.data());
+        if (number.ec != std::errc{} || digits + 1 >= line.size()) {
+            return fail(Errc::kCorrupt, "a line of it names no spare");
+        }
+        spare.path = line.substr(digits + 1);
+        out.push_back(std::move(spare));
+    }
+    return out;
+}
+
+Result<ArrayRecord> decode_record(std::string_view sealed_text) {
+    TRY(const std::string_view text, unsealed(sealed_text, kFirstLine, "an array record"));
+    const std::size_t crc_line = text.size();
     // The checksum is right: it was written by us, in the fixed layout of encode_record().
     ArrayRecord record;
     record.state = text.find("state formatted\n") != std::string_view::npos ? ArrayRecord::State::kFormatted
@@ -172,6 +222,7 @@ Result<StateDirectory> StateDirectory::open(std::string path, Duration wait) {
     TRY_VOID(make_directory(path));
     TRY_VOID(make_directory(path + "/arrays"));
     TRY_VOID(make_directory(path + std::string(kCreated)));
+    TRY_VOID(make_directory(path + std::string(kSpares)));
     const std::string lock_path = path + "/lock";
     Descriptor lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     if (lock.get() < 0) {
@@ -287,6 +338,34 @@ Result<void> StateDirectory::write_created(const CreatedArray& array) {
 
 Result<void> StateDirectory::remove_created(const std::string& array) {
     return remove_file(created_path(array));
+}
+
+std::string StateDirectory::spares_path(const std::string& array) const {
+    return path_ + std::string(kSpares) + "/" + array;
+}
+
+Result<void> StateDirectory::write_added_spares(const std::string& array, const std::vector<AddedSpare>& spares) {
+    const std::string path = spares_path(array);
+    return spares.empty() ? remove_file(path) : put_file(path, encode_spares(spares));
+}
+
+Result<std::vector<AddedSpare>> StateDirectory::added_spares(const std::string& array) const {
+    const std::string path = spares_path(array);
+    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (file.get() < 0) {
+        if (errno == ENOENT) {
+            return std::vector<AddedSpare>{};
+        }
+        return system_error("open", path);
+    }
+    TRY(const std::string text, read_all(file.get(), path));
+    auto spares = decode_spares(text);
+    if (!spares) {
+        return fail(Errc::kCorrupt, fmt::format("the spares of array '{}' in {} cannot be told: {}; remove it, and add "
+                                                "the spares again, or name them in the configuration",
+                                                array, path, spares.error().message));
+    }
+    return spares;
 }
 
 Result<std::vector<CreatedArray>> created_arrays(const std::string& state_directory) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // StateDirectory: what a daemon keeps beside its members: a lock, so that it is the only one, and a record of every
-// array that it has formatted, so that it never formats one again, and finds one whose members were extended.
+// array that it has formatted, so that it never formats one again, and finds one whose members were extended; also
+// what operators have added to the configuration: arrays and spares.
 //
 // Invariants:
 //   SD1 One process holds the directory from open() to its death.
@@ -31,6 +32,14 @@ struct ArrayRecord {
     friend bool operator==(const ArrayRecord&, const ArrayRecord&) = default;
 };
 
+/// A device that `gemel array add` has given to an array as a spare; it may have got a place since.
+struct AddedSpare {
+    std::string kind;  ///< a row of the backend table
+    std::string path;  ///< absolute, without a line break
+    std::uint64_t bytes = 0;
+    friend bool operator==(const AddedSpare&, const AddedSpare&) = default;
+};
+
 /// What `gemel array create` has added to the configuration: tables of the configuration file.
 struct CreatedArray {
     std::string name;
@@ -42,6 +51,8 @@ Result<std::vector<CreatedArray>> created_arrays(const std::string& state_direct
 /// The record as text, with its checksum; and back. Errors: kCorrupt says what is wrong.
 std::string encode_record(const ArrayRecord& record);
 Result<ArrayRecord> decode_record(std::string_view text);
+std::string encode_spares(const std::vector<AddedSpare>& spares);
+Result<std::vector<AddedSpare>> decode_spares(std::string_view text);
 
 class StateDirectory {
   public:
@@ -66,11 +77,16 @@ class StateDirectory {
     /// Durable when it returns (SD2). Errors: kNoSpace, kIo.
     Result<void> write_created(const CreatedArray& array);
     Result<void> remove_created(const std::string& array);
+    /// Of the array. Errors: kCorrupt, kIo.
+    [[nodiscard]] Result<std::vector<AddedSpare>> added_spares(const std::string& array) const;
+    /// Durable when it returns (SD2). Errors: kNoSpace, kIo.
+    Result<void> write_added_spares(const std::string& array, const std::vector<AddedSpare>& spares);
 
   private:
     StateDirectory(std::string path, int lock) : path_(std::move(path)), lock_(lock) {}
     [[nodiscard]] std::string record_path(const std::string& array) const;
     [[nodiscard]] std::string created_path(const std::string& array) const;
+    [[nodiscard]] std::string spares_path(const std::string& array) const;
 
     std::string path_;
     int lock_;

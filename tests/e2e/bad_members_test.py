@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrong, foreign, stale, cut or damaged members: a clear error or a degraded start, and nothing on them changes."""
 import os
+import shutil
 import unittest
 
 from e2e_case import MIB, EndToEnd, array, iqn, target, volume
@@ -108,6 +109,27 @@ class BadMembers(EndToEnd):
         (self.folder / "kept").rename(self.member(node, 1))
         self.start(node)
         wait_until(lambda: self.array_state(node)["state"] == "optimal", 60, "it has caught up")
+        self.check(node)
+
+    def test_an_older_copy_of_a_member_never_returns_old_data(self):
+        text = array() + "checksums = false\n" + volume() + target()
+        node = self.start(self.daemon("n", text))
+        self.assert_good(load(node.url(iqn("t")), seconds=1, depth=8, reads=0, block_size="16KiB", verify=self.ledger))
+        self.assertEqual(node.stop(), 0)
+        shutil.copyfile(self.member(node, 2), self.folder / "older")
+        self.start(node)
+        self.assert_good(load(node.url(iqn("t")), seconds=1, depth=8, reads=0, block_size="16KiB", verify=self.ledger))
+        self.assertEqual(node.stop(), 0)
+        shutil.copyfile(self.folder / "older", self.member(node, 2))
+        before = self.hashes(node.state_dir)["r52"]
+        self.start(node)
+        self.assertEqual([m["state"] for m in self.array_state(node)["members"]].count("in-sync"), 4)
+        self.assertEqual(self.array_state(node)["members"][2]["state"], "stale")
+        self.check(node)
+        self.assertEqual(self.hashes(node.state_dir)["r52"], before)
+        self.assertRegex(node.log_text(), r"older copy.*gemel array rebuild r5 2")
+        node.gemel("array", "rebuild", "r5", "2", "--wait", "--timeout", "60")
+        self.assertEqual(self.array_state(node)["state"], "optimal")
         self.check(node)
 
     def test_a_member_whose_superblocks_are_damaged_counts_as_missing(self):

@@ -80,6 +80,46 @@ class Rebuild(EndToEnd):
         self.assertIn("/spare now", done.stdout)
         self.check(node)
 
+    def test_a_spare_that_is_added_takes_over_and_is_known_after_a_restart(self):
+        node = self.filled(MEMBERS)
+        extra, more = self.folder / "extra", self.folder / "more"
+        wait_until(lambda: self.show(node)["resync"] is None, 60, "the first resync has ended")
+        node.gemel("array", "add", "r5", f"{extra}:40MiB")
+        self.assertEqual(self.show(node)["spares"], [str(extra)])
+        used = self.folder / "used"
+        used.write_bytes(b"data" * (16 << 20))
+        for code, words, order in (
+                (4, "already", ("add", "r5", extra)),
+                (4, "already", ("add", "r5", f"{node.state_dir}/r50")),
+                (4, "not blank", ("add", "r5", used)),
+                (4, "needs", ("add", "r5", f"{more}:1MiB")),
+                (3, "there is no", ("add", "r5", more)),
+                (3, "no array", ("add", "r9", f"{more}:40MiB")),
+                (3, "has no spare", ("remove", "r5", more)),
+                (4, "configuration names", ("remove", "r5", f"{node.state_dir}/r50"))):
+            done = node.gemel("array", *order, check=False)
+            self.assertEqual(done.returncode, code, (order, done.stderr))
+            self.assertIn(words, done.stderr)
+        self.assertFalse(more.exists(), "what was made for a spare that was refused")
+        node.kill()
+        self.start(node)
+        self.assertIn("spare-not-in-config", node.gemel("events").stdout)
+        self.assertEqual(self.show(node)["spares"], [str(extra)])
+        node.gemel("array", "fail", "r5", "1")
+        wait_until(lambda: self.state(node, 1) == "in-sync", 60, "the spare has the place")
+        self.assertEqual(self.show(node)["members"][1]["name"], str(extra))
+        done = node.gemel("array", "remove", "r5", extra, check=False)
+        self.assertEqual(done.returncode, 4, done.stderr)
+        self.assertIn("is a member", done.stderr)
+        node.gemel("array", "add", "r5", f"{more}:40MiB")
+        node.gemel("array", "remove", "r5", more)
+        self.assertEqual(self.show(node)["spares"], [])
+        self.assertEqual(node.stop(), 0)
+        self.start(node)
+        self.assertEqual((self.show(node)["state"], self.show(node)["spares"]), ("optimal", []))
+        self.assertEqual(self.show(node)["members"][1]["name"], str(extra))
+        self.check(node)
+
     def test_a_failed_member_is_rebuilt_onto_itself(self):
         node = self.filled(MEMBERS)
         wait_until(lambda: self.show(node)["resync"] is None, 60, "the first resync has ended")

@@ -11,7 +11,10 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 85> kRaidStates{
+constexpr std::array<std::string_view, 88> kRaidStates{
+    "older copy of a member",
+    "older copy in a rebuild",
+    "older copy in a replace",
     "array grown",
     "array grown again",
     "grow interrupted",
@@ -135,11 +138,11 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
-constexpr std::array<std::string_view, 19> kRaidClasses{
+constexpr std::array<std::string_view, 20> kRaidClasses{
     "relapses",      "busy-stops",   "ambushes", "wandering",        "beyond",
     "member-faults", "media-faults", "slowness", "power-cuts",       "kills",
     "lies",          "rests",        "operator", "discards",         "flushes",
-    "reads",         "stripe-cache", "growth",   "single-checksums",
+    "reads",         "stripe-cache", "growth",   "single-checksums", "older-copies",
 };
 constexpr std::array<std::string_view, 7> kReplicationClasses{
     "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",

@@ -183,6 +183,7 @@ void RaidWorld::see_rebuild_through() {
 
 void RaidWorld::operate() {
     note_members();
+    take_copy();
     if (chronicle_.without("operator")) {
         return;
     }

@@ -19,8 +19,10 @@ constexpr Duration kPatience = 180s;
 constexpr std::uint64_t kAmbushSalt = 0x414D425553480035ULL;
 /// The same of an operator who sees rebuilds through.
 constexpr std::uint64_t kPatienceSalt = 0x504154494500181DULL;
-constexpr std::uint64_t kWanderSalt = 0x57414E44455200D7ULL;   ///< of members that go away
-constexpr std::uint64_t kRelapseSalt = 0x52454C41505352D9ULL;  ///< the same, right after a rebuild, and of stops
+constexpr std::uint64_t kWanderSalt = 0x57414E44455200D7ULL;  ///< of members that go away
+constexpr std::uint64_t kCopySalt = 0x434F504945530001ULL;    ///< of older copies
+constexpr std::uint64_t kRelapseSalt =
+    0x52454C41505352D9ULL;  ///< as of members that go away, right after a rebuild, and of stops
 constexpr std::uint64_t kPartialSalt = 0x50415254494C072FULL;  ///< of partial parity
 
 }  // namespace
@@ -41,6 +43,7 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       relapser_(options.seed ^ kRelapseSalt),
       single_(options.seed ^ 0x53494e474c45ULL),
       partials_(options.seed ^ kPartialSalt),
+      copier_(options.seed ^ kCopySalt),
       chronicle_(scheduler_, options),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
@@ -143,7 +146,9 @@ void RaidWorld::choose_faults() {
     busy_stops_ = relapser_.one_in(6);
     patient_ = patient_ || relapses_;
     member_faults_ = member_faults_ || relapses_;
-    const std::array<std::pair<std::string_view, bool*>, 11> classes{{{"power-cuts", &power_cuts_},
+    copies_ = copier_.one_in(3) && row_->redundant && !liar_;
+    const std::array<std::pair<std::string_view, bool*>, 12> classes{{{"power-cuts", &power_cuts_},
+                                                                      {"older-copies", &copies_},
                                                                       {"kills", &kills_},
                                                                       {"member-faults", &member_faults_},
                                                                       {"media-faults", &media_faults_},
@@ -608,6 +613,7 @@ void RaidWorld::crash(Crash how) {
         chronicle_.fault("a member is lost in the crash");
         chronicle_.reached("member lost in a crash");
     }
+    const Copy* const older = choose_copy(/*clean=*/false);
     if (any_lost()) {
         chronicle_.reached("degraded crash");
         if (without_two()) {
@@ -644,6 +650,7 @@ void RaidWorld::crash(Crash how) {
     }
     end_silence();
     revive_disks();
+    put_back(older);
     unclean_ = true;
     crashing_ = false;
 }
@@ -685,6 +692,7 @@ void RaidWorld::stop_cleanly() {
     for (std::size_t i = 0; stopped && i < volumes_.size(); ++i) {
         volumes_[i].oracle->end_flush(volumes_[i].oracle->begin_flush(), kLegA);
     }
+    const Copy* const older = stopped ? choose_copy(/*clean=*/true) : nullptr;
     array_.reset();
     take_complaints();
     chronicle_.reached("clean restart");
@@ -701,6 +709,7 @@ void RaidWorld::stop_cleanly() {
         target_->power_cut(CachePolicy::kDropAll);
     }
     revive_disks();
+    put_back(older);
 }
 
 bool RaidWorld::wait_hosts(Duration limit) {
@@ -725,6 +734,7 @@ void RaidWorld::take_complaints() {
 void RaidWorld::finish() {
     ambushes_ = false;
     relapses_ = false;
+    copies_ = false;
     end_growth();
     grows_ = false;
     for (const auto& disk : disks_) {

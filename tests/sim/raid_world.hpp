@@ -24,6 +24,9 @@
 //   RW11 The array finds its durable log and its journal whole at every start.
 //   RW12 Members that were extended, also while the array was not open, are members as before; an array whose members
 //       all are larger grows, and crashes around that leave it as it was or grown.
+//   RW13 An older copy of a member, or of a device of a rebuild or a replace, that is put in its place while the array
+//   is
+//       not open is the loss of it, whatever is on it.
 // Threads: the simulator's one.
 #pragma once
 
@@ -138,6 +141,18 @@ class RaidWorld : public HostWorld {
     // raid_wanderer.cpp
     void wander();
     void add_writes(std::uint64_t n);
+    // raid_copies.cpp
+    struct Copy {
+        const SimDisk* disk;
+        std::uint64_t epoch;
+        bool target;  ///< of a rebuild or a replace
+        std::vector<std::byte> content;
+    };
+    void take_copy();
+    const Copy* choose_copy(bool clean);
+    const Copy* find_copy(bool clean);
+    void lose_to_copy(const Copy& copy);
+    void put_back(const Copy* copy);
     // raid_grower.cpp
     void note_sizes();
     [[nodiscard]] std::uint64_t least_size() const;
@@ -186,6 +201,7 @@ class RaidWorld : public HostWorld {
     SeededRandom relapser_;  ///< which are lost right after a rebuild, and which stops find commands under way
     SeededRandom single_;    ///< what happens to checksums without redundancy
     SeededRandom partials_;  ///< the policy `ppl`
+    SeededRandom copier_;    ///< which disks are copied, and put back
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
@@ -212,7 +228,9 @@ class RaidWorld : public HostWorld {
     bool member_faults_ = true;
     bool media_faults_ = true;
     bool slowness_ = true;
-    bool wanders_ = false;                                      ///< members go away and come back
+    bool wanders_ = false;  ///< members go away and come back
+    bool copies_ = false;   ///< older copies are put back
+    std::vector<Copy> older_;
     bool switches_ = false;                                     ///< checksums go off and on; without redundancy
     bool rots_ = false;                                         ///< blocks rot while the hosts rest; the same
     bool ambushes_ = false;                                     ///< crashes follow events of the array closely

@@ -214,23 +214,35 @@ std::string toml_string(std::string_view text) {
     return out + "\"";
 }
 
-/// The table of a member: PATH, or PATH:SIZE where no such path is; a file that is there is taken as large as it is.
-/// The daemon runs elsewhere: paths are absolute.
-std::string member_table(const std::string& given) {
+/// PATH, or PATH:SIZE where no such path is. The daemon runs elsewhere: the path is absolute.
+struct DeviceArgument {
+    std::string path;
+    std::string size;  ///< as it was given
+};
+
+DeviceArgument device_argument(const std::string& given) {
     std::error_code bad;
-    std::string path = given;
-    std::string size;
+    DeviceArgument out{given, ""};
     const std::size_t colon = given.rfind(':');
     if (colon != std::string::npos && !std::filesystem::exists(given, bad) &&
         config::parse_size(given.substr(colon + 1))) {
-        path = given.substr(0, colon);
-        size = ", size = " + toml_string(given.substr(colon + 1));
-    } else if (std::filesystem::is_regular_file(path, bad)) {
-        size = ", size = " + std::to_string(round_down(std::filesystem::file_size(path, bad), kBlockBytes));
+        out = {given.substr(0, colon), given.substr(colon + 1)};
     }
-    const bool block = std::filesystem::is_block_file(path, bad);
-    return "  {kind = " + toml_string(block ? "block" : "file") +
-           ", path = " + toml_string(std::filesystem::absolute(path, bad).lexically_normal().string()) + size + "},\n";
+    out.path = std::filesystem::absolute(out.path, bad).lexically_normal().string();
+    return out;
+}
+
+/// The table of a member; a file that is there is taken as large as it is.
+std::string member_table(const std::string& given) {
+    std::error_code bad;
+    const DeviceArgument device = device_argument(given);
+    std::string size = device.size.empty() ? "" : ", size = " + toml_string(device.size);
+    if (size.empty() && std::filesystem::is_regular_file(device.path, bad)) {
+        size = ", size = " + std::to_string(round_down(std::filesystem::file_size(device.path, bad), kBlockBytes));
+    }
+    const bool block = std::filesystem::is_block_file(device.path, bad);
+    return "  {kind = " + toml_string(block ? "block" : "file") + ", path = " + toml_string(device.path) + size +
+           "},\n";
 }
 
 std::string members_of(std::string_view key, const std::vector<std::string>& given) {
@@ -280,6 +292,22 @@ ExitCode create_array(const Invocation& given) {
                     given.array + "\"\nluns = [{lun = 0, volume = " + toml_string(first.substr(0, first.find(':'))) +
                     "}]\n");
     return ExitCode::kOk;
+}
+
+ExitCode add_spare(const Invocation& given) {
+    const DeviceArgument device = device_argument(given.device);
+    json::object params{{"array", given.array}, {"device", device.path}};
+    if (!device.size.empty()) {
+        params["bytes"] = *config::parse_size(device.size);
+    }
+    return change(given, "array.add", std::move(params),
+                  device.path + " is a spare of array '" + given.array + "', after a restart, too");
+}
+
+ExitCode remove_spare(const Invocation& given) {
+    const std::string path = device_argument(given.device).path;
+    return change(given, "array.remove", {{"array", given.array}, {"device", path}},
+                  path + " is no spare of array '" + given.array + "' any more");
 }
 
 ExitCode grow_array(const Invocation& given) {

@@ -29,6 +29,7 @@ struct Invocation {
     std::string array;
     std::uint64_t member = 0;
     std::string with;
+    std::string device;  ///< PATH, or PATH:SIZE for a file to be made
     bool repair = false;
     std::string level;
     std::string strip;
@@ -61,6 +62,8 @@ ExitCode scrub_array(const Invocation& given);
 ExitCode replace_member(const Invocation& given);
 ExitCode grow_array(const Invocation& given);
 ExitCode create_array(const Invocation& given);
+ExitCode add_spare(const Invocation& given);
+ExitCode remove_spare(const Invocation& given);
 ExitCode resize_volume(const Invocation& given);
 ExitCode list_jobs(const Invocation& given);
 ExitCode pause_job(const Invocation& given);

@@ -106,6 +106,13 @@ void add_arrays(CLI::App& root, Invocation& given, Verb& chosen) {
     add_member(replace, given);
     replace.add_option("--with", given.with, "spare that takes the place (default: the first one)");
     add_wait(replace, given, "the spare has the place");
+    CLI::App& add = add_verb(array, "add", "give an array a spare, also for later starts", add_spare, given, chosen);
+    add_array(add, given);
+    add.add_option("DEVICE", given.device, "a blank device or file; PATH:SIZE makes a file")->required();
+    CLI::App& remove =
+        add_verb(array, "remove", "take away a spare that was added and is not used", remove_spare, given, chosen);
+    add_array(remove, given);
+    remove.add_option("DEVICE", given.device, "path of the spare")->required();
     CLI::App& create = add_verb(array, "create", "make an array on blank members", create_array, given, chosen);
     add_array(create, given);
     create.add_option("--level", given.level, "single, linear, 0, 1, 5, 6 or 10")->required();

@@ -167,6 +167,9 @@ void note_problems(Report& report) {
                 std::to_string(array.members.size()));
         } else if (mine.epoch < array.epoch && array.members[mine.member_index].failed) {
             say(m.name + ": is stale: the array went on without it at epoch " + std::to_string(mine.epoch));
+        } else if (mine.epoch < array.taken_by_all && mine.member_uuid() == array.members[mine.member_index].uuid) {
+            say(m.name + ": is an older copy of the member, of epoch " + std::to_string(mine.epoch) +
+                "; it had taken epoch " + std::to_string(array.taken_by_all));
         } else if (mine.member_uuid() != array.members[mine.member_index].uuid) {
             say(m.name + ": its place was given to another member");
         }

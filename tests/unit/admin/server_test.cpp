@@ -65,6 +65,10 @@ class FakeManagement : public Management {
         return note("replace " + a + " " + std::to_string(m) + " " + w);
     }
     Task<Result<void>> array_grow(std::string a) override { return note("grow " + a); }
+    Task<Result<void>> array_add(std::string a, std::string d, std::uint64_t b) override {
+        return note("add " + a + " " + d + " " + std::to_string(b));
+    }
+    Task<Result<void>> array_remove(std::string a, std::string d) override { return note("remove " + a + " " + d); }
     Task<Result<void>> array_create(std::string d) override { return note("create " + d); }
     Task<Result<void>> volume_resize(std::string v, std::uint64_t bytes, bool s) override {
         return note("resize volume " + v + " " + std::to_string(bytes) + (s ? " shrink" : ""));

@@ -62,6 +62,31 @@ TEST_F(StateDirectoryTest, RelativePathsAreUnderIt) {
     EXPECT_EQ(state->resolve("./x/../y"), path() + "/y");
 }
 
+TEST_F(StateDirectoryTest, SparesThatWereAddedAreThereAtTheNextStartAndDamageIsNoticed) {
+    const std::vector<AddedSpare> spares{{"file", "/a b/c", 40U << 20U}, {"block", "/dev/sdx", 1}};
+    {
+        auto state = open();
+        EXPECT_EQ(state->added_spares("r5").value(), std::vector<AddedSpare>{});
+        ASSERT_TRUE(state->write_added_spares("r5", spares).has_value());
+    }
+    auto state = open();
+    EXPECT_EQ(state->added_spares("r5").value(), spares);
+    EXPECT_EQ(state->added_spares("r6").value(), std::vector<AddedSpare>{});
+    std::string text = encode_spares(spares);
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        std::string bad = text;
+        bad[i] = static_cast<char>(bad[i] ^ 1);
+        EXPECT_NE(decode_spares(bad), spares) << i;
+    }
+    std::ofstream(path() + "/spares/r5") << text.substr(0, 40);
+    const auto damaged = state->added_spares("r5");
+    ASSERT_FALSE(damaged.has_value());
+    EXPECT_EQ(damaged.error().code, Errc::kCorrupt);
+    EXPECT_NE(damaged.error().message.find("/spares/r5"), std::string::npos) << damaged.error().message;
+    ASSERT_TRUE(state->write_added_spares("r5", {}).has_value());
+    EXPECT_EQ(state->added_spares("r5").value(), std::vector<AddedSpare>{});
+}
+
 TEST_F(StateDirectoryTest, ARecordIsThereAtTheNextStartAndCanBeRemoved) {
     {
         auto state = open();

@@ -50,7 +50,7 @@ class ArrayFixture {
     }
     ~ArrayFixture() {
         if (array) {
-            static_cast<void>(stop());
+            stop_anyhow();
         }
         scheduler.run_for(std::chrono::seconds(1));
     }
@@ -107,12 +107,17 @@ class ArrayFixture {
         array.reset();
         return r;
     }
+    /// Whether it can end cleanly or not.
+    void stop_anyhow() {
+        const Result<void> stopped = stop();
+        static_cast<void>(stopped);
+    }
     /// Ends the process: writes in flight tear; power: unflushed sectors too.
     void crash(bool power) {
         for (auto& d : disks) {
             power ? d->power_cut() : d->kill_process();
         }
-        static_cast<void>(stop());
+        stop_anyhow();
         for (auto& d : disks) {
             d->revive();
         }

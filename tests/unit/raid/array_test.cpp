@@ -239,7 +239,7 @@ TEST(ArrayOpen, crashes_while_opening_never_cost_a_member_its_superblock) {
             }
             ASSERT_TRUE(f.scheduler.run_until([&] { return done; }));
             if (f.array) {
-                static_cast<void>(f.stop());
+                f.stop_anyhow();
             }
             for (auto& disk : f.disks) {
                 disk->revive();

@@ -279,7 +279,7 @@ TEST(Extended, by_a_little_nothing_of_the_newest_superblock_is_overwritten) {
                 ASSERT_TRUE(f.scheduler.run_until([&] { return opened.has_value(); }));
                 if (*opened) {
                     f.array = std::move(**opened);
-                    static_cast<void>(f.stop());
+                    f.stop_anyhow();
                 }
                 for (auto& d : f.disks) {
                     d->revive();

@@ -329,7 +329,10 @@ Task<Result<void>> checkpoint_with_two_records(ArrayFixture* f, std::vector<std:
         co_return Result<void>{};
     };
     Gate gate;
-    const auto start = [](Task<Result<void>> task) -> Task<void> { static_cast<void>(co_await std::move(task)); };
+    const auto start = [](Task<Result<void>> task) -> Task<void> {
+        const Result<void> ended = co_await std::move(task);
+        static_cast<void>(ended);
+    };
     gate.spawn(start(put(log, 6000, (*positions)[0])));
     co_await sleep_for(f->scheduler, std::chrono::milliseconds(1));
     gate.spawn(start(put(log, 100, (*positions)[1])));

@@ -82,7 +82,7 @@ struct Logged {
             }
             d->power_cut(sim::CachePolicy::kDropAll);
         }
-        static_cast<void>(f.stop());
+        f.stop_anyhow();
         for (sim::SimDisk* d : alive) {
             d->revive();
         }

@@ -141,7 +141,8 @@ Task<void> write_one(ArrayFixture& f, std::uint64_t lba, std::uint64_t sectors, 
     const Slice slice = buffer.slice(sectors * kSectorBytes, Lba(lba));
     std::ranges::fill(slice.data(), value);
     slice.seal();
-    static_cast<void>(co_await f.volume().write(Lba(lba), slice, {}));
+    const Result<void> written = co_await f.volume().write(Lba(lba), slice, {});
+    static_cast<void>(written);
     done = true;
 }
 

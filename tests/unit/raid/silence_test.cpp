@@ -27,7 +27,7 @@ class Silence : public ::testing::Test {
             return;
         }
         if (f().array) {
-            static_cast<void>(f().stop());
+            f().stop_anyhow();
         }
         for (auto& disk : f().disks) {
             disk->kill_process();

@@ -25,6 +25,7 @@ Superblock sample() {
     sb->members[3].failed = true;
     sb->previous_incarnation = random.uuid();
     sb->epoch = 77;
+    sb->taken_by_all = 76;
     sb->resync_cursor = 256;
     sb->untrusted = {{0, 8}, {64, 72}};
     sb->clean = false;
@@ -84,6 +85,7 @@ TEST(Superblock, fields_that_contradict_one_another_are_named) {
     const std::vector<Wrong> wrongs{
         {"level", [](Superblock& s) { s.level = 99; }},
         {"too few members", [](Superblock& s) { s.members.resize(2); }},
+        {"taken by all before it was made", [](Superblock& s) { s.taken_by_all = 78; }},
         {"index", [](Superblock& s) { s.member_index = 5; }},
         {"details of a scrub that is none", [](Superblock& s) { s.scrub = {false, false, 0, 1}; }},
         {"scrub beyond the end", [](Superblock& s) { s.scrub.cursor = s.member_sectors + 8; }},

@@ -206,6 +206,13 @@ TEST_F(Inspect, tells_members_of_another_array_and_stale_ones) {
     degraded.force = true;  // its first resync has hardly begun
     use(std::move(degraded), 1);
     EXPECT_TRUE(says(look(first), "disk2: is stale"));
+    const std::vector<std::byte> old = disks[second[1]]->durable_snapshot();
+    use(config_of("second", second), 1);
+    EXPECT_FALSE(says(look(second), "older copy"));
+    disks[second[1]]->power_cut(sim::CachePolicy::kDropAll);
+    disks[second[1]]->revive();
+    disks[second[1]]->load(old);
+    EXPECT_TRUE(says(look(second), "disk4: is an older copy of the member"));
 }
 
 TEST_F(Inspect, finds_the_log_behind_the_data_of_each_member_of_a_linear_array) {
