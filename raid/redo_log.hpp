@@ -138,7 +138,6 @@ class RedoLog {
     PartialRecord partial_record(StripeIndex stripe, const PartialParity& parity, std::size_t first, std::size_t end);
     Task<Result<void>> settle_partial(const Shard& shard, WrittenColumns columns);
     void drop_covered();
-    Task<Result<void>> make_room();
     Task<void> await_change();
     void change(State to);
     Task<void> let_go();
