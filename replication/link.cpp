@@ -150,6 +150,10 @@ Task<Result<PeerHello>> Link::read_hello(NodeContext& context, Stream& stream, F
         out.frame_bytes < kBlockBytes) {
         co_return fail(Errc::kProtocol, "the greeting of node '" + out.node + "' lacks a field");
     }
+    if (const std::string proven = stream.peer_identity(); !proven.empty() && proven != out.node) {
+        co_return fail(Errc::kRefused, "the holder of the key of node '" + proven + "' says that it is node '" +
+                                           out.node + "'; check the names and the key files of both nodes");
+    }
     if (hello.version() != kFrameVersion) {
         co_return fail(Errc::kUnsupported, "node '" + out.node + "' speaks protocol version " +
                                                std::to_string(hello.version()) + "; update the older node");

@@ -30,6 +30,8 @@ class Stream {
     virtual void rebind(Executor& executor) = 0;
     [[nodiscard]] virtual std::string local_address() const = 0;  ///< "127.0.0.1:3260", "[::1]:3260"
     [[nodiscard]] virtual std::string peer_address() const = 0;
+    /// The name that the other end has proven to have; empty: it has proven none.
+    [[nodiscard]] virtual std::string peer_identity() const { return {}; }
 };
 
 class Listener {

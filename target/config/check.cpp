@@ -207,7 +207,34 @@ void check_portals(const Config& config, Mistakes& mistakes) {
     }
 }
 
+bool beyond_loopback(const std::string& text) {
+    const auto address = parse_address(text);
+    return address && !is_loopback(*address);
+}
+
+void check_peer_keys(const Config& config, Mistakes& mistakes) {
+    const bool some = std::ranges::any_of(config.peers, [](const Peer& p) { return !p.key_file.empty(); });
+    for (const Peer& peer : config.peers) {
+        const bool far = beyond_loopback(peer.address) || beyond_loopback(config.replication.listen);
+        if (!peer.key_file.empty()) {
+            continue;
+        }
+        if (some) {
+            mistakes.push_back({peer.place, fmt::format("peer '{}' has no key_file and another one has; expected one "
+                                                        "for every [[peer]], or for none",
+                                                        peer.node)});
+        } else if (far && !config.replication.insecure_no_key) {
+            mistakes.push_back({peer.place, fmt::format("the link to peer '{}' leaves this machine without a key: "
+                                                        "anybody between the nodes could read and change volumes; "
+                                                        "expected key_file, or insecure_no_key = true in "
+                                                        "[replication]",
+                                                        peer.node)});
+        }
+    }
+}
+
 void check_peers(const Config& config, Mistakes& mistakes) {
+    check_peer_keys(config, mistakes);
     Names names("peer", mistakes);
     for (const Peer& peer : config.peers) {
         names.add(peer.node, peer.place);

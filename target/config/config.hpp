@@ -115,12 +115,14 @@ struct Replication {
     Duration ack_timeout = std::chrono::seconds(2);
     std::uint32_t frame_bytes = 256U << 10;
     OnPeerLoss on_peer_loss = OnPeerLoss::kContinue;
+    bool insecure_no_key = false;  ///< peers beyond loopback are spoken to without a key, unencrypted
     Place place;
 };
 
 struct Peer {
     std::string node;
     std::string address;
+    std::string key_file;  ///< relative to the state directory; empty: the link is not encrypted
     Place place;
 };
 

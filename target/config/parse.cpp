@@ -183,12 +183,14 @@ void read_replication(TableReader& table, Replication& to) {
         table.mistake("frame_size", fmt::format("'frame_size' is {}; expected a multiple of 4096", to.frame_bytes));
     }
     table.choice<OnPeerLoss>("on_peer_loss", to.on_peer_loss, kPeerLossPolicies);
+    table.flag("insecure_no_key", to.insecure_no_key);
 }
 
 Peer read_peer(TableReader& table) {
     Peer to;
     to.place = table.place("node");
     read_name(table, "node", to.node);
+    table.text("key_file", to.key_file, Presence::kOptional);
     read_address(table, "address", to.address, Presence::kRequired);
     if (const auto address = parse_address(to.address); address && address->port == 0) {
         table.mistake("address", "the address of a peer needs its port; expected the peer's [replication] listen");

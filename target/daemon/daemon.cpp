@@ -105,6 +105,30 @@ Result<void> Daemon::probe_ports() {
     return {};
 }
 
+Result<void> Daemon::make_peer_network() {
+    std::vector<tls::TlsPeer> peers;
+    for (const config::Peer& peer : config_.peers) {
+        if (!peer.key_file.empty()) {
+            Result<tls::PairKey> key = tls::read_pair_key(state_.resolve(peer.key_file));
+            if (!key) {
+                return fail(key.error().code, fmt::format("peer '{}': {}", peer.node, key.error().message));
+            }
+            peers.push_back({peer.node, peer.address, *key});
+        }
+    }
+    if (!peers.empty()) {
+        peer_network_ = std::make_unique<tls::TlsNetwork>(environment_.network, config_.node.name, std::move(peers));
+    } else if (config_.replication.insecure_no_key) {
+        events_.emit({Severity::kWarning, "peer-links-open", "node " + config_.node.name,
+                      "the links to its peers are neither encrypted nor authenticated (insecure_no_key)",
+                      "give every [[peer]] a key_file"});
+    }
+    const Environment& e = environment_;
+    Network& network = peer_network_ ? *peer_network_ : e.network;
+    peer_environment_.emplace(e.clock, e.random, e.buffers, e.events, network, e.boot_id);
+    return {};
+}
+
 /// REQUIRES: it is one of `config_`, which does not change meanwhile.
 Task<Result<StartedArray>> Daemon::start_one(const config::Array& array) {
     std::vector<raid::VolumeSpec> volumes;
@@ -135,8 +159,8 @@ Task<std::expected<void, StartFailure>> Daemon::start_arrays() {
 
 Result<void> Daemon::add_volumes() {
     if (replicates()) {
-        replicator_ =
-            std::make_unique<replication::Replicator>(environment_, node_config(config_), runtime_.processors().io(0));
+        replicator_ = std::make_unique<replication::Replicator>(*peer_environment_, node_config(config_),
+                                                                runtime_.processors().io(0));
     }
     for (const StartedArray& started : arrays_) {
         for (const VolumeInfo& info : started.array->volumes()) {
@@ -267,6 +291,9 @@ Result<void> Daemon::start_admin() {
 
 Task<std::expected<void, StartFailure>> Daemon::start() {
     alerts_.start();
+    if (auto network = make_peer_network(); !network) {
+        co_return failed(DaemonExit::kConfig, std::move(network).error());
+    }
     if (auto ports = probe_ports(); !ports) {
         co_return failed(DaemonExit::kListen, std::move(ports).error());
     }

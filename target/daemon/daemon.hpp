@@ -12,6 +12,7 @@
 #include <expected>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -28,6 +29,7 @@
 #include "target/iscsi/portal.hpp"
 #include "target/runtime/runtime.hpp"
 #include "target/scsi/lun.hpp"
+#include "target/tls/tls_network.hpp"
 
 namespace gemel {
 
@@ -102,6 +104,8 @@ class Daemon final : public admin::Management {
     };
 
     Result<void> probe_ports();
+    /// Errors: those of read_pair_key(), with the peer.
+    Result<void> make_peer_network();
     Task<std::expected<void, StartFailure>> start_arrays();
     Task<Result<StartedArray>> start_one(const config::Array& array);
     /// The configuration with the array of `definition` and its volumes. Errors: kInvalidArgument, kAlreadyExists.
@@ -140,6 +144,8 @@ class Daemon final : public admin::Management {
 
     std::deque<StartedArray> arrays_;  ///< one stays where it is when another is created
     Mutex creations_;
+    std::unique_ptr<tls::TlsNetwork> peer_network_;  ///< null: peers have no keys
+    std::optional<Environment> peer_environment_;    ///< the replicator's
     std::unique_ptr<replication::Replicator> replicator_;
     std::map<std::string, Volume> volumes_;
     std::map<std::string, std::unique_ptr<ReservationLog>> reservations_;  ///< by name of volume

@@ -10,7 +10,7 @@ import unittest
 from pathlib import Path
 
 from e2e_case import EndToEnd, Pair, array, iqn, target, volume
-from lab.daemon import wait_until
+from lab.daemon import Refused, wait_until
 from lab.initiator import Load, load
 
 CHANCE = random.Random(7)
@@ -112,6 +112,52 @@ class GarbageOnTheLink(Pair):
         self.beta.gemel("promote", "vol")
         self.wait_mirrored(self.beta)
         self.assert_good(load(self.url(self.beta), verify=ledger, check=True, block_size="64KiB", depth=4))
+
+
+class LinkWithKeys(Pair):
+    """The link is TLS: only holders of the pair's key are peers."""
+
+    def key(self, node, digits):
+        file = self.folder / f"{node}.key"
+        file.write_text(digits + "\n")
+        file.chmod(0o600)
+        return file
+
+    def config(self, node, listen, other):
+        text = super().config(node, listen, other)
+        at = f'address = "{self.to[other].address}"\n'
+        return text.replace(at, at + f'key_file = "{self.key(node, "1f" * 32)}"\n')
+
+    def test_a_pair_mirrors_over_tls_through_garbage_cuts_and_flipped_bits(self):
+        self.establish()
+        ledger = self.folder / "ledger"
+        running = Load(self.url(self.alpha), seconds=8, depth=8, reads=0, block_size="16KiB", verify=ledger)
+        for payload in GARBAGE:
+            throw("%s:%d" % self.to["beta"].target, payload)
+        for proxy in self.proxies:
+            proxy.corrupt_next()
+        time.sleep(1)
+        self.cut()
+        time.sleep(0.5)
+        self.heal()
+        self.assert_good(running.result())
+        self.wait_mirrored(self.alpha)
+        self.beta.gemel("promote", "vol")
+        self.wait_mirrored(self.beta)
+        self.assert_good(load(self.url(self.beta), verify=ledger, check=True, block_size="64KiB", depth=4))
+
+    def test_another_key_is_no_peer_and_one_that_others_can_read_is_not_used(self):
+        key = self.key("beta", "2e" * 32)
+        self.start(self.alpha)
+        self.start(self.beta)
+        done = self.alpha.gemel("mirror", "establish", "vol", "--peer", "beta", check=False)
+        self.assertEqual(done.returncode, 5, done.stderr)
+        self.beta.stop()
+        key.chmod(0o644)
+        with self.assertRaises(Refused) as failed:
+            self.beta.start()
+        self.assertEqual(failed.exception.code, 3)
+        self.assertIn("chmod 600", str(failed.exception))
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ on_peer_loss = "freeze"
 [[peer]]
 node = "beta"
 address = "127.0.0.1:7262"
+key_file = "beta.key"
 
 [[alert]]
 name = "pager"
@@ -105,6 +106,7 @@ TEST(ConfigParse, AGoodFileGivesEveryValueThatItStates) {
     EXPECT_EQ(c.replication.on_peer_loss, OnPeerLoss::kFreeze);
     ASSERT_EQ(c.peers.size(), 1U);
     EXPECT_EQ(c.peers[0].node, "beta");
+    EXPECT_EQ(c.peers[0].key_file, "beta.key");
     ASSERT_EQ(c.alerts.size(), 3U);
     EXPECT_EQ(c.alerts[0].severity, AlertSeverity::kError);
     EXPECT_EQ(c.alerts[0].exec, (std::vector<std::string>{"/usr/local/bin/page", "--now"}));
@@ -166,7 +168,8 @@ std::string changed(const Case& c) {
 
 constexpr std::array kMistakes{
     Case{"misspelt key", "strip =", "stripe =", 14, 1, "unknown key 'stripe' in [[array]], did you mean 'strip'?"},
-    Case{"unknown key", "tries = 2", "colour = 2", 34, 1, "expected one of: ack_timeout, frame_size, listen"},
+    Case{"unknown key", "tries = 2", "colour = 2", 34, 1,
+         "expected one of: ack_timeout, frame_size, insecure_no_key, listen"},
     Case{"unknown table", "[daemon]", "[demon]", 4, 2, "did you mean 'daemon'?"},
     Case{"wrong kind", "io_processors = 2", "io_processors = \"two\"", 5, 17,
          "'io_processors' is a string; expected a whole number from 1 to 256"},
@@ -204,12 +207,12 @@ constexpr std::array kMistakes{
     Case{"peer without port", "127.0.0.1:7262", "127.0.0.1:0", 41, 11, "the address of a peer needs its port"},
     Case{"peer is this node", "node = \"beta\"", "node = \"alpha\"", 40, 8, "has the name of this node"},
     Case{"node without name", "name = \"alpha\"", "", 1, 1, "[node] has no 'name'"},
-    Case{"two ways", "mail = \"ops@", "webhook = \"http://a/\"\nmail = \"ops@", 54, 8, "exactly one of 'exec'"},
-    Case{"no way", "webhook = \"https://chat.example.org/hook\"", "", 50, 8, "exactly one of 'exec'"},
-    Case{"bad program", "/usr/local/bin/page", "page", 46, 8, "no absolute path"},
-    Case{"bad web address", "https://chat", "ftp://chat", 51, 11, "is no web address"},
-    Case{"bad mail address", "ops@example.org", "ops@example.org, you", 55, 8, "is no mail address"},
-    Case{"alert twice", "\"chat\"", "\"pager\"", 50, 8, "is there twice"},
+    Case{"two ways", "mail = \"ops@", "webhook = \"http://a/\"\nmail = \"ops@", 55, 8, "exactly one of 'exec'"},
+    Case{"no way", "webhook = \"https://chat.example.org/hook\"", "", 51, 8, "exactly one of 'exec'"},
+    Case{"bad program", "/usr/local/bin/page", "page", 47, 8, "no absolute path"},
+    Case{"bad web address", "https://chat", "ftp://chat", 52, 11, "is no web address"},
+    Case{"bad mail address", "ops@example.org", "ops@example.org, you", 56, 8, "is no mail address"},
+    Case{"alert twice", "\"chat\"", "\"pager\"", 51, 8, "is there twice"},
     Case{"bad time", "\"1500ms\"", "\"1500\"", 35, 15, "is not a time"},
     Case{"time out of range", "\"1500ms\"", "\"5ms\"", 35, 15, "expected 100 ms to 60000 ms"},
     Case{"journal", "create = true", "journal = \"journ\"", 15, 11, "did you mean \"journal\"?"},
@@ -284,6 +287,29 @@ TEST(ConfigParse, APortalBeyondLoopbackNeedsAllowedInitiatorsOrTheWordInsecure) 
     EXPECT_NE(refused.error()[0].message.find("insecure_no_auth"), std::string::npos);
     EXPECT_TRUE(parse(open + "[daemon]\ninsecure_no_auth = true\n", kLevels).has_value());
     EXPECT_TRUE(parse(open + "allowed_initiators = [\"iqn.2026-11.dev.gemel:h\"]\n", kLevels).has_value());
+}
+
+TEST(ConfigCheck, ALinkThatLeavesTheMachineNeedsAKeyForEachPeerOrAWord) {
+    const auto with = [](const std::string& replication, const std::string& one, const std::string& two) {
+        return parse("[node]\nname = \"a\"\n[replication]\n" + replication + "\n[[peer]]\nnode = \"b\"\n" + one +
+                         "\n[[peer]]\nnode = \"c\"\n" + two + "\n",
+                     kLevels);
+    };
+    const std::string near = "listen = \"127.0.0.1:1\"";
+    const std::string far = "listen = \"0.0.0.0:1\"";
+    const std::string peer = "address = \"127.0.0.1:2\"";
+    const std::string other = "address = \"127.0.0.1:3\"";
+    const std::string key = "\nkey_file = \"k\"";
+    EXPECT_TRUE(with(near, peer, other).has_value());
+    EXPECT_TRUE(with(far, peer + key, other + key).has_value());
+    EXPECT_TRUE(with(far + "\ninsecure_no_key = true", peer, other).has_value());
+    const auto open = with(far, peer, other);
+    ASSERT_FALSE(open.has_value());
+    EXPECT_NE(open.error().front().message.find("leaves this machine without a key"), std::string::npos);
+    EXPECT_FALSE(with(near, "address = \"10.0.0.2:2\"", other).has_value());
+    const auto mixed = with(near, peer + key, other);
+    ASSERT_FALSE(mixed.has_value());
+    EXPECT_NE(mixed.error().front().message.find("peer 'c' has no key_file and another one has"), std::string::npos);
 }
 
 TEST(ConfigParse, APeerWithoutReplicationAndReplicationWithoutANodeNameAreRefused) {
