@@ -11,9 +11,8 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 81> kRaidStates{
+constexpr std::array<std::string_view, 80> kRaidStates{
     "older copy of a member",
-    "older copy in a rebuild",
     "older copy in a replace",
     "array grown",
     "array grown again",
