@@ -138,7 +138,8 @@ const Superblock* choose_winner(const std::vector<MemberReading>& readings) {
     return winner;
 }
 
-/// R3. A place that was given to another device since says nothing: only a rebuild makes a failed one good again.
+/// R3. A place that was given to another device since says nothing: only a rebuild makes a failed one good again, and
+/// one that was catching up (CU5) has its uuid since that began.
 bool diverged(const Superblock& mine, const Superblock& winner) {
     const MemberRecord& record = winner.members[mine.member_index];
     if (mine.incarnation == winner.incarnation || mine.incarnation == record.last_incarnation) {
@@ -146,7 +147,8 @@ bool diverged(const Superblock& mine, const Superblock& winner) {
     }
     for (std::size_t j = 0; j < winner.members.size(); ++j) {
         const bool same = mine.members[j].uuid == winner.members[j].uuid;
-        if (same && mine.members[j].failed && !winner.members[j].failed) {
+        const bool returning = mine.rebuilds(j, mine.members[j].uuid);
+        if (same && mine.members[j].failed && !winner.members[j].failed && !returning) {
             return true;
         }
     }

@@ -11,9 +11,8 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 88> kRaidStates{
+constexpr std::array<std::string_view, 87> kRaidStates{
     "older copy of a member",
-    "older copy in a rebuild",
     "older copy in a replace",
     "array grown",
     "array grown again",

@@ -255,6 +255,26 @@ TEST(OlderCopy, that_went_on_elsewhere_is_refused_without_force) {
     d.expect_model("of the newest superblock's side");
 }
 
+/// It calls another member failed, which is in sync now, by the same uuid.
+TEST(OlderCopy, of_a_time_in_which_another_member_caught_up_is_not_taken_for_one_that_went_on_elsewhere) {
+    Copied d(plain("10"));  // member 1 is on its way back, 2 is copied
+    d.f.disks[1]->die();
+    d.write_anew();
+    ASSERT_TRUE(d.f.stop());
+    d.f.disks[1]->revive();
+    ASSERT_TRUE(d.f.reopen());
+    ASSERT_TRUE(d.f.scheduler.run_until([&] { return newest_superblock(*d.f.disks[2]).catches_up(); }, 60s));
+    const auto old = d.f.disks[2]->snapshot();
+    ASSERT_TRUE(d.f.scheduler.run_until([&] { return d.state() == MemberState::kInSync; }, 600s));
+    d.rewrite(0, 64);
+    ASSERT_TRUE(d.f.stop());
+    put_back(*d.f.disks[2], old);
+    const auto r = d.f.reopen();
+    ASSERT_TRUE(r) << r.error().message;
+    EXPECT_EQ(d.f.array->status().members[2].state, MemberState::kStale);
+    d.expect_model("beside an older copy");
+}
+
 TEST(OlderCopy, of_a_device_that_is_rebuilt_is_not_believed_its_cursor) {
     Copied d(plain("5"));
     d.f.disks[d.place]->die();
