@@ -192,11 +192,17 @@ Task<Result<void>> Volume::flush() {
     co_return co_await array_.flush();
 }
 
-/// Where a piece of a discard that begins at `lba` of the array ends, at the latest: VO3.
-Lba Volume::discard_end(Lba lba, std::uint64_t most) const {
+/// VO3. How much of `left` sectors from `lba` of the array on is one piece of a discard.
+std::uint64_t Volume::discard_piece(Lba lba, std::uint64_t left, std::uint64_t most) const {
     const std::uint64_t unit = discard_unit();
     const std::uint64_t cut = unit <= most ? round_down(most, unit) : unit;
-    return Lba(std::min(lba.value - lba.value % cut + cut, round_down(lba.value + most, kSectorsPerBlock)));
+    const std::uint64_t end =
+        std::min(lba.value - lba.value % cut + cut, round_down(lba.value + most, kSectorsPerBlock));
+    const std::uint64_t here = std::min(left, end - lba.value);
+    if (lba.value % kSectorsPerBlock != 0) {
+        return std::min(here, kSectorsPerBlock - lba.value % kSectorsPerBlock);
+    }
+    return here < kSectorsPerBlock ? here : round_down(here, kSectorsPerBlock);
 }
 
 Task<Result<void>> Volume::discard(Lba lba, SectorCount count) {
@@ -212,7 +218,7 @@ Task<Result<void>> Volume::discard(Lba lba, SectorCount count) {
         for (std::size_t slot = 0; slot < kDiscardsAtOnce && done < count.value; ++slot) {
             const VolumeExtent run = locate(use.map(), lba + done);
             const std::uint64_t left = std::min(count.value - done, run.sectors.value);
-            const std::uint64_t sectors = std::min(left, discard_end(run.lba, most).value - run.lba.value);
+            const std::uint64_t sectors = discard_piece(run.lba, left, most);
             const Slice part = zeros.slice(sectors * kSectorBytes, run.lba);
             fan.start(slot, array_.write(run.lba, part, {.give_back = true}));
             done += sectors;

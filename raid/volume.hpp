@@ -5,9 +5,9 @@
 //   VO1 Every I/O counts itself in the map that it uses; sectors that a shrink took away are free only when the last
 //       I/O through an older map has ended.
 //   VO2 A host write is verified against its checksums once, here, before anything is written (B1 of buffer.hpp).
-//   VO3 A discard is a write of zeros, cut at stripes so that those which it covers are written whole: then their
-//   parity
-//       is zeros, too, and may be given back with them.
+//   VO3 A discard is a write of zeros, cut at stripes, so that those which it covers are written whole: then their
+//       parity is zeros, too, and may be given back with them; and at blocks, since a block that is written in part is
+//       stored with what else is in it.
 // Threads: any executor; set_map on the array's home.
 #pragma once
 
@@ -70,7 +70,7 @@ class Volume : public BlockDevice {
     static VolumeExtent locate(const Map& map, Lba lba);
     void report(Lba lba, Slice part);
     [[nodiscard]] std::uint64_t discard_unit() const;
-    [[nodiscard]] Lba discard_end(Lba lba, std::uint64_t most) const;
+    [[nodiscard]] std::uint64_t discard_piece(Lba lba, std::uint64_t left, std::uint64_t most) const;
     Task<Result<void>> write_verified(Lba lba, Slice from, WriteOptions options, bool repair);
 
     ArrayBody& array_;
