@@ -573,6 +573,7 @@ namespace {
 /// R9 for one device.
 Task<void> look_at_former_ends_of(Environment& env, const std::string& array, MemberSpec spec,
                                   std::vector<SectorCount> sizes, MemberReading& reading) {
+    std::ptrdiff_t valid = 2;  // slots where the reading is from
     for (const SectorCount size : sizes) {
         Result<Buffer> buffer = env.buffers.allocate(kSuperblockBytes);
         if (!buffer || size.value >= reading.sectors || SlotPlace{1, size}.at_end_of(SectorCount(reading.sectors)) ||
@@ -581,15 +582,20 @@ Task<void> look_at_former_ends_of(Environment& env, const std::string& array, Me
         }
         MemberReading there = reading;
         there.sectors = size.value;
-        interpret(co_await read_slots(spec.device, size, *std::move(buffer)), there);
+        Slots slots = co_await read_slots(spec.device, size, *std::move(buffer));
+        const auto here = std::ranges::count_if(slots.superblocks, [](const auto& s) { return s.has_value(); });
+        interpret(std::move(slots), there);
         const Superblock& held = reading.superblock;
-        const bool newer = reading.kind != Kind::kFound || (there.superblock.member_uuid() == held.member_uuid() &&
-                                                            there.superblock.epoch > held.epoch);
+        // One slot of the device's own may lie where another size has its other one: it alone may be the older one.
+        const bool better =
+            there.superblock.epoch > held.epoch || (there.superblock.epoch == held.epoch && here > valid);
+        const bool newer =
+            reading.kind != Kind::kFound || (there.superblock.member_uuid() == held.member_uuid() && better);
         if (there.kind == Kind::kFound && there.superblock.array_name == array && newer) {
             there.sectors = reading.sectors;
             there.why.clear();
             reading = std::move(there);
-            co_return;
+            valid = here;
         }
     }
 }
