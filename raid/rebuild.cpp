@@ -45,6 +45,19 @@ constexpr std::uint64_t kQuietStripes = 8;  ///< of each lane in a turn without 
 constexpr std::uint64_t kCheckpoints = 64;  ///< of a whole rebuild
 }  // namespace
 
+/// What the array knows a device by stays on it until a new superblock is there: without one it would be a device
+/// that holds data of somebody. `found`: the newest superblock, of this array. Gives the place of what is left.
+Task<Result<SlotPlace>> ArrayBody::clear_target(BlockDevice& device, std::optional<SlotPlace> found) {
+    const SectorCount sectors = device.limits().sectors;
+    if (found && found->at_end_of(sectors)) {
+        const std::uint64_t other = 1 - found->slot;
+        CO_TRY_VOID(co_await write_zeros(device, superblock_slot(sectors, other), superblock_slot(sectors, other + 1)));
+        co_return SlotPlace{found->slot, sectors};
+    }
+    CO_TRY_VOID(co_await wipe_slots(device, found ? found->device : sectors));
+    co_return SlotPlace{1, sectors};
+}
+
 /// Those at the device's end, and where it ended before.
 Task<Result<void>> ArrayBody::wipe_slots(BlockDevice& device, SectorCount ended) {
     const SectorCount sectors = device.limits().sectors;
@@ -195,18 +208,18 @@ Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec
     if (spec.name.empty()) {
         spec.name = spec.device->name();
     }
-    CO_TRY(const SectorCount ended, co_await check_target(place, spec));
+    CO_TRY(const std::optional<SlotPlace> found, co_await check_target(place, spec));
     const std::optional<SlotPlace> held = co_await came_back(place, spec);
     if (!held && onto == Onto::kReturned) {
         co_return fail(Errc::kRefused, member_subject(place) +
                                            " is not as the array lost it, or what it missed is not "
                                            "known: it has to be rebuilt whole");
     }
+    SlotPlace newest = held.value_or(SlotPlace());
     if (!held) {
-        CO_TRY_VOID(co_await wipe_slots(*spec.device, ended));
+        CO_TRY(newest, co_await clear_target(*spec.device, found));
     }
-    const SlotPlace none{1, spec.device->limits().sectors};
-    CO_TRY_VOID(co_await enter_target(place, std::move(spec), held.value_or(none), held.has_value()));
+    CO_TRY_VOID(co_await enter_target(place, std::move(spec), newest, held.has_value()));
     if (held) {
         co_await keep_what_it_holds(place);
         const Result<void> moved = co_await move_superblocks();  // it may have been extended
@@ -253,8 +266,8 @@ Result<void> ArrayBody::check_shape(std::uint32_t place, const MemberSpec& spec)
     return {};
 }
 
-/// The device fits, and nothing on it is needed. Gives the size that it had when superblocks were put on it.
-Task<Result<SectorCount>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec) {
+/// The device fits, and nothing on it is needed. Gives the newest superblock of this array on it.
+Task<Result<std::optional<SlotPlace>>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec) {
     CO_TRY_VOID(check_answers(spec));
     CO_TRY_VOID(check_shape(place, spec));
     const std::array<MemberSpec, 1> specs{spec};
@@ -271,12 +284,12 @@ Task<Result<SectorCount>> ArrayBody::check_target(std::uint32_t place, MemberSpe
             co_return fail(Errc::kRefused, spec.name + " was member " + std::to_string(was) + " of array " + name +
                                                "; wipe it first if it is to be member " + std::to_string(place));
         }
-        co_return found.newest.device;
+        co_return found.newest;
     }
     if (found.kind != MemberReading::Kind::kDamaged || !own) {
         CO_TRY_VOID(co_await require_blank(env, spec, found));
     }
-    co_return spec.device->limits().sectors;
+    co_return std::nullopt;
 }
 
 /// `newest`: superblock on the device. `returned`: it is the member that the place had.

@@ -56,9 +56,9 @@ Task<Result<void>> ArrayBody::begin_replace(std::uint32_t place, MemberSpec spec
     if (spec.name.empty()) {
         spec.name = spec.device->name();
     }
-    CO_TRY(const SectorCount ended, co_await check_target(place, spec));
-    CO_TRY_VOID(co_await wipe_slots(*spec.device, ended));
-    CO_TRY_VOID(co_await enter_replace(place, spec));
+    CO_TRY(const std::optional<SlotPlace> found, co_await check_target(place, spec));
+    CO_TRY(const SlotPlace newest, co_await clear_target(*spec.device, found));
+    CO_TRY_VOID(co_await enter_replace(place, spec, newest));
     {
         const std::scoped_lock lock(status_mutex_);
         std::erase_if(spares_, [&](const MemberSpec& s) { return s.device == spec.device; });
@@ -69,7 +69,7 @@ Task<Result<void>> ArrayBody::begin_replace(std::uint32_t place, MemberSpec spec
     co_return Result<void>{};
 }
 
-Task<Result<void>> ArrayBody::enter_replace(std::uint32_t place, MemberSpec spec) {
+Task<Result<void>> ArrayBody::enter_replace(std::uint32_t place, MemberSpec spec, SlotPlace newest) {
     for (const auto& shard : shards) {
         co_await resume_on(*shard->executor);
         await_columns(*shard, 0);
@@ -81,7 +81,7 @@ Task<Result<void>> ArrayBody::enter_replace(std::uint32_t place, MemberSpec spec
     }
     Superblock next = superblock_;
     next.rebuild = {true, static_cast<std::uint16_t>(place), 0, env.random.uuid()};
-    attach_target(place, spec, {1, spec.device->limits().sectors}, 0);
+    attach_target(place, spec, newest, 0);
     Result<void> r = co_await commit(std::move(next));
     if (r && !replacing(place)) {
         r = fail(Errc::kIo,

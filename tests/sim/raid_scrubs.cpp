@@ -37,7 +37,9 @@ std::uint64_t RaidWorld::writes() const {
 void RaidWorld::note_scrub(const raid::ArrayStatus& status) {
     const auto& report = status.scrub_report;
     const bool under_way = status.scrub && status.scrub->done_bytes < status.scrub->total_bytes;
-    scrub_goes_on_ = report && !scrub_cancelled_ && (under_way || report->end == End::kInterrupted);
+    // The superblock that says it is over may be on a member of an array that turned read-only over it.
+    const bool may_be_over = status.state == raid::ArrayState::kReadOnly;
+    scrub_goes_on_ = report && !scrub_cancelled_ && (under_way || (report->end == End::kInterrupted && !may_be_over));
     if (!report) {
         return;
     }
