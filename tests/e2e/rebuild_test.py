@@ -105,6 +105,7 @@ class Rebuild(EndToEnd):
         self.start(node)
         self.assertIn("spare-not-in-config", node.gemel("events").stdout)
         self.assertEqual(self.show(node)["spares"], [str(extra)])
+        wait_until(lambda: self.show(node)["resync"] is None, 60, "what the kill cut short is right again")
         node.gemel("array", "fail", "r5", "1")
         wait_until(lambda: self.state(node, 1) == "in-sync", 60, "the spare has the place")
         self.assertEqual(self.show(node)["members"][1]["name"], str(extra))

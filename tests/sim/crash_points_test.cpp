@@ -9,9 +9,11 @@
 // With the policy `ppl` only what was written is unreadable, and only where another strip of its columns was, too.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
+#include "gemel/test_switch.hpp"
 #include "raid/array.hpp"
 #include "raid/level_table.hpp"
 #include "tests/support/sim_disk.hpp"
@@ -27,6 +29,18 @@ constexpr std::size_t kMostChoicesDegraded = 8;  ///< or a few more
 constexpr Duration kPatience = std::chrono::seconds(60);
 
 using Content = std::vector<std::byte>;
+
+/// A deliberate bug, which some point must show: ctest.sh, crash_mutants.
+[[maybe_unused]] const bool kSwitched = [] {
+#ifdef GEMEL_TEST_SWITCHES
+    const char* const name = std::getenv("GEMEL_SWITCH");
+    const auto* const row =
+        std::ranges::find(kTestSwitches, std::string_view(name != nullptr ? name : ""), &TestSwitchRow::name);
+    CHECK(name == nullptr || row != kTestSwitches.end());
+    active_test_switch = name != nullptr ? row->id : TestSwitch::kNone;
+#endif
+    return true;
+}();
 
 struct Step {
     enum class Kind : std::uint8_t { kWrite, kDiscard, kWait, kFlush, kGrow };
