@@ -62,8 +62,8 @@ case $2 in
     echo "${line[*]}"
     ;;
   partial)
-    # Deliberate bugs of partial parity matter only where a crash takes a member of the right array with it: too rare for
-    # run-mutants. At every crash point, and in one history each, they show.
+    # Deliberate bugs of partial parity matter only where a crash takes a member of the right array with it: too rare
+    # for run-mutants. At every crash point, or in one history, they show.
     caught() {
       if "${@:2}" >/dev/null 2>&1; then
         echo "MISSED   $1"

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Members of a RaidWorld that go away for a while: nothing is under way, one is lost, with or without what its cache
-// holds; it misses a few writes, of which a crash may interrupt the last; then it is there again.
+// Members of a RaidWorld that go away for a while. Nothing is under way, one is lost, with or without what its cache
+// holds; it misses a few writes, of which a crash may interrupt the last; then it is there again. Or one does not
+// answer.
 #include "tests/sim/raid_world.hpp"
 
 namespace gemel::sim {
 
 using namespace std::chrono_literals;
+using raid::MemberState;
 
 /// In place of a round.
 void RaidWorld::wander() {
@@ -64,6 +66,47 @@ void RaidWorld::wander() {
 void RaidWorld::add_writes(std::uint64_t n) {
     for (Volume& v : volumes_) {
         v.host->add_work(static_cast<std::uint32_t>(n));
+    }
+}
+
+/// For ever, which is until the process or the disk ends, or until some time after it was given up.
+void RaidWorld::silence(SimDisk& disk) {
+    const bool for_ever = random_.one_in(2);
+    const Duration d = base_.member_timeout * (2 + static_cast<std::int64_t>(random_.below(4))) / 2;
+    chronicle_.fault(disk.name() + (for_ever ? " answers no more" : " does not answer for a time"));
+    for_ever ? disk.hang() : disk.hang(d);
+    chronicle_.reached("member hangs");
+    const std::uint64_t most = 3 * static_cast<std::uint64_t>(base_.member_timeout.count());
+    static_cast<void>(pass(Duration(random_.below(most))));  // the next one says it again
+    for (const raid::MemberStatus& m : array_->status().members) {
+        if (m.name != disk.name() || m.state == MemberState::kInSync) {
+            continue;
+        }
+        chronicle_.reached("member failed for its silence");
+        if (m.unanswered > 0) {
+            chronicle_.reached("work went on over an I/O that hangs");
+        } else if (!for_ever) {
+            chronicle_.reached("silent member answered too late");
+        }
+    }
+}
+
+/// A new process gets a device only when nothing of the old one is under way there any more.
+void RaidWorld::end_silence() {
+    const auto end = [&](SimDisk& disk) {
+        if (disk.waiting() > 0) {
+            disk.kill_process();
+            const bool ended = scheduler_.run_until([&] { return disk.waiting() == 0; }, 1s);
+            CHECK(ended);
+        }
+    };
+    for (const auto* disks : {&disks_, &retired_}) {
+        for (const auto& disk : *disks) {
+            end(*disk);
+        }
+    }
+    if (target_) {
+        end(*target_);
     }
 }
 

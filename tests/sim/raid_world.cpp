@@ -509,28 +509,6 @@ void RaidWorld::lose_a_member() {
     }
 }
 
-/// For ever, which is until the process or the disk ends, or until some time after it was given up.
-void RaidWorld::silence(SimDisk& disk) {
-    const bool for_ever = random_.one_in(2);
-    const Duration d = base_.member_timeout * (2 + static_cast<std::int64_t>(random_.below(4))) / 2;
-    chronicle_.fault(disk.name() + (for_ever ? " answers no more" : " does not answer for a time"));
-    for_ever ? disk.hang() : disk.hang(d);
-    chronicle_.reached("member hangs");
-    const std::uint64_t most = 3 * static_cast<std::uint64_t>(base_.member_timeout.count());
-    static_cast<void>(pass(Duration(random_.below(most))));  // the next one says it again
-    for (const raid::MemberStatus& m : array_->status().members) {
-        if (m.name != disk.name() || m.state == MemberState::kInSync) {
-            continue;
-        }
-        chronicle_.reached("member failed for its silence");
-        if (m.unanswered > 0) {
-            chronicle_.reached("work went on over an I/O that hangs");
-        } else if (!for_ever) {
-            chronicle_.reached("silent member answered too late");
-        }
-    }
-}
-
 /// More than the level hides: hosts see errors, never wrong data.
 void RaidWorld::fault_without_redundancy() {
     if (resyncing() || row_->parities() > 0) {
@@ -574,22 +552,15 @@ void RaidWorld::stop_array() {
     take_complaints();
 }
 
-/// A new process gets a device only when nothing of the old one is under way there any more.
-void RaidWorld::end_silence() {
-    const auto end = [&](SimDisk& disk) {
-        if (disk.waiting() > 0) {
-            disk.kill_process();
-            const bool ended = scheduler_.run_until([&] { return disk.waiting() == 0; }, 1s);
-            CHECK(ended);
-        }
-    };
-    for (const auto* disks : {&disks_, &retired_}) {
-        for (const auto& disk : *disks) {
-            end(*disk);
-        }
-    }
-    if (target_) {
-        end(*target_);
+void RaidWorld::lose_in_crash() {
+    const std::size_t victim = random_.below(disks_.size());
+    doubt_exposed();
+    const bool ppl = base_.policy == raid::RecoveryPolicy::kPartial;  // for such crashes
+    if ((member_faults_ || ppl) && spares(victim) && damaged() == 0 &&
+        (ppl ? !partials_.one_in(3) : random_.one_in(3))) {
+        lost_[victim] = true;
+        chronicle_.fault("a member is lost in the crash");
+        chronicle_.reached("member lost in a crash");
     }
 }
 
@@ -604,15 +575,7 @@ void RaidWorld::crash(Crash how) {
     }
     note_members();
     note_journal(/*crashing=*/true);
-    const std::size_t victim = random_.below(disks_.size());
-    doubt_exposed();
-    const bool ppl = base_.policy == raid::RecoveryPolicy::kPartial;  // for such crashes
-    if ((member_faults_ || ppl) && spares(victim) && damaged() == 0 &&
-        (ppl ? !partials_.one_in(3) : random_.one_in(3))) {
-        lost_[victim] = true;
-        chronicle_.fault("a member is lost in the crash");
-        chronicle_.reached("member lost in a crash");
-    }
+    lose_in_crash();
     const Copy* const older = choose_copy(/*clean=*/false);
     if (any_lost()) {
         chronicle_.reached("degraded crash");

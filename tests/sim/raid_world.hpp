@@ -86,6 +86,7 @@ class RaidWorld : public HostWorld {
     void damage_a_member();
     void lose_a_member();
     void silence(SimDisk& disk);
+    void lose_in_crash();
     void crash(Crash how);
     void note_journal(bool crashing);
     void note_replay();
