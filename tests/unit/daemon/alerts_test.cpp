@@ -77,13 +77,16 @@ class AlertsTest : public ::testing::Test {
         if (alerts_) {
             stop();
         }
-        runtime_.run(done(ring_.detach()));
+        run(ring_.detach());
         fs::remove_all(folder_);
     }
 
-    static Task<Result<void>> done(Task<void> task) {
-        co_await std::move(task);
-        co_return Result<void>{};
+    /// Runs the task to its end.
+    void run(Task<void> task) {
+        EXPECT_TRUE(runtime_.run([](Task<void> t) -> Task<bool> {
+            co_await std::move(t);
+            co_return true;
+        }(std::move(task))));
     }
     void start(const std::string& script) {
         config::Alert alert;
@@ -91,13 +94,13 @@ class AlertsTest : public ::testing::Test {
         alert.exec = {"/bin/sh", "-c", "cd " + folder_.string() + " && " + script};
         alert.interval = 100ms;
         alerts_ = std::make_unique<Alerts>(environment_, ring_, "alpha", std::vector{alert});
-        runtime_.run(done([](Alerts& a) -> Task<void> {
+        run([](Alerts& a) -> Task<void> {
             a.start();
             co_return;
-        }(*alerts_)));
+        }(*alerts_));
     }
     void stop() {
-        runtime_.run(done(alerts_->stop()));
+        run(alerts_->stop());
         alerts_.reset();
     }
     void emit(Severity severity, std::string subject) { ring_.emit({severity, "test", std::move(subject), "", ""}); }

@@ -275,11 +275,7 @@ TEST_F(TlsNetworkTest, ClosingEndsAHandshakeThatThePeerDoesNotGoOnWith) {
         s.close();
         co_return Result<void>{};
     };
-    const auto both_of = [&](Stream& s) -> Task<Result<std::vector<std::byte>>> {
-        auto [read, closed] = co_await when_both(read_all(s, 1), wait_and_close(scheduler_, s));
-        co_return std::move(read);
-    };
-    const auto r = run(both_of(*accepted_));
+    auto [r, closed] = run(when_both(read_all(*accepted_, 1), wait_and_close(scheduler_, *accepted_)));
     ASSERT_FALSE(r.has_value());
     EXPECT_EQ(r.error().code, Errc::kClosed);
 }
