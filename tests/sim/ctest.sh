@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # ctest entries of the simulator: ctest.sh SIM seeds FILE | ctest.sh SIM determinism AREA | ctest.sh SIM shrink SWITCH |
-# ctest.sh SIM partial CRASH_POINTS
+# ctest.sh SIM rare CRASH_POINTS
 set -euo pipefail
 sim=$1
 
@@ -61,7 +61,7 @@ case $2 in
     "$sim" "${line[0]}" --seed "${line[1]}" "${line[@]:2}" >/dev/null || fail "it fails without the bug, too"
     echo "${line[*]}"
     ;;
-  partial)
+  rare)
     # Deliberate bugs of partial parity matter only where a crash takes a member of the right array with it: too rare
     # for run-mutants. At every crash point, or in one history, they show.
     caught() {
