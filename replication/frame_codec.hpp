@@ -50,6 +50,11 @@ enum class FrameType : std::uint8_t {
     kResizePrepare = 22,
     kResizeCommit = 23,
     kPromoteRequest = 24,
+    kReadRequest = 25,
+    kReadReply = 26,
+    kDigestRequest = 27,
+    kDigestReply = 28,
+    kCopyRequest = 29,
 };
 
 inline constexpr std::uint16_t kFlagFua = 1U << 0U;

@@ -6,6 +6,7 @@
 #include <array>
 #include <string_view>
 
+#include "replication/block_digest.hpp"
 #include "replication/frame_codec.hpp"
 
 namespace gemel::replication {
@@ -16,6 +17,8 @@ enum class FrameHandler : std::uint8_t {
     kPair,       ///< about one pair: negotiation, replies, resync control
     kStream,     ///< changes the secondary's copy; in order, sequence checked
     kOperation,  ///< an operator's request from the peer
+    kQuestion,   ///< about blocks of the other side's copy; answered by the same message id
+    kAnswer,     ///< to a question of this side
 };
 
 struct FrameRow {
@@ -28,6 +31,7 @@ struct FrameRow {
 
 inline constexpr std::uint32_t kMaxHelloBody = 1024;
 inline constexpr std::uint32_t kMaxCrcList = kMaxFramePayload / kBlockBytes * 4 + 4;
+inline constexpr std::uint32_t kMaxDigestBody = kMaxFramePayload / kBlockBytes * sizeof(BlockDigest);
 
 inline constexpr std::array kFrameTable{
     FrameRow{FrameType::kHello, "hello", FrameHandler::kHandshake, kMaxHelloBody, 0},
@@ -54,6 +58,11 @@ inline constexpr std::array kFrameTable{
     FrameRow{FrameType::kResizePrepare, "resize-prepare", FrameHandler::kOperation, kMaxControlBody, 0},
     FrameRow{FrameType::kResizeCommit, "resize-commit", FrameHandler::kOperation, kMaxControlBody, 0},
     FrameRow{FrameType::kPromoteRequest, "promote-request", FrameHandler::kOperation, kMaxControlBody, 0},
+    FrameRow{FrameType::kReadRequest, "read-request", FrameHandler::kQuestion, 0, 0},
+    FrameRow{FrameType::kReadReply, "read-reply", FrameHandler::kAnswer, kMaxCrcList, kMaxFramePayload},
+    FrameRow{FrameType::kDigestRequest, "digest-request", FrameHandler::kQuestion, 0, 0},
+    FrameRow{FrameType::kDigestReply, "digest-reply", FrameHandler::kAnswer, kMaxDigestBody, 0},
+    FrameRow{FrameType::kCopyRequest, "copy-request", FrameHandler::kQuestion, 0, 0},
 };
 
 /// nullptr for a type that this version does not know.

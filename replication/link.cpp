@@ -110,6 +110,7 @@ Task<Result<void>> Link::write_hello(NodeContext& context, Stream& stream, Frame
     hello.set_incarnation(text_of(context.incarnation));
     hello.set_boot_id(text_of(context.env.boot_id));
     hello.set_frame_bytes(context.config.frame_bytes);
+    hello.set_features(kFeatureQuestions);
     const std::string body = hello.SerializeAsString();
     FrameHeader header;
     header.type = type;
@@ -146,6 +147,7 @@ Task<Result<PeerHello>> Link::read_hello(NodeContext& context, Stream& stream, F
     out.node = hello.node();
     out.iscsi_address = hello.iscsi_address();
     out.frame_bytes = hello.frame_bytes();
+    out.features = hello.features();
     if (!uuid_from(hello.incarnation(), out.incarnation) || !uuid_from(hello.boot_id(), out.boot_id) ||
         out.frame_bytes < kBlockBytes) {
         co_return fail(Errc::kProtocol, "the greeting of node '" + out.node + "' lacks a field");
@@ -340,7 +342,7 @@ Task<Result<Frame>> Link::read_frame() {
 
 Task<Result<void>> Link::handle(Frame frame) {
     const FrameRow& row = *frame_row(frame.header.type);
-    if (row.handler != FrameHandler::kStream &&
+    if (row.handler != FrameHandler::kStream && row.max_payload == 0 &&
         !plain_crc_matches(frame.header, frame.body, ConstBytes(frame.payload.data()))) {
         co_return fail(Errc::kProtocol, "a " + std::string(row.name) + " frame is damaged");
     }
@@ -361,6 +363,8 @@ Task<Result<void>> Link::handle(Frame frame) {
         case FrameHandler::kPair:
         case FrameHandler::kStream:
         case FrameHandler::kOperation:
+        case FrameHandler::kQuestion:
+        case FrameHandler::kAnswer:
             break;
     }
     co_return co_await owner_.frame_received(*this, std::move(frame));

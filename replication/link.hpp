@@ -26,6 +26,8 @@ namespace gemel::replication {
 
 inline constexpr Duration kHandshakeTimeout = std::chrono::seconds(3);
 inline constexpr std::size_t kMaxControlQueued = 4096;
+/// Of Hello::features: the node answers questions about its copy.
+inline constexpr std::uint64_t kFeatureQuestions = 1;
 inline constexpr Duration kMinBackoff = std::chrono::milliseconds(100);
 inline constexpr Duration kMaxBackoff = std::chrono::seconds(2);
 
@@ -44,6 +46,7 @@ struct PeerHello {
     Uuid incarnation;
     Uuid boot_id;
     std::uint32_t frame_bytes = 0;
+    std::uint64_t features = 0;
 };
 
 /// A frame to send. REQUIRES: alive until `released` is set, if it was given to a link.

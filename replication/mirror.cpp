@@ -19,6 +19,8 @@ Mirror::Mirror(NodeContext& context, PeerAccess& peers, VolumeStore& store, Volu
       identity_(info_.uuid) {
     settled_.set();
     admitted_.set();
+    reports_.mirror = this;
+    reports_.run = [](Work& w) noexcept { static_cast<Reports&>(w).mirror->take_reports(); };
     device_.observe(this);
 }
 
@@ -40,12 +42,6 @@ void Mirror::set_identity(Uuid identity) {
 
 std::uint32_t Mirror::pair_id() const {
     return meta_.superblock().pair.is_nil() ? 0 : pair_id_of(meta_.superblock().pair);
-}
-
-void Mirror::unreadable(Extent extent) {
-    if (DeviceObserver* o = observer_.load(); o != nullptr) {
-        o->unreadable(extent);
-    }
 }
 
 void Mirror::capacity_changed(SectorCount now) {
@@ -111,7 +107,7 @@ Task<Result<void>> Mirror::read(Lba lba, Slice to, ReadOptions options) {
     if (Result<void> ok = admission(); !ok) {
         return refuse(std::move(ok));
     }
-    return device_.read(lba, to, options);
+    return mode_.load() == Mode::kPassThrough ? device_.read(lba, to, options) : read_paired(lba, to, options);
 }
 
 Task<Result<void>> Mirror::write(Lba lba, Slice from, WriteOptions options) {
@@ -169,6 +165,11 @@ Task<Result<void>> Mirror::change_home(Change change) {
     if (!active(TestSwitch::kNoIntervalLock)) {
         guard = co_await lock_.acquire(change.lba.value, last);  // M4
     }
+    co_return co_await change_inside(change);
+}
+
+/// REQUIRES: the interval lock of its range is held.
+Task<Result<void>> Mirror::change_inside(Change change) {
     while (barrier_ > 0 && !stopping_) {
         co_await admitted_.wait();
     }
@@ -213,7 +214,9 @@ Task<Result<void>> Mirror::change_locked(Change change, Run regions) {
     }
     CO_TRY_VOID(admission());
     Result<void> result;
-    if (alone()) {
+    if (change.legs != Legs::kBoth) {
+        result = co_await change_one(change);
+    } else if (alone()) {
         result = co_await apply_local(change, /*background=*/false);
     } else {
         result = co_await (active(TestSwitch::kAckBeforePeer) ? change_acked_early(change) : change_both(change));
@@ -223,6 +226,19 @@ Task<Result<void>> Mirror::change_locked(Change change, Run regions) {
     }
     start_maintenance();
     co_return result;
+}
+
+/// A repair: of a pair that is not in step any more, only of this side's copy.
+Task<Result<void>> Mirror::change_one(Change change) {
+    if (change.legs == Legs::kHere) {
+        co_return co_await device_.repair_write(change.lba, change.data);
+    }
+    if (!in_step()) {
+        co_return fail(Errc::kClosed, "the pair is not in step any more");
+    }
+    const LegOutcome sent = co_await run_leg(change, /*resync=*/true);
+    CO_TRY_VOID(sent.result);
+    co_return sent.acknowledged ? Result<void>{} : fail(Errc::kClosed, "the peer was lost");
 }
 
 Task<Result<void>> Mirror::change_both(Change change) {
@@ -453,9 +469,11 @@ Task<void> Mirror::stop() {
     ready_.set();
     applied_.set();
     admitted_.set();
+    verify_changed_.set();
     co_await gate_.close();
     co_await meta_.stop();
     device_.observe(nullptr);
+    co_await reports_taken();
 }
 
 PairStatus Mirror::status() const {
@@ -479,6 +497,8 @@ PairStatus Mirror::status() const {
     out.dirty_bytes = meta_.tracks().count() * kTrackSectors * kSectorBytes;
     out.region_bytes = meta_.regions().count() * kRegionSectors * kSectorBytes;
     out.held_frames = held_.size();
+    out.verify = verify_ ? std::optional(verify_report()) : std::nullopt;
+    out.healed_blocks = healed_blocks_;
     out.last_error = last_error_;
     out.uncertain = meta_.uncertain();
     const TimePoint now = context_.env.clock.now();

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mirror: one volume as hosts see it, and this node's side of its pair. As the primary it writes both legs and holds
 // frames until they are acknowledged; as the secondary it applies the peer's frames. The parts are in mirror.cpp
-// (hosts), stream.cpp (frames held and replied), receiver.cpp, negotiation.cpp, resync.cpp and operations.cpp.
+// (hosts), stream.cpp (frames held and replied), receiver.cpp, negotiation.cpp, resync.cpp, operations.cpp,
+// questions.cpp (about the other copy), heal.cpp and verify.cpp.
 //
 // Invariants:
 //   M1  A region (mirrored) or track (alone) is durably marked before either copy of it may change (I-9).
@@ -14,6 +15,9 @@
 //   M6  The target of a resync is durably inconsistent before its first byte changes; it is not promotable (I-12).
 //   M7  A secondary applies each sequence at most once, of its own term and generation only (I-5, I-14).
 //   M8  State, role and generation change only under transition_; new host writes wait while barrier_ is up.
+//   M9  A block is taken from the peer, or called different from it, only of a pair in step and under the interval
+//   lock:
+//       then no write of it is under way, and both copies ought to be equal.
 // Threads: the executor `home`; read, limits, identity and the unpaired path: any.
 #pragma once
 
@@ -22,10 +26,12 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 
 #include "gemel/interval_lock.hpp"
 #include "gemel/volume_store.hpp"
+#include "replication/block_digest.hpp"
 #include "replication/link.hpp"
 #include "replication/pair_metadata.hpp"
 
@@ -45,6 +51,8 @@ class PeerAccess {
     virtual Link* link_to(const std::string& node) = 0;
     /// Sends a request and waits for REPLY (true) or ERROR_REPLY. Errors: kClosed, kTimedOut, or what the peer says.
     virtual Task<Result<void>> request(Link& link, FrameHeader header, std::string body) = 0;
+    /// The same, for an answer of `patience`: the frame that answers, of whatever type.
+    virtual Task<Result<Frame>> ask(Link& link, FrameHeader header, std::string body, Duration patience) = 0;
     virtual bool pair_id_taken(std::uint32_t pair_id) = 0;
 };
 
@@ -75,6 +83,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     Task<Result<void>> re_establish(std::string from_node, bool force);
     Task<Result<void>> resize(SectorCount sectors, bool force_shrink);
     Task<Result<void>> promote(bool force);
+    Result<void> verify(VerifyOrder order);
     [[nodiscard]] PairStatus status() const;
 
     // From the node.
@@ -111,13 +120,16 @@ class Mirror : public BlockDevice, public DeviceObserver {
         std::uint32_t busy = 0;
         std::uint64_t epoch = 0;
     };
-    /// A change of the volume by a host.
+    /// Where a change goes: a repair only to the copy that lacks what the other one has.
+    enum class Legs : std::uint8_t { kBoth, kHere, kThere };
+    /// A change of the volume by a host, or a repair.
     struct Change {
         FrameType type = FrameType::kData;
         Lba lba;
         SectorCount sectors;
         Slice data;
         bool fua = false;
+        Legs legs = Legs::kBoth;
     };
     struct LegOutcome {
         Result<void> result;
@@ -128,7 +140,9 @@ class Mirror : public BlockDevice, public DeviceObserver {
     Task<Result<void>> change_through(Change change);
     Task<Result<void>> change_paired(Change change);
     Task<Result<void>> change_home(Change change);
+    Task<Result<void>> change_inside(Change change);
     Task<Result<void>> change_locked(Change change, Run regions);
+    Task<Result<void>> change_one(Change change);
     Task<Result<void>> change_both(Change change);
     Task<Result<void>> change_acked_early(Change change);
     Task<void> peer_copy(Change change);
@@ -150,6 +164,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
 
     // stream.cpp: the sender's side of a stream
     Task<LegOutcome> run_leg(Change change, bool resync);
+    [[nodiscard]] std::uint64_t frame_limit() const;
     void add_frames(Leg& leg, const Change& change);
     void send_held(HeldFrame& frame);
     void resend_after(std::uint64_t received);
@@ -179,6 +194,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     void start_negotiation();
     Task<void> drive_negotiation();
     Task<void> answer_negotiation(PairView theirs, std::uint64_t session);
+    Result<void> state_received(Link& link, const Frame& frame);
     Result<void> start_asked(Task<void> task);
     Task<void> run_asked(Task<void> task);
     Task<void> make_certain();
@@ -206,6 +222,46 @@ class Mirror : public BlockDevice, public DeviceObserver {
     void send_tracks();
     void tracks_received(const Frame& frame);
     [[nodiscard]] bool resyncing(std::uint64_t run) const;
+
+    // questions.cpp
+    [[nodiscard]] bool in_step() const;
+    Task<Result<Frame>> ask_peer(FrameType type, Lba lba, SectorCount sectors);
+    Task<Result<Frame>> peer_blocks(Lba lba, SectorCount sectors);
+    void question_received(const FrameHeader& question);
+    Task<void> answer_question(FrameHeader question, std::uint64_t session);
+    Task<Result<void>> answer(FrameHeader question);
+    Task<Result<void>> send_blocks(FrameHeader question);
+
+    // heal.cpp
+    Task<Result<void>> read_paired(Lba lba, Slice to, ReadOptions options);
+    Task<Result<void>> heal_read(Lba lba, Slice to);
+    Task<Result<Buffer>> heal(Lba lba, SectorCount sectors);
+    Task<Result<void>> heal_locked(Lba lba, Slice mine);
+    void note_healed(std::uint64_t blocks);
+    void take_reports();
+    Task<void> reports_taken();
+    Task<void> heal_suspects();
+    Task<Result<void>> heal_suspect(Extent suspect);
+
+    // verify.cpp
+    enum class Comparison : std::uint8_t { kEqual, kDifferent, kUnreadableHere, kUnreadableThere, kUnreadableBoth };
+    /// A run of blocks that compare alike.
+    struct Difference {
+        Comparison comparison = Comparison::kEqual;
+        Extent extent{};
+        std::uint64_t blocks = 0;
+        std::uint64_t repaired = 0;
+    };
+    static Comparison judge(const BlockDigest& mine, const BlockDigest& theirs);
+    Task<void> run_verify();
+    Task<Result<void>> compare_all();
+    [[nodiscard]] bool comparing() const;
+    void move_on(VerifyReport& v);
+    Task<Result<void>> compare(Lba lba, SectorCount sectors);
+    Task<Result<std::uint64_t>> repair(Difference d, Slice mine);
+    void note_difference(const Difference& d);
+    [[nodiscard]] VerifyReport verify_report() const;
+    void end_verify(VerifyState state, std::string why);
 
     // operations.cpp
     struct Busy;
@@ -325,6 +381,34 @@ class Mirror : public BlockDevice, public DeviceObserver {
     TimePoint resync_began_{};
     TimePoint resync_next_{};
     Result<void> resync_result_;
+
+    // Questions, healing, verify
+    struct Reports : Work {
+        Mirror* mirror = nullptr;
+        std::mutex mutex;
+        std::vector<Extent> extents;  ///< guarded by mutex
+        bool posted = false;          ///< guarded by mutex
+    };
+    struct Suspect {
+        SectorCount sectors;
+        TimePoint due{};
+        bool told = false;  ///< that it cannot be healed
+    };
+    Reports reports_;  ///< what the device could not read, from any executor
+    std::map<std::uint64_t, Suspect> suspects_;
+    std::uint32_t answering_ = 0;
+    bool healing_ = false;
+    std::uint64_t healed_blocks_ = 0;
+    std::uint64_t healed_told_ = 0;
+    TimePoint healed_told_at_{};
+    std::optional<VerifyReport> verify_;
+    bool verifying_ = false;
+    bool verify_stop_ = false;
+    Event verify_changed_;
+    TimePoint verify_began_{};
+    std::uint64_t verify_began_bytes_ = 0;
+    TimePoint verify_next_{};
+    std::map<std::uint64_t, std::uint64_t> compared_;  ///< beyond the position: bytes by their first
 
     std::uint64_t frames_sent_ = 0;
     std::uint64_t bytes_sent_ = 0;

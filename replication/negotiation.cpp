@@ -236,30 +236,34 @@ Task<void> Mirror::run_asked(Task<void> task) {
     --asked_;
 }
 
+Result<void> Mirror::state_received(Link& link, const Frame& frame) {
+    TRY(const PairView theirs, parse_view(frame.body, frame.header.initiator_id));
+    if ((frame.header.flags & kFlagNudge) != 0) {
+        link_ = &link;
+        if (phase_ != Phase::kNegotiating || answered_) {  // else its answer will be newer than this
+            start_negotiation();
+        }
+    } else if ((frame.header.flags & kFlagRequest) != 0) {
+        link_ = &link;
+        session_ = link.session();
+        if (phase_ == Phase::kDown) {
+            phase_ = Phase::kNegotiating;
+        }
+        return start_asked(answer_negotiation(theirs, session_));
+    } else if (theirs.round == round_ && phase_ == Phase::kNegotiating) {
+        answer_ = theirs;
+        answered_ = true;
+        answer_event_.set();
+    }
+    return {};
+}
+
 Task<Result<void>> Mirror::frame_received(Link& link, Frame frame) {
     if (meta_.superblock().peer_node != link.peer_node() || stopping_) {
         co_return Result<void>{};
     }
     if (frame.header.type == FrameType::kPairState) {
-        CO_TRY(const PairView theirs, parse_view(frame.body, frame.header.initiator_id));
-        if ((frame.header.flags & kFlagNudge) != 0) {
-            link_ = &link;
-            if (phase_ != Phase::kNegotiating || answered_) {  // else its answer will be newer than this
-                start_negotiation();
-            }
-        } else if ((frame.header.flags & kFlagRequest) != 0) {
-            link_ = &link;
-            session_ = link.session();
-            if (phase_ == Phase::kDown) {
-                phase_ = Phase::kNegotiating;
-            }
-            co_return start_asked(answer_negotiation(theirs, session_));
-        } else if (theirs.round == round_ && phase_ == Phase::kNegotiating) {
-            answer_ = theirs;
-            answered_ = true;
-            answer_event_.set();
-        }
-        co_return Result<void>{};
+        co_return state_received(link, frame);
     }
     if (frame.header.type == FrameType::kReply) {
         reply_received(frame.header);
@@ -288,6 +292,11 @@ Task<Result<void>> Mirror::frame_received(Link& link, Frame frame) {
             break;
         case FrameType::kResyncEnd:
             co_return start_asked(resync_ended(session_, frame.header.sequence));
+        case FrameType::kReadRequest:
+        case FrameType::kDigestRequest:
+        case FrameType::kCopyRequest:
+            question_received(frame.header);
+            break;
         default:
             co_return co_await stream_received(link, std::move(frame));
     }

@@ -156,6 +156,11 @@ void Node::link_down(Link& link) {
 }
 
 Task<Result<void>> Node::request(Link& link, FrameHeader header, std::string body) {
+    CO_TRY([[maybe_unused]] const Frame answer, co_await ask(link, header, std::move(body), kRequestTimeout));
+    co_return Result<void>{};
+}
+
+Task<Result<Frame>> Node::ask(Link& link, FrameHeader header, std::string body, Duration patience) {
     if (!link.up() || stop_.is_set()) {
         co_return fail(Errc::kNotReady, "no contact to node '" + link.peer_node() + "'");
     }
@@ -164,16 +169,16 @@ Task<Result<void>> Node::request(Link& link, FrameHeader header, std::string bod
     header.sequence = next_request_++ | kRequestBit;
     requests_.emplace(header.sequence, &request);
     link.send_control(header, std::move(body));
-    if (!co_await request.done.wait_until(context_.env.clock, context_.env.clock.now() + kRequestTimeout)) {
+    if (!co_await request.done.wait_until(context_.env.clock, context_.env.clock.now() + patience)) {
         requests_.erase(header.sequence);
         co_return fail(Errc::kTimedOut, "node '" + link.peer_node() + "' did not answer in time");
     }
     co_return std::move(request.result);
 }
 
-void Node::answer(const Frame& frame) {
+void Node::answer(const Link& link, Frame frame) {
     const auto it = requests_.find(frame.header.sequence);
-    if (it == requests_.end()) {
+    if (it == requests_.end() || it->second->link != &link) {
         return;
     }
     Request& request = *it->second;
@@ -183,6 +188,8 @@ void Node::answer(const Frame& frame) {
         request.result = error.ParseFromString(frame.body)
                              ? fail(static_cast<Errc>(error.errc()), error.nature())
                              : fail(Errc::kProtocol, "an error reply that cannot be read");
+    } else {
+        request.result = std::move(frame);
     }
     request.done.set();
 }
@@ -224,8 +231,8 @@ Task<void> Node::run_operation(Link& link, Frame frame) {
 Task<Result<void>> Node::frame_received(Link& link, Frame frame) {
     const FrameHeader& h = frame.header;
     const bool reply = h.type == FrameType::kReply || h.type == FrameType::kErrorReply;
-    if (reply && (h.sequence & kRequestBit) != 0) {
-        answer(frame);
+    if (frame_row(h.type)->handler == FrameHandler::kAnswer || (reply && (h.sequence & kRequestBit) != 0)) {
+        answer(link, std::move(frame));
         co_return Result<void>{};
     }
     if (frame_row(h.type)->handler == FrameHandler::kOperation) {

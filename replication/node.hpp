@@ -36,12 +36,13 @@ class Node : public LinkOwner, public PeerAccess {
     Task<Result<void>> frame_received(Link& link, Frame frame) override;
     Link* link_to(const std::string& node) override;
     Task<Result<void>> request(Link& link, FrameHeader header, std::string body) override;
+    Task<Result<Frame>> ask(Link& link, FrameHeader header, std::string body, Duration patience) override;
     bool pair_id_taken(std::uint32_t pair_id) override;
 
   private:
     struct Request {
         Link* link = nullptr;
-        Result<void> result;
+        Result<Frame> result;
         Event done;
     };
     [[nodiscard]] Result<void> check_config() const;
@@ -49,7 +50,7 @@ class Node : public LinkOwner, public PeerAccess {
     Task<void> greet(std::unique_ptr<Stream> stream);
     Task<Result<PeerHello>> exchange(Stream& stream);
     Task<void> run_operation(Link& link, Frame frame);
-    void answer(const Frame& frame);
+    void answer(const Link& link, Frame frame);
     void reply_to(Link& link, const FrameHeader& request, const Result<void>& result);
     void refused_connection(const std::string& from, const std::string& why);
     Mirror* by_pair(const Link& link, std::uint32_t pair_id);

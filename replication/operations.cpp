@@ -18,9 +18,8 @@ constexpr Duration kCommitRetry = std::chrono::milliseconds(200);
 
 /// Of a record that failed (PM6): the operator must not take the promotion for undone.
 constexpr const char* kMayShow =
-    "; the promotion may have become durable all the same: mend the array, then restart this daemon and look which "
-    "side "
-    "is primary before hosts use either";
+    "; the promotion may have become durable all the same: mend the array, restart this daemon and look which side is "
+    "primary before hosts use either";
 
 std::string text_of(const Uuid& u) {
     return std::string(as_text(u.bytes));

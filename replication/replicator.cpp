@@ -21,6 +21,10 @@ Task<Result<void>> on_volume(Node& node, std::string volume, Operate operate) {
     co_return result;
 }
 
+Task<Result<void>> ready(Result<void> result) {
+    co_return result;
+}
+
 }  // namespace
 
 Replicator::Replicator(Environment& env, NodeConfig config, Executor& home)
@@ -68,6 +72,11 @@ Task<Result<void>> Replicator::resize(std::string volume, SectorCount sectors, b
 
 Task<Result<void>> Replicator::promote(std::string volume, bool force) {
     return on_volume(*node_, std::move(volume), [force](Mirror& m) { return m.promote(force); });
+}
+
+Task<Result<void>> Replicator::verify(std::string volume, VerifyOrder order) {
+    return on_volume(*node_, std::move(volume),
+                     [order](Mirror& m) -> Task<Result<void>> { return ready(m.verify(order)); });
 }
 
 Task<std::vector<PairStatus>> Replicator::status() {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -74,6 +75,37 @@ struct ResyncStatus {
     std::int64_t seconds_left = -1;  ///< -1: not known
 };
 
+/// What an operator wants of the comparison of both copies.
+enum class VerifyOrder : std::uint8_t { kCheck, kRepair, kPause, kResume, kCancel };
+enum class VerifyState : std::uint8_t {
+    kRunning,
+    kPaused,
+    kWaiting,  ///< for the pair to be in step again; then it goes on where it was
+    kDone,
+    kCancelled,
+    kFailed,
+};
+/// "running", "waiting"...
+[[nodiscard]] std::string_view verify_state_name(VerifyState state);
+
+/// Of a comparison of both copies, block by block.
+struct VerifyReport {
+    static constexpr std::size_t kMaxExtents = 64;
+    VerifyState state = VerifyState::kRunning;
+    bool repair = false;
+    std::uint64_t done_bytes = 0;
+    std::uint64_t total_bytes = 0;
+    std::uint64_t bytes_per_second = 0;
+    std::int64_t seconds_left = -1;        ///< -1: not known
+    std::uint64_t different_blocks = 0;    ///< of 4 KiB, readable on both sides
+    std::uint64_t unreadable_here = 0;     ///< blocks of the primary
+    std::uint64_t unreadable_at_peer = 0;  ///< blocks of the secondary
+    std::uint64_t bad_blocks = 0;          ///< all these
+    std::uint64_t repaired_blocks = 0;     ///< of them
+    std::vector<Extent> extents;           ///< the first kMaxExtents runs of such blocks
+    std::string why;                       ///< it waits or has failed
+};
+
 struct PairStatus {
     std::string volume;
     std::string peer_node;  ///< empty while unpaired
@@ -94,6 +126,8 @@ struct PairStatus {
     std::uint64_t region_bytes = 0;       ///< regions that may differ after a crash
     std::uint64_t held_frames = 0;        ///< sent, not yet acknowledged
     ResyncStatus resync;
+    std::optional<VerifyReport> verify;  ///< the last since the daemon started
+    std::uint64_t healed_blocks = 0;     ///< unreadable here, taken from the peer
     std::string last_error;
     bool uncertain = false;  ///< a record of the pair's state failed: after a start it may be newer than this (PM6)
     std::int64_t last_ack_age_ms = -1;
@@ -146,6 +180,11 @@ class Replicator {
     Task<Result<void>> resize(std::string volume, SectorCount sectors, bool force_shrink);
     /// Makes this node the primary. kNeedsForce without contact; both nodes may then be live.
     Task<Result<void>> promote(std::string volume, bool force);
+
+    /// Compares the copies of a mirrored volume, asked for at its primary; kRepair also makes them equal: the primary's
+    /// block counts where it can be read. Goes on in the background. Errors: kNotFound, kBusy (one is under way),
+    /// kRefused (not mirrored, not the primary), kUnsupported (the peer is older), kNotFound (nothing to pause).
+    Task<Result<void>> verify(std::string volume, VerifyOrder order);
 
     /// Every volume added, in order of name.
     Task<std::vector<PairStatus>> status();

@@ -200,7 +200,8 @@ Task<void> Mirror::copy_tracks(Run tracks, std::uint64_t run) {
     }
 }
 
-/// A part of the volume in new memory. What a device that does not answer keeps is left to it.
+/// A part of the volume in new memory, blocks that cannot be read marked as such. What a device that does not answer
+/// keeps is left to it.
 Task<Result<Buffer>> Mirror::read_copy(Lba lba, SectorCount sectors) {
     for (int i = 0;; ++i) {
         Result<Buffer> memory = context_.env.buffers.allocate(bytes_of(sectors));
@@ -217,6 +218,12 @@ Task<Result<Buffer>> Mirror::read_copy(Lba lba, SectorCount sectors) {
         background.background = true;
         const Result<void> r = co_await device_.read(lba, slice, background);
         if (r) {
+            co_return memory;
+        }
+        if (r.error().code == Errc::kMediumError) {
+            if (slice.all_readable()) {
+                slice.mark_all(BlockStatus::kUnreadable);
+            }
             co_return memory;
         }
         if (r.error().code != Errc::kTimedOut || i == kReadTries) {

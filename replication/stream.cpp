@@ -36,12 +36,16 @@ Duration Mirror::budget() const {
     return std::min<Duration>(kLongestBudget, context_.config.ack_timeout * context_.config.tries);
 }
 
+/// Bytes of payload that one frame may carry.
+std::uint64_t Mirror::frame_limit() const {
+    const std::uint64_t theirs = link_ != nullptr ? link_->hello().frame_bytes : 0;
+    return round_down(std::min<std::uint64_t>({context_.config.frame_bytes, kMaxFramePayload,
+                                               theirs > 0 ? theirs : std::uint64_t{kMaxFramePayload}}),
+                      kBlockBytes);
+}
+
 void Mirror::add_frames(Leg& leg, const Change& change) {
-    const std::uint64_t limit = round_down(
-        std::min<std::uint64_t>({context_.config.frame_bytes, kMaxFramePayload,
-                                 link_ != nullptr && link_->hello().frame_bytes > 0 ? link_->hello().frame_bytes
-                                                                                    : std::uint64_t{kMaxFramePayload}}),
-        kBlockBytes);
+    const std::uint64_t limit = frame_limit();
     std::size_t offset = 0;
     do {
         auto frame = std::make_unique<HeldFrame>();

@@ -16,6 +16,7 @@ enum class TestSwitch : std::uint8_t {
     kClearBitEarly,    ///< clear a bit before the resync write is durable
     kSkipFlushOneLeg,  ///< flush only the local leg
     kNoIntervalLock,   ///< overlapping writes not serialised
+    kVerifyUnlocked,   ///< copies are compared while they are written
 
     kJournalOneCopy,          ///< a log page on one member only
     kJournalWriteFirst,       ///< members written without waiting for the record
@@ -93,6 +94,7 @@ inline constexpr std::array kTestSwitches{
     TestSwitchRow{TestSwitch::kClearBitEarly, "clear-bit-early", "replication"},
     TestSwitchRow{TestSwitch::kSkipFlushOneLeg, "skip-flush-one-leg", "replication"},
     TestSwitchRow{TestSwitch::kNoIntervalLock, "no-interval-lock", "replication"},
+    TestSwitchRow{TestSwitch::kVerifyUnlocked, "verify-unlocked", "replication"},
     TestSwitchRow{TestSwitch::kJournalOneCopy, "journal-one-copy", "raid"},
     TestSwitchRow{TestSwitch::kJournalWriteFirst, "journal-write-first", "raid"},
     TestSwitchRow{TestSwitch::kJournalNoFlush, "journal-no-flush", "raid"},

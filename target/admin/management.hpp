@@ -29,6 +29,9 @@ class Management {
     virtual Task<Result<void>> mirror_sever(std::string volume, bool force) = 0;
     virtual Task<Result<void>> mirror_re_establish(std::string volume, std::string from, bool force) = 0;
     virtual Task<Result<void>> mirror_resize(std::string volume, std::uint64_t bytes, bool shrink) = 0;
+    /// `order`: "check", "repair", "pause", "resume" or "cancel". Errors: kInvalidArgument, kNotFound, kBusy, kRefused,
+    /// kUnsupported.
+    virtual Task<Result<void>> mirror_verify(std::string volume, std::string order) = 0;
     /// One array, or all of them when `array` is empty. Errors: kNotFound.
     virtual Task<Result<boost::json::value>> array_list(std::string array) = 0;
     virtual Task<Result<void>> array_fail(std::string array, std::uint64_t member, bool force) = 0;

@@ -44,6 +44,10 @@ constexpr std::array kResize{
     ParamSpec{"bytes", ParamKind::kNumber, Need::kRequired, "new size"},
     ParamSpec{"shrink", ParamKind::kFlag, Need::kOptional, "the new size may be smaller"},
 };
+constexpr std::array kVerify{
+    kVolume,
+    ParamSpec{"order", ParamKind::kText, Need::kRequired, "check, repair, pause, resume or cancel"},
+};
 constexpr ParamSpec kArray{"array", ParamKind::kText, Need::kRequired, "name of the array"};
 constexpr ParamSpec kPlace{"member", ParamKind::kNumber, Need::kRequired, "number of its place, from 0"};
 constexpr std::array kOneArray{kArray};
@@ -128,6 +132,10 @@ constexpr std::array kMethods{
                   return done(m.mirror_resize(p.text("volume"), p.number("bytes"), p.flag("shrink")));
               },
               "change the size on both sides, then tell the hosts"},
+    MethodRow{
+        "mirror.verify", kVerify,
+        [](Management& m, Params p) -> Answer { return done(m.mirror_verify(p.text("volume"), p.text("order"))); },
+        "compare both copies block by block, in the background"},
     MethodRow{"promote", kForce,
               [](Management& m, Params p) -> Answer { return done(m.promote(p.text("volume"), p.flag("force"))); },
               "make this node the primary of the volume"},

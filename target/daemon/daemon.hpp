@@ -86,6 +86,7 @@ class Daemon final : public admin::Management {
     Task<Result<void>> mirror_sever(std::string volume, bool force) override;
     Task<Result<void>> mirror_re_establish(std::string volume, std::string from, bool force) override;
     Task<Result<void>> mirror_resize(std::string volume, std::uint64_t bytes, bool shrink) override;
+    Task<Result<void>> mirror_verify(std::string volume, std::string order) override;
     Task<Result<void>> promote(std::string volume, bool force) override;
     Task<Result<boost::json::value>> array_list(std::string array) override;
     Task<Result<void>> array_fail(std::string array, std::uint64_t member, bool force) override;

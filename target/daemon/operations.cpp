@@ -177,6 +177,27 @@ Task<Result<void>> Daemon::mirror_resize(std::string volume, std::uint64_t bytes
     co_return co_await found.array->resize(volume, sectors_of(bytes));
 }
 
+Task<Result<void>> Daemon::mirror_verify(std::string volume, std::string order) {
+    using replication::VerifyOrder;
+    struct Order {
+        std::string_view name;
+        VerifyOrder order;
+    };
+    constexpr std::array kOrders{
+        Order{"check", VerifyOrder::kCheck},   Order{"repair", VerifyOrder::kRepair},
+        Order{"pause", VerifyOrder::kPause},   Order{"resume", VerifyOrder::kResume},
+        Order{"cancel", VerifyOrder::kCancel},
+    };
+    CO_TRY_VOID(check_mirror(volume));
+    const auto* const row = std::ranges::find(kOrders, order, &Order::name);
+    if (row == kOrders.end()) {
+        co_return fail(
+            Errc::kInvalidArgument,
+            fmt::format("'{}' is no order for a verify; expected check, repair, pause, resume or cancel", order));
+    }
+    co_return co_await replicator_->verify(volume, row->order);
+}
+
 Task<Result<void>> Daemon::volume_resize(std::string volume, std::uint64_t bytes, bool shrink) {
     CO_TRY_VOID(check_volume(volume));
     const auto all = co_await pairs();

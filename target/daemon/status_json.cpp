@@ -127,6 +127,33 @@ json::object array_json(const raid::ArrayStatus& status) {
                                                            {"replayed_bytes", j.replayed_bytes}}}}}};
 }
 
+namespace {
+
+json::value verify_json(const std::optional<replication::VerifyReport>& v) {
+    if (!v) {
+        return nullptr;
+    }
+    json::array extents;
+    for (const Extent& e : v->extents) {
+        extents.push_back(json::object{{"lba", e.lba.value}, {"sectors", e.sectors.value}});
+    }
+    return json::object{{"state", replication::verify_state_name(v->state)},
+                        {"mode", v->repair ? "repair" : "check"},
+                        {"done_bytes", v->done_bytes},
+                        {"total_bytes", v->total_bytes},
+                        {"bytes_per_second", v->bytes_per_second},
+                        {"seconds_left", v->seconds_left},
+                        {"different_blocks", v->different_blocks},
+                        {"unreadable_here", v->unreadable_here},
+                        {"unreadable_at_peer", v->unreadable_at_peer},
+                        {"bad_blocks", v->bad_blocks},
+                        {"repaired_blocks", v->repaired_blocks},
+                        {"extents", std::move(extents)},
+                        {"why", v->why}};
+}
+
+}  // namespace
+
 json::object pair_json(const replication::PairStatus& s) {
     return {
         {"volume", s.volume},
@@ -154,6 +181,8 @@ json::object pair_json(const replication::PairStatus& s) {
                                 {"total_bytes", s.resync.total_bytes},
                                 {"bytes_per_second", s.resync.bytes_per_second},
                                 {"seconds_left", s.resync.seconds_left}}},
+        {"verify", verify_json(s.verify)},
+        {"healed_blocks", s.healed_blocks},
         {"last_error", s.last_error},
         {"uncertain", s.uncertain},
         {"last_ack_age_ms", s.last_ack_age_ms},

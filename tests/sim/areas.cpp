@@ -101,7 +101,7 @@ constexpr std::array<std::string_view, 87> kRaidStates{
     "target failed in a replace",
 };
 
-constexpr std::array<std::string_view, 34> kReplicationStates{
+constexpr std::array<std::string_view, 39> kReplicationStates{
     "write overlapping one in flight",
     "primary crashed with writes in flight",
     "resync running",
@@ -136,6 +136,11 @@ constexpr std::array<std::string_view, 34> kReplicationStates{
     "crash within sever",
     "crash within re-establish",
     "crash within resize",
+    "verify among faults",
+    "verify finished among faults",
+    "difference repaired",
+    "block healed from the peer",
+    "unreadable block of the secondary repaired",
 };
 
 constexpr std::array<std::string_view, 20> kRaidClasses{
@@ -144,8 +149,8 @@ constexpr std::array<std::string_view, 20> kRaidClasses{
     "lies",          "rests",        "operator", "discards",         "flushes",
     "reads",         "stripe-cache", "growth",   "single-checksums", "older-copies",
 };
-constexpr std::array<std::string_view, 7> kReplicationClasses{
-    "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",
+constexpr std::array<std::string_view, 8> kReplicationClasses{
+    "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads", "verify",
 };
 
 constexpr std::array kAreas{

@@ -586,6 +586,7 @@ void ReplicationWorld::observe() {
         }
         s[i] = nodes_[i]->pair_now();
         observe_node(i, s[i]);
+        observe_verify(*nodes_[i], s[i]);
     }
     if (usable(0) && usable(1)) {
         if (s[0].role == Role::kPrimary && s[1].role == Role::kPrimary && s[0].serving && s[1].serving &&

@@ -19,6 +19,7 @@ constexpr std::uint64_t kMostRounds = 200;
 constexpr Duration kLongestWait = 10s;
 /// Such that the histories of seeds.txt that are older than these faults have none of them.
 constexpr std::uint64_t kDiskSalt = 0x4449534c55ULL;
+constexpr std::uint64_t kVerifySalt = 0x5645524946ULL;
 constexpr Duration kPatience = 120s;  ///< virtual time within which anything healthy has ended
 
 }  // namespace
@@ -27,6 +28,7 @@ ReplicationWorld::ReplicationWorld(const HistoryOptions& options)
     : scheduler_(options.seed),
       random_(options.seed ^ 0x5245504cULL),
       disk_random_(options.seed ^ kDiskSalt),
+      verify_random_(options.seed ^ kVerifySalt),
       chronicle_(scheduler_, options),
       network_(scheduler_, options.seed) {}
 
@@ -201,6 +203,7 @@ void ReplicationWorld::round() {
     advance(log_random(100us, 4s));
     observe();
     check_standby();
+    begin_verify();
     const bool operates = pick(3) || (crash_operations_ && disk_random_.one_in(2));
     if (operates && !chronicle_.without("operator")) {
         operating_ = true;
@@ -344,6 +347,7 @@ void ReplicationWorld::settle() {
         chronicle_.violation("not idle again after the last writes");
         return;
     }
+    compare_copies();
     compare_images();
 }
 

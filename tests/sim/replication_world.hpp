@@ -11,6 +11,8 @@
 //   PW3 No command takes longer than 10 s.
 //   PW4 Everything ends: crashes, operations, and, once faults stop, the way back to mirrored and idle.
 //   PW5 Mirrored and idle, both images are equal, byte for byte.
+//   PW6 A comparison of the copies finds nothing, whatever happens meanwhile, unless a block was changed behind them;
+//       that it finds and repairs. A block that one copy cannot read is taken from the other; the host sees no error.
 // Threads: the simulator's one.
 #pragma once
 
@@ -102,6 +104,15 @@ class ReplicationWorld : public HostWorld {
     Task<void> note_sync();
     void check_standby();
 
+    // Comparisons of the copies.
+    void begin_verify();
+    void observe_verify(const SimNode& node, const replication::PairStatus& s);
+    replication::VerifyReport verify(replication::VerifyOrder order);
+    void change_behind(std::size_t node, Lba lba);
+    void spoil_a_block(std::size_t node);
+    [[nodiscard]] Lba random_lba(std::size_t node);
+    void compare_copies();
+
     void settle();
     void bring_everything_back();
     bool quiet();
@@ -112,6 +123,7 @@ class ReplicationWorld : public HostWorld {
     SimScheduler scheduler_;
     SeededRandom random_;
     SeededRandom disk_random_;  ///< for what befalls disks and operations
+    SeededRandom verify_random_;
     Chronicle chronicle_;
     SimNetwork network_;
     HeapPool pool_;  ///< the host's buffers
@@ -131,6 +143,7 @@ class ReplicationWorld : public HostWorld {
     bool asking_ = false;        ///< note_sync() is under way
     LegMask authority_ = kBoth;  ///< the copies that together say what a write's fate was
     bool freeze_ = false;
+    bool spoilt_ = false;  ///< a block of one copy was changed behind the pair's back
     bool forced_ = false;  ///< there was a promotion by force: two terms of one number may exist
     std::uint64_t resync_bytes_ = 0;
     bool reconnecting_ = false;

@@ -20,38 +20,12 @@ std::string member_text(const Invocation& given) {
     return "member " + std::to_string(given.member) + " of array '" + given.array + "'";
 }
 
-/// Asks for the array until `runs` says no, with a progress line; then `end` prints what became of it.
+/// Asks for the array until `runs` says no.
 ExitCode wait_for(const Invocation& given, std::string (*progress)(const json::value&),
                   bool (*runs)(const Invocation&, const json::value& array),
                   ExitCode (*end)(const Invocation&, const json::value& array)) {
-    auto client = AdminClient::connect(given.socket);
-    if (!client) {
-        return complain(given, client.error());
-    }
-    ProgressLine line;
-    const auto start = std::chrono::steady_clock::now();
-    for (;;) {
-        const auto answer = client->call("array.show", {{"array", given.array}});
-        if (!answer || !answer->is_array() || answer->get_array().empty()) {
-            line.clear();
-            return complain(
-                given, answer ? Failure{ExitCode::kInternal, "internal", "the daemon names no array"} : answer.error());
-        }
-        const json::value& array = answer->get_array().front();
-        if (!runs(given, array)) {
-            line.clear();
-            return end(given, array);
-        }
-        line.draw(progress(array));
-        if (given.timeout_seconds != 0 &&
-            std::chrono::steady_clock::now() - start > std::chrono::seconds(given.timeout_seconds)) {
-            line.clear();
-            return complain(given, {ExitCode::kBusy, "timed_out",
-                                    "not done within " + std::to_string(given.timeout_seconds) +
-                                        " s; it goes on, see 'gemel job list'"});
-        }
-        pause_for(kPoll);
-    }
+    return wait_while(given, "array.show", {{"array", given.array}},
+                      {progress, runs, end, "it goes on, see 'gemel job list'"});
 }
 
 /// The array as array.show has it, or `text`.

@@ -109,6 +109,30 @@ ExitCode then_wait(const Invocation& given, ExitCode so_far) {
     return so_far == ExitCode::kOk && given.wait ? wait_for_mirrored(given) : so_far;
 }
 
+/// kInternal when something is left that is different or unreadable.
+ExitCode wait_for_verify(const Invocation& given) {
+    return wait_while(
+        given, "mirror.status", {{"volume", given.volume}},
+        {render_verify,
+         [](const Invocation&, const json::value& pair) {
+             const std::string state = text_of(pair, "verify.state");
+             return state == "running" || state == "paused" || state == "waiting";
+         },
+         [](const Invocation& g, const json::value& pair) {
+             const std::string state = text_of(pair, "verify.state");
+             if (state != "done") {
+                 return complain(
+                     g, {ExitCode::kRefused, "refused",
+                         "the verify of volume '" + g.volume + "' has " +
+                             (state == "failed" ? "failed: " + text_of(pair, "verify.why") : "been cancelled")});
+             }
+             print(g.json ? json::serialize(json::array{pair}) + "\n" : render_last_verify(pair));
+             const bool good = number_of(pair, "verify.bad_blocks") == number_of(pair, "verify.repaired_blocks");
+             return good ? ExitCode::kOk : ExitCode::kInternal;
+         },
+         "it goes on, see 'gemel mirror status'"});
+}
+
 }  // namespace
 
 ExitCode show_status(const Invocation& given) {
@@ -211,6 +235,19 @@ ExitCode resize_by(const Invocation& given, std::string_view method) {
 
 ExitCode mirror_resize(const Invocation& given) {
     return resize_by(given, "mirror.resize");
+}
+
+ExitCode mirror_verify(const Invocation& given) {
+    const std::string order = !given.order.empty() ? given.order : given.repair ? "repair" : "check";
+    json::object params{{"volume", given.volume}, {"order", order}};
+    if (!given.wait) {
+        return change(given, "mirror.verify", std::move(params),
+                      !given.order.empty() ? "the verify of volume '" + given.volume + "' was told to " + order
+                                           : "the copies of volume '" + given.volume +
+                                                 "' are being compared; see 'gemel mirror status'");
+    }
+    const auto answer = call(given, "mirror.verify", std::move(params));
+    return answer ? wait_for_verify(given) : complain(given, answer.error());
 }
 
 ExitCode resize_volume(const Invocation& given) {

@@ -37,6 +37,7 @@ struct Invocation {
     std::vector<std::string> spares;
     std::vector<std::string> volumes;  ///< NAME:SIZE, or NAME for all that is left
     std::string kind;                  ///< of a job
+    std::string order;                 ///< to a verify: pause, resume or cancel; empty: a new one
     std::uint64_t since = 0;
     std::uint64_t interval_seconds = 0;  ///< of stats; 0: once
     std::uint64_t timeout_seconds = 0;   ///< of --wait; 0: no limit
@@ -53,6 +54,7 @@ ExitCode mirror_establish(const Invocation& given);
 ExitCode mirror_sever(const Invocation& given);
 ExitCode mirror_re_establish(const Invocation& given);
 ExitCode mirror_resize(const Invocation& given);
+ExitCode mirror_verify(const Invocation& given);
 ExitCode promote(const Invocation& given);
 ExitCode list_arrays(const Invocation& given);
 ExitCode show_array(const Invocation& given);

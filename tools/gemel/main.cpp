@@ -65,6 +65,16 @@ void add_mirror(CLI::App& root, Invocation& given, Verb& chosen) {
     add_wait(again, given);
 
     add_size(add_verb(mirror, "resize", "change the size on both sides", mirror_resize, given, chosen), given);
+
+    CLI::App& verify = add_verb(mirror, "verify", "compare both copies, block by block, while hosts go on",
+                                mirror_verify, given, chosen);
+    add_volume(verify, given);
+    auto* repair = verify.add_flag("--repair", given.repair, "make them equal: what this node can read counts");
+    auto* order = verify.add_option("--order", given.order, "to the one that is under way: pause, resume or cancel")
+                      ->check(CLI::IsMember({"pause", "resume", "cancel"}))
+                      ->excludes(repair);
+    verify.add_flag("--wait", given.wait, "wait until it has ended, with a progress line")->excludes(order);
+    verify.add_option("--timeout", given.timeout_seconds, "seconds that --wait waits at most");
 }
 
 void add_array(CLI::App& app, Invocation& given) {

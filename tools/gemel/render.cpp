@@ -112,10 +112,9 @@ std::string left_of(const json::value& job) {
 }
 
 /// A job's progress in one line; `what`: it runs.
-std::string job_line(const json::value& array, const json::value& job, std::string_view what) {
+std::string job_line(const std::string& of, const json::value& job, std::string_view what) {
     const std::string state = text_of(job, "state");
-    return fmt::format("{}: {}{}: {} of {}, {}/s, {} left", text_of(array, "name"), what,
-                       state == "running" ? "" : " (" + state + ")",
+    return fmt::format("{}: {}{}: {} of {}, {}/s, {} left", of, what, state == "running" ? "" : " (" + state + ")",
                        percent(number_of(job, "done_bytes"), number_of(job, "total_bytes")),
                        size_of(job, "total_bytes"), size_of(job, "bytes_per_second"), left_of(job));
 }
@@ -254,12 +253,12 @@ std::string render_rebuild(const json::value& array) {
     if (job == nullptr || !job->is_object()) {
         return {};
     }
-    return job_line(array, *job, text_of(*job, "kind") + " of member " + text_of(*job, "member"));
+    return job_line(text_of(array, "name"), *job, text_of(*job, "kind") + " of member " + text_of(*job, "member"));
 }
 
 std::string render_scrub(const json::value& array) {
     const json::value* job = find(array, "scrub");
-    return job != nullptr && job->is_object() ? job_line(array, *job, "scrub") : std::string();
+    return job != nullptr && job->is_object() ? job_line(text_of(array, "name"), *job, "scrub") : std::string();
 }
 
 std::string render_last_scrub(const json::value& array) {
@@ -326,6 +325,32 @@ std::string render_progress(const json::object& pair) {
                        known ? minutes(left->get_int64()) : "unknown time");
 }
 
+std::string render_verify(const json::value& pair) {
+    const std::string state = text_of(pair, "verify.state");
+    if (state != "running" && state != "paused" && state != "waiting") {
+        return {};
+    }
+    const std::string why = text_of(pair, "verify.why", "");
+    return job_line(text_of(pair, "volume"), *find(pair, "verify"), "verify") + (why.empty() ? "" : " (" + why + ")");
+}
+
+std::string render_last_verify(const json::value& pair) {
+    const json::value* v = find(pair, "verify");
+    if (v == nullptr || !v->is_object()) {
+        return {};
+    }
+    std::string out = fmt::format(
+        "last verify ({}, {}): {} compared, {} blocks different, {} unreadable here, {} unreadable at the peer, {} "
+        "repaired\n",
+        text_of(*v, "mode"), text_of(*v, "state"), size_of(*v, "done_bytes"), number_of(*v, "different_blocks"),
+        number_of(*v, "unreadable_here"), number_of(*v, "unreadable_at_peer"), number_of(*v, "repaired_blocks"));
+    std::vector<std::vector<std::string>> rows{{"DIFFERENT FROM SECTOR", "SECTORS"}};
+    for (const json::value& e : list_of(*v, "extents")) {
+        rows.push_back({text_of(e, "lba"), text_of(e, "sectors")});
+    }
+    return rows.size() > 1 ? out + render_table(rows) : out;
+}
+
 std::string render_pairs(const json::value& pairs) {
     std::vector<std::vector<std::string>> rows{
         {"VOLUME", "ROLE", "PEER", "STATE", "LINK", "SERVING", "CHANGED", "NOTE"}};
@@ -338,8 +363,9 @@ std::string render_pairs(const json::value& pairs) {
                         text_of(p, "state"), flag_of(p, "connected") ? "up" : "down",
                         flag_of(p, "serving") ? "yes" : "no", size_of(p, "dirty_bytes"), text_of(p, "reason")});
         if (p.is_object()) {
-            const std::string line = render_progress(p.get_object());
-            progress += line.empty() ? "" : line + "\n";
+            for (const std::string& line : {render_progress(p.get_object()), render_verify(p)}) {
+                progress += line.empty() ? "" : line + "\n";
+            }
         }
     }
     return rows.size() > 1 ? render_table(rows) + progress : "no mirrored volumes\n";
@@ -373,14 +399,18 @@ std::string render_pair_details(const json::object& pair) {
                                       size_of(p, "resync_bytes_sent"))},
              Line{"received",
                   fmt::format("{} in {} frames", size_of(p, "bytes_received"), text_of(p, "frames_received"))},
+             Line{"healed",
+                  fmt::format("{} blocks, unreadable here, taken from the peer", text_of(p, "healed_blocks"))},
              Line{"last error", text_of(p, "last_error")},
              Line{"metadata",
                   flag_of(p, "uncertain") ? "a record failed: the state may be newer after a restart" : "durable"},
          }) {
         out += fmt::format("{:<17} {}\n", l.name, l.value);
     }
-    const std::string progress = render_progress(pair);
-    return progress.empty() ? out : out + progress + "\n";
+    for (const std::string& line : {render_progress(pair), render_verify(p)}) {
+        out += line.empty() ? "" : line + "\n";
+    }
+    return out + (render_verify(p).empty() ? render_last_verify(p) : std::string());
 }
 
 std::string render_event(const json::value& event) {

@@ -35,6 +35,10 @@ std::string render_rebuild(const boost::json::value& array);
 std::string render_scrub(const boost::json::value& array);
 /// What the last scrub found, in one line; empty when there was none.
 std::string render_last_scrub(const boost::json::value& array);
+/// "vol1: verify: 45 % of 512 MiB, 120 MiB/s, 0:03 left"; empty when none is under way.
+std::string render_verify(const boost::json::value& pair);
+/// What the last one found, with the first addresses; empty when there was none.
+std::string render_last_verify(const boost::json::value& pair);
 std::string render_event(const boost::json::value& event);
 
 /// "vol1: resync to beta: 45 % of 512 MiB, 120 MiB/s, 0:03 left"; empty when no resync runs.

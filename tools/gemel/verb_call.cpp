@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 #include <cstdio>
 
@@ -57,6 +58,38 @@ ExitCode change(const Invocation& given, std::string_view method, json::object p
     }
     print(given.json ? json::serialize(*answer) + "\n" : done + "\n");
     return ExitCode::kOk;
+}
+
+ExitCode wait_while(const Invocation& given, std::string_view method, const json::object& params,
+                    const Waiting& waiting) {
+    auto client = AdminClient::connect(given.socket);
+    if (!client) {
+        return complain(given, client.error());
+    }
+    ProgressLine line;
+    const auto start = std::chrono::steady_clock::now();
+    for (;;) {
+        const auto answer = client->call(method, params);
+        if (!answer || !answer->is_array() || answer->get_array().empty()) {
+            line.clear();
+            return complain(given, answer ? Failure{ExitCode::kInternal, "internal", "the daemon's answer is no list"}
+                                          : answer.error());
+        }
+        const json::value& item = answer->get_array().front();
+        if (!waiting.runs(given, item)) {
+            line.clear();
+            return waiting.end(given, item);
+        }
+        line.draw(waiting.progress(item));
+        if (given.timeout_seconds != 0 &&
+            std::chrono::steady_clock::now() - start > std::chrono::seconds(given.timeout_seconds)) {
+            line.clear();
+            return complain(given, {ExitCode::kBusy, "timed_out",
+                                    "not done within " + std::to_string(given.timeout_seconds) + " s; " +
+                                        std::string(waiting.where)});
+        }
+        pause_for(kPoll);
+    }
 }
 
 ProgressLine::ProgressLine() : on_terminal_(::isatty(STDERR_FILENO) == 1) {}

@@ -24,6 +24,17 @@ ExitCode show(const Invocation& given, std::string_view method, std::string (*re
 /// `done`: the text for people after a change that succeeded.
 ExitCode change(const Invocation& given, std::string_view method, boost::json::object params, const std::string& done);
 
+/// How a verb waits for what it began: for the first of the list that a method answers.
+struct Waiting {
+    std::string (*progress)(const boost::json::value& item);
+    bool (*runs)(const Invocation&, const boost::json::value& item);
+    ExitCode (*end)(const Invocation&, const boost::json::value& item);  ///< prints what became of it
+    std::string_view where;                                              ///< what to do when the time is over
+};
+/// Asks again until `runs` says no, with a progress line, for at most the time of --timeout.
+ExitCode wait_while(const Invocation& given, std::string_view method, const boost::json::object& params,
+                    const Waiting& waiting);
+
 /// One line that is drawn over itself on a terminal; elsewhere a line only when it has changed, at most one a second.
 class ProgressLine {
   public:

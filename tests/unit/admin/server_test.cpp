@@ -41,6 +41,7 @@ class FakeManagement : public Management {
     Task<Result<void>> mirror_establish(std::string v, std::string p, std::string pv, bool o) override {
         return note("establish " + v + " " + p + " " + pv + (o ? " overwrite" : ""));
     }
+    Task<Result<void>> mirror_verify(std::string v, std::string o) override { return note("verify " + v + " " + o); }
     Task<Result<void>> mirror_sever(std::string v, bool f) override { return note("sever " + v + (f ? " force" : "")); }
     Task<Result<void>> mirror_re_establish(std::string v, std::string from, bool f) override {
         return note("re-establish " + v + " " + from + (f ? " force" : ""));
@@ -226,6 +227,7 @@ TEST_F(AdminServerTest, EveryVerbReachesTheDaemonWithItsParameters) {
              {"mirror.establish", R"({"volume":"v","peer":"b","peer_volume":"w","overwrite":true})",
               "establish v b w overwrite"},
              {"mirror.sever", R"({"volume":"v","force":true})", "sever v force"},
+             {"mirror.verify", R"({"volume":"v","order":"repair"})", "verify v repair"},
              {"mirror.re_establish", R"({"volume":"v","from":"beta"})", "re-establish v beta"},
              {"mirror.resize", R"({"volume":"v","bytes":8192,"shrink":true})", "resize v 8192 shrink"},
              {"promote", R"({"volume":"v"})", "promote v"},

@@ -43,6 +43,11 @@ class FakePeer {
         frame.body.resize(frame.header.body_length);
         CO_TRY_VOID(
             co_await read_exactly(*stream_, {reinterpret_cast<std::byte*>(frame.body.data()), frame.body.size()}));
+        if (frame.header.payload_length > 0) {
+            CO_TRY(frame.memory, context_.env.buffers.allocate(frame.header.payload_length));
+            frame.payload = frame.memory.slice(frame.header.payload_length, Lba(frame.header.lba));
+            CO_TRY_VOID(co_await read_exactly(*stream_, frame.payload.data()));
+        }
         co_return frame;
     }
     /// Skips frames of other types. An error reply is an error.
@@ -118,6 +123,12 @@ class FakePeer {
         CO_TRY([[maybe_unused]] const wire::PairView theirs, co_await ask());
         CO_TRY_VOID(co_await send(header(FrameType::kResyncBegin)));
         CO_TRY([[maybe_unused]] const Frame ready, co_await read_until(FrameType::kResyncReady));
+        co_return Result<void>{};
+    }
+    /// And then mirrored.
+    Task<Result<void>> end_resync() {
+        CO_TRY_VOID(co_await send(header(FrameType::kResyncEnd, kRequest)));
+        CO_TRY([[maybe_unused]] const Frame done, co_await read_until(FrameType::kReply));
         co_return Result<void>{};
     }
     template <class T>

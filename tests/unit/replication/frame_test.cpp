@@ -77,7 +77,7 @@ TEST(Frame, EveryTypeHasOneRowAndNamesAreUnique) {
         EXPECT_LE(row.max_payload, kMaxFramePayload);
         EXPECT_LE(row.max_body, kMaxControlBody);
     }
-    EXPECT_EQ(types.size(), static_cast<std::size_t>(FrameType::kPromoteRequest));
+    EXPECT_EQ(types.size(), static_cast<std::size_t>(FrameType::kCopyRequest));
     EXPECT_EQ(frame_row(static_cast<FrameType>(99)), nullptr);
 }
 

@@ -40,6 +40,7 @@ class TestVolume : public BlockDevice {
     Task<Result<void>> discard(Lba lba, SectorCount n) override { return disk_.discard(lba, n); }
     void observe(DeviceObserver* o) override { observer_ = o; }
     std::string name() const override { return "test volume"; }
+    void report_unreadable(Extent extent) { observer_->unreadable(extent); }
     void set_sectors(SectorCount n) {
         sectors_ = n;
         if (observer_ != nullptr) {
@@ -70,6 +71,7 @@ class TestStore : public VolumeStore {
         return SectorCount(disk_.limits().sectors.value - volume_.limits().sectors.value);
     }
     TestLog& log() override { return log_; }
+    TestVolume& volume() { return volume_; }
 
   private:
     sim::SimDisk& disk_;
