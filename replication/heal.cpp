@@ -7,8 +7,12 @@
 //   H1  A block is healed only with the peer's copy of it of a pair in step, under the interval lock (M9).
 //   H2  A rewrite is marked as every change is (M1). One that fails costs nothing: the block stays unreadable.
 //   H3  At most kMaxSuspects ranges are kept, and each is tried once per kHealRetry.
+//   H4  A host waits for at most kMostHostTime and one question: a peer that does not answer is not asked for hosts'
+//   reads
+//       for kSilencePause.
 #include <algorithm>
 
+#include "replication/block_runs.hpp"
 #include "replication/mirror.hpp"
 
 namespace gemel::replication {
@@ -18,14 +22,12 @@ namespace {
 constexpr std::size_t kMaxSuspects = 1024;
 constexpr Duration kHealRetry = std::chrono::seconds(30);
 constexpr Duration kToldPause = std::chrono::seconds(10);
+constexpr Duration kMostHostTime = std::chrono::seconds(2);
+constexpr Duration kSilencePause = std::chrono::seconds(10);
 
-/// The end of the run of unreadable blocks that begins at `from`, of at most `most` blocks.
-std::size_t unreadable_end(std::span<const BlockInfo> blocks, std::size_t from, std::uint64_t most) {
-    std::size_t end = from;
-    while (end < blocks.size() && end - from < most && blocks[end].status == BlockStatus::kUnreadable) {
-        ++end;
-    }
-    return end;
+/// The peer may have the blocks, and the host should ask again.
+bool passing(Errc code) {
+    return code == Errc::kBusy || code == Errc::kResources || code == Errc::kTimedOut;
 }
 
 }  // namespace
@@ -38,12 +40,14 @@ Task<Result<void>> Mirror::read_paired(Lba lba, Slice to, ReadOptions options) {
     Executor& caller = Executor::current();
     co_await resume_on(context_.home);
     if (gate_.enter()) {
-        if (const Result<void> healed = co_await heal_read(lba, to); healed) {
+        const Result<void> healed = co_await heal_read(lba, to);
+        gate_.leave();
+        if (healed) {
             result = {};
         } else {
             last_error_ = "blocks that cannot be read here: " + healed.error().message;
+            result = passing(healed.error().code) ? fail(Errc::kBusy, healed.error().message) : std::move(result);
         }
-        gate_.leave();
     }
     co_await resume_on(caller);
     co_return result;
@@ -51,85 +55,117 @@ Task<Result<void>> Mirror::read_paired(Lba lba, Slice to, ReadOptions options) {
 
 /// Fills the unreadable blocks of a host's read. Errors: some stay unreadable.
 Task<Result<void>> Mirror::heal_read(Lba lba, Slice to) {
-    const std::span<BlockInfo> blocks = to.blocks();
-    const std::uint64_t first_block = lba.value / kSectorsPerBlock;
-    for (std::size_t i = 0; i < blocks.size(); ++i) {
-        const std::size_t end = unreadable_end(blocks, i, frame_limit() / kBlockBytes);
-        if (end == i) {
-            continue;
+    const TimePoint due = clock().now() + kMostHostTime;
+    const Lba first_block(round_down(lba.value, std::uint64_t{kSectorsPerBlock}));
+    if (to.all_readable()) {
+        to.mark_all(BlockStatus::kUnreadable);
+    }
+    for (const BlockRun& run : runs_of(to.blocks(), BlockStatus::kUnreadable, frame_limit() / kBlockBytes)) {
+        if (clock().now() >= due || clock().now() < silent_until_) {  // H4
+            co_return fail(Errc::kTimedOut, "the peer takes too long to tell them");
         }
-        const Lba first((first_block + i) * kSectorsPerBlock);
-        const SectorCount sectors(std::min((end - i) * std::uint64_t{kSectorsPerBlock}, sectors_.load() - first.value));
-        CO_TRY(const Buffer healed, co_await heal(first, sectors));
+        const Lba first = run.lba(first_block);
+        const std::uint64_t size = sectors_.load();
+        if (lba.value + to.sectors().value > size) {
+            co_return fail(Errc::kOutOfRange, "the range ends beyond volume " + info_.name);
+        }
+        const SectorCount sectors(std::min(run.size() * std::uint64_t{kSectorsPerBlock}, size - first.value));
+        CO_TRY(const Buffer healed, co_await heal(first, sectors, /*host=*/true));
         const Slice from = healed.slice(bytes_of(sectors), first);
-        for (std::size_t b = i; b < end; ++b) {
-            const ConstBytes whole = from.block_data(b - i);
+        for (std::size_t b = run.first; b < run.end; ++b) {
+            const ConstBytes whole = from.block_data(b - run.first);
             const MutableBytes part = to.block_data(b);
             std::ranges::copy(whole.subspan(b == 0 ? to.head() : 0, part.size()), part.begin());
-            blocks[b] = BlockInfo{crc32c(part), BlockStatus::kOk, true};
+            to.blocks()[b] = BlockInfo{crc32c(part), BlockStatus::kOk, true};
         }
-        i = end - 1;
     }
     co_return Result<void>{};
 }
 
 /// This side's copy of the range, which afterwards has no unreadable block. Errors: the peer cannot help.
-Task<Result<Buffer>> Mirror::heal(Lba lba, SectorCount sectors) {
+Task<Result<Buffer>> Mirror::heal(Lba lba, SectorCount sectors, bool host) {
     if (!primary() || !in_step()) {
         co_return fail(Errc::kNotReady, "the pair is not in step");
     }
     const IntervalLock::Guard guard = co_await lock_.acquire(lba.value, lba.value + sectors.value - 1);
+    if (host && clock().now() < silent_until_) {  // H4: those who waited for the lock
+        co_return fail(Errc::kTimedOut, "the peer does not answer");
+    }
     CO_TRY(Buffer memory, co_await read_copy(lba, sectors));
     const Slice mine = memory.slice(bytes_of(sectors), lba);
     if (!mine.all_readable()) {
-        CO_TRY_VOID(co_await heal_locked(lba, mine));
+        CO_TRY([[maybe_unused]] const std::uint64_t rewritten, co_await heal_locked(lba, mine));
+    }
+    if (!mine.all_readable()) {
+        co_return fail(Errc::kMediumError, "the peer cannot read them either");
     }
     co_return memory;
 }
 
-/// Takes the unreadable blocks of `mine` from the peer and rewrites them here. REQUIRES: the interval lock is held.
-Task<Result<void>> Mirror::heal_locked(Lba lba, Slice mine) {
-    CO_TRY(const Frame theirs, co_await peer_blocks(lba, mine.sectors()));  // H1
-    const std::span<BlockInfo> blocks = mine.blocks();
-    std::uint64_t healed = 0;
-    for (std::size_t i = 0; i < blocks.size(); ++i) {
-        const std::size_t end = unreadable_end(blocks, i, blocks.size());
-        if (end == i) {
+/// Fills the unreadable blocks of `mine` that the peer can read, and rewrites them here: how many of them. REQUIRES:
+/// the interval lock is held.
+Task<Result<std::uint64_t>> Mirror::heal_locked(Lba lba, Slice mine) {
+    std::uint64_t rewritten = 0;
+    for (const BlockRun& run : runs_of(mine.blocks(), BlockStatus::kUnreadable, frame_limit() / kBlockBytes)) {
+        const Slice part = run.of(mine);
+        Result<Frame> theirs = co_await peer_blocks(run.lba(lba), part.sectors());  // H1
+        if (theirs) {
+            rewritten += co_await rewrite(run.lba(lba), part, *theirs);
             continue;
         }
-        const std::size_t from = i * kBlockBytes;
-        const Slice run = theirs.payload.sub(from, std::min(end * kBlockBytes, mine.size()) - from);
-        for (; i < end; ++i) {
-            std::ranges::copy(theirs.payload.block_data(i), mine.block_data(i).begin());
-            blocks[i] = theirs.payload.blocks()[i];
+        if (theirs.error().code == Errc::kTimedOut) {
+            silent_until_ = clock().now() + kSilencePause;
         }
-        const Lba at(lba.value + from / kSectorBytes);
-        const Result<void> written =
-            co_await change_inside({FrameType::kData, at, run.sectors(), run, false, Legs::kHere});  // H2
-        if (written) {
-            healed += run.blocks().size();
-        } else {
-            last_error_ = "rewriting blocks that the peer had: " + written.error().message;
+        if (theirs.error().code != Errc::kMediumError) {
+            co_return std::unexpected(std::move(theirs).error());
         }
-        --i;
+        // It cannot read all of them: then those that it can.
+        CO_TRY(const Frame answer, co_await ask_peer(FrameType::kDigestRequest, run.lba(lba), part.sectors()));
+        CO_TRY(const std::vector<BlockDigest> digests, decode_digests(answer.body, run.size()));
+        std::vector<BlockInfo> there(run.size());
+        std::ranges::transform(digests, there.begin(), [](const BlockDigest& d) {
+            return BlockInfo{0, d == kUnreadableDigest ? BlockStatus::kUnreadable : BlockStatus::kOk, false};
+        });
+        for (const BlockRun& some : runs_of(there, BlockStatus::kOk)) {
+            const Lba at = some.lba(run.lba(lba));
+            CO_TRY(const Frame blocks, co_await peer_blocks(at, some.of(part).sectors()));
+            rewritten += co_await rewrite(at, some.of(part), blocks);
+        }
     }
-    note_healed(healed);
-    co_return Result<void>{};
+    note_healed(rewritten);
+    co_return rewritten;
 }
 
-/// One event for all of a while.
+/// Takes the blocks of the peer's answer into `mine` and onto this array: how many got there. H2.
+Task<std::uint64_t> Mirror::rewrite(Lba lba, Slice mine, const Frame& theirs) {
+    std::ranges::copy(theirs.payload.data(), mine.data().begin());
+    std::ranges::copy(theirs.payload.blocks(), mine.blocks().begin());
+    const Result<void> written =
+        co_await change_inside({FrameType::kData, lba, mine.sectors(), theirs.payload, false, Legs::kHere});
+    if (!written) {
+        last_error_ = "rewriting blocks that the peer had: " + written.error().message;
+    }
+    co_return written ? mine.blocks().size() : 0;
+}
+
+/// One event at once, and then one for all of a while.
 void Mirror::note_healed(std::uint64_t blocks) {
     healed_blocks_ += blocks;
-    const TimePoint now = clock().now();
-    if (healed_blocks_ == healed_told_ || (healed_told_ > 0 && now - healed_told_at_ < kToldPause)) {
-        return;
+    if (healed_blocks_ > healed_told_ && !telling_) {
+        telling_ = gate_.spawn(tell_healed());
     }
-    emit("pair-healed", Severity::kWarning,
-         std::to_string(healed_blocks_ - healed_told_) + " blocks that this node could not read were taken from node " +
-             peer_node() + " and rewritten",
-         "look for the member that fails: gemel array list");
-    healed_told_ = healed_blocks_;
-    healed_told_at_ = now;
+}
+
+Task<void> Mirror::tell_healed() {
+    while (healed_blocks_ > healed_told_) {
+        emit("pair-healed", Severity::kWarning,
+             std::to_string(healed_blocks_ - healed_told_) +
+                 " blocks that this node could not read were taken from node " + peer_node() + " and rewritten",
+             "look for the member that fails: gemel array show");
+        healed_told_ = healed_blocks_;
+        co_await stop_.wait_until(clock(), clock().now() + kToldPause);
+    }
+    telling_ = false;
 }
 
 void Mirror::unreadable(Extent extent) {
@@ -161,9 +197,12 @@ void Mirror::take_reports() {
             std::min(round_down(e.lba.value + e.sectors.value + kSectorsPerBlock - 1, std::uint64_t{kSectorsPerBlock}),
                      sectors_.load());
         if (first < end && suspects_.size() < kMaxSuspects) {  // H3
-            suspects_.try_emplace(first, Suspect{SectorCount(end - first), clock().now(), false});
+            Suspect& kept =
+                suspects_.try_emplace(first, Suspect{SectorCount(end - first), clock().now()}).first->second;
+            kept.sectors = std::max(kept.sectors, SectorCount(end - first));
         }
     }
+    suspects_changed_.set();
     if (!suspects_.empty() && !healing_) {
         healing_ = gate_.spawn(heal_suspects());
     }
@@ -185,7 +224,8 @@ Task<void> Mirror::heal_suspects() {
         const auto next = std::ranges::min_element(suspects_, {}, [](const auto& s) { return s.second.due; });
         const TimePoint due = in_step() ? next->second.due : clock().now() + kHealRetry;
         if (due > clock().now()) {
-            co_await stop_.wait_until(clock(), due);
+            suspects_changed_.reset();
+            co_await suspects_changed_.wait_until(clock(), due);
             continue;
         }
         const std::uint64_t first = next->first;
@@ -198,26 +238,34 @@ Task<void> Mirror::heal_suspects() {
         it->second.due = clock().now() + kHealRetry;
         if (healed.error().code == Errc::kMediumError && !std::exchange(it->second.told, true)) {
             emit("pair-heal-failed", Severity::kError,
-                 std::to_string(it->second.sectors.value) + " sectors from " + std::to_string(first) +
-                     " on can be read on neither node",
-                 "restore them from a backup: a write of whole 4 KiB blocks makes them readable");
+                 "of " + std::to_string(it->second.sectors.value) + " sectors from " + std::to_string(first) +
+                     " on some can be read on neither node",
+                 "gemel mirror verify finds out which; a write of whole 4 KiB blocks makes them readable");
         }
     }
     healing_ = false;
 }
 
-/// Errors: some of it stays unreadable.
+/// Errors: some of it stays unreadable; kMediumError: on both sides.
 Task<Result<void>> Mirror::heal_suspect(Extent suspect) {
     const std::uint64_t end = std::min(suspect.lba.value + suspect.sectors.value, sectors_.load());
+    Result<void> result;
     for (std::uint64_t at = suspect.lba.value; at < end; at += frame_limit() / kSectorBytes) {
         const SectorCount piece(std::min(end - at, frame_limit() / kSectorBytes));
+        Result<void> done;
         if (primary()) {
-            CO_TRY([[maybe_unused]] const Buffer healed, co_await heal(Lba(at), piece));
+            const Result<Buffer> healed = co_await heal(Lba(at), piece, /*host=*/false);
+            done = healed ? Result<void>{} : std::unexpected(healed.error());
         } else {
-            CO_TRY([[maybe_unused]] const Frame done, co_await ask_peer(FrameType::kCopyRequest, Lba(at), piece));
+            const Result<Frame> copied = co_await ask_peer(FrameType::kCopyRequest, Lba(at), piece);
+            done = copied ? Result<void>{} : std::unexpected(copied.error());
         }
+        if (!done && done.error().code != Errc::kMediumError) {
+            co_return done;
+        }
+        result = done ? std::move(result) : std::move(done);
     }
-    co_return Result<void>{};
+    co_return result;
 }
 
 }  // namespace gemel::replication

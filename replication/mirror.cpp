@@ -81,6 +81,7 @@ void Mirror::refresh_mode() {
         }
     }
     mode_.store(mode);
+    copy_readable_.store(started_ && !stopping_ && s.role == Role::kSecondary && s.state == PairState::kSevered);
 }
 
 /// The primary goes on without its peer: changes go to the tracks.
@@ -108,6 +109,18 @@ Task<Result<void>> Mirror::read(Lba lba, Slice to, ReadOptions options) {
         return refuse(std::move(ok));
     }
     return mode_.load() == Mode::kPassThrough ? device_.read(lba, to, options) : read_paired(lba, to, options);
+}
+
+Task<Result<void>> Mirror::read_severed(Lba lba, Slice to, ReadOptions options) {
+    const auto readable = [this] {
+        return copy_readable_.load()
+                   ? Result<void>{}
+                   : fail(Errc::kRefused,
+                          "volume " + info_.name + " is no severed secondary here: sever it to read its copy");
+    };
+    CO_TRY_VOID(readable());
+    CO_TRY_VOID(co_await device_.read(lba, to, options));
+    co_return readable();  // re-established meanwhile: it may have changed under the read
 }
 
 Task<Result<void>> Mirror::write(Lba lba, Slice from, WriteOptions options) {
@@ -236,7 +249,8 @@ Task<Result<void>> Mirror::change_one(Change change) {
     if (!in_step()) {
         co_return fail(Errc::kClosed, "the pair is not in step any more");
     }
-    const LegOutcome sent = co_await run_leg(change, /*resync=*/true);
+    // Held as a host's frame is: a part of the stream that a negotiation dropped would leave a gap in its sequence.
+    const LegOutcome sent = co_await run_leg(change, /*resync=*/false);
     CO_TRY_VOID(sent.result);
     co_return sent.acknowledged ? Result<void>{} : fail(Errc::kClosed, "the peer was lost");
 }
@@ -470,6 +484,7 @@ Task<void> Mirror::stop() {
     applied_.set();
     admitted_.set();
     verify_changed_.set();
+    suspects_changed_.set();
     co_await gate_.close();
     co_await meta_.stop();
     device_.observe(nullptr);

@@ -16,8 +16,7 @@
 //   M7  A secondary applies each sequence at most once, of its own term and generation only (I-5, I-14).
 //   M8  State, role and generation change only under transition_; new host writes wait while barrier_ is up.
 //   M9  A block is taken from the peer, or called different from it, only of a pair in step and under the interval
-//   lock:
-//       then no write of it is under way, and both copies ought to be equal.
+//       lock: then no write of it is under way, and both copies ought to be equal.
 // Threads: the executor `home`; read, limits, identity and the unpaired path: any.
 #pragma once
 
@@ -34,6 +33,7 @@
 #include "replication/block_digest.hpp"
 #include "replication/link.hpp"
 #include "replication/pair_metadata.hpp"
+#include "replication/severed_copy.hpp"
 
 namespace gemel::replication {
 
@@ -42,6 +42,9 @@ class Operation;
 }
 
 class Mirror;
+
+/// Under way at once, of one volume.
+inline constexpr std::size_t kMaxQuestions = 24;
 
 /// What a mirror needs of its node: links and requests to the peer.
 class PeerAccess {
@@ -85,6 +88,12 @@ class Mirror : public BlockDevice, public DeviceObserver {
     Task<Result<void>> promote(bool force);
     Result<void> verify(VerifyOrder order);
     [[nodiscard]] PairStatus status() const;
+
+    /// This node's copy while it is a severed secondary. Errors: kRefused at any other time.
+    Task<Result<void>> read_severed(Lba lba, Slice to, ReadOptions options);
+    [[nodiscard]] BlockDevice& severed_copy() { return severed_copy_; }
+    /// Of the volume of this node, whatever the pair is called.
+    [[nodiscard]] const Uuid& own_uuid() const { return info_.uuid; }
 
     // From the node.
     void link_up(Link& link);
@@ -226,18 +235,22 @@ class Mirror : public BlockDevice, public DeviceObserver {
     // questions.cpp
     [[nodiscard]] bool in_step() const;
     Task<Result<Frame>> ask_peer(FrameType type, Lba lba, SectorCount sectors);
+    Task<Result<Frame>> ask_now(FrameType type, Lba lba, SectorCount sectors);
     Task<Result<Frame>> peer_blocks(Lba lba, SectorCount sectors);
     void question_received(const FrameHeader& question);
     Task<void> answer_question(FrameHeader question, std::uint64_t session);
     Task<Result<void>> answer(FrameHeader question);
+    Task<Result<void>> copy_again(FrameHeader question);
     Task<Result<void>> send_blocks(FrameHeader question);
 
     // heal.cpp
     Task<Result<void>> read_paired(Lba lba, Slice to, ReadOptions options);
     Task<Result<void>> heal_read(Lba lba, Slice to);
-    Task<Result<Buffer>> heal(Lba lba, SectorCount sectors);
-    Task<Result<void>> heal_locked(Lba lba, Slice mine);
+    Task<Result<Buffer>> heal(Lba lba, SectorCount sectors, bool host);
+    Task<Result<std::uint64_t>> heal_locked(Lba lba, Slice mine);
+    Task<std::uint64_t> rewrite(Lba lba, Slice mine, const Frame& theirs);
     void note_healed(std::uint64_t blocks);
+    Task<void> tell_healed();
     void take_reports();
     Task<void> reports_taken();
     Task<void> heal_suspects();
@@ -299,6 +312,8 @@ class Mirror : public BlockDevice, public DeviceObserver {
     VolumeStore& store_;
     VolumeInfo info_;
     BlockDevice& device_;
+    SeveredCopy severed_copy_{*this};
+    std::atomic<bool> copy_readable_{false};
     PairMetadata meta_;
     std::atomic<DeviceObserver*> observer_{nullptr};
     std::atomic<Mode> mode_{Mode::kNotReady};
@@ -400,7 +415,10 @@ class Mirror : public BlockDevice, public DeviceObserver {
     bool healing_ = false;
     std::uint64_t healed_blocks_ = 0;
     std::uint64_t healed_told_ = 0;
-    TimePoint healed_told_at_{};
+    bool telling_ = false;
+    TimePoint silent_until_{};  ///< the peer did not answer in time
+    Event suspects_changed_;
+    Semaphore questions_{kMaxQuestions};
     std::optional<VerifyReport> verify_;
     bool verifying_ = false;
     bool verify_stop_ = false;

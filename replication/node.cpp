@@ -156,8 +156,9 @@ void Node::link_down(Link& link) {
 }
 
 Task<Result<void>> Node::request(Link& link, FrameHeader header, std::string body) {
-    CO_TRY([[maybe_unused]] const Frame answer, co_await ask(link, header, std::move(body), kRequestTimeout));
-    co_return Result<void>{};
+    CO_TRY(const Frame answer, co_await ask(link, header, std::move(body), kRequestTimeout));
+    co_return answer.header.type == FrameType::kReply ? Result<void>{}
+                                                      : fail(Errc::kProtocol, "an answer of another kind");
 }
 
 Task<Result<Frame>> Node::ask(Link& link, FrameHeader header, std::string body, Duration patience) {

@@ -5,8 +5,11 @@
 //
 // Invariants:
 //   Q1  An answer counts only if the pair has been in step from the question to the answer, in one negotiation.
-//   Q2  At most kMaxAnswering questions are being answered; the others are refused. Memory for each is one frame's.
+//   Q2  At most kMaxAnswering questions are being answered; the others are refused. Memory for each is one frame's. The
+//       side that asks has fewer under way than that.
 //   Q3  An answer is read behind every frame that came before the question (it waits for their interval locks).
+//   Q4  A question is given up after kMostPatience: hosts wait behind the lock under which it is asked.
+#include "replication/block_runs.hpp"
 #include "replication/mirror.hpp"
 
 namespace gemel::replication {
@@ -14,6 +17,8 @@ namespace gemel::replication {
 namespace {
 
 constexpr std::uint32_t kMaxAnswering = 32;
+constexpr Duration kMostPatience = std::chrono::seconds(2);
+static_assert(kMaxQuestions < kMaxAnswering);
 
 FrameType answer_to(FrameType question) {
     switch (question) {
@@ -36,6 +41,13 @@ bool Mirror::in_step() const {
 
 /// Errors: kNotReady, kClosed (the pair is not in step, any more), kUnsupported, kTimedOut, or what the peer says.
 Task<Result<Frame>> Mirror::ask_peer(FrameType type, Lba lba, SectorCount sectors) {
+    co_await questions_.acquire();  // Q2
+    Result<Frame> answer = co_await ask_now(type, lba, sectors);
+    questions_.release();
+    co_return answer;
+}
+
+Task<Result<Frame>> Mirror::ask_now(FrameType type, Lba lba, SectorCount sectors) {
     if (!in_step()) {
         co_return fail(Errc::kNotReady, "the pair is not in step");
     }
@@ -50,7 +62,8 @@ Task<Result<Frame>> Mirror::ask_peer(FrameType type, Lba lba, SectorCount sector
     h.sector_count = static_cast<std::uint32_t>(sectors.value);
     const std::uint64_t session = session_;
     const std::uint64_t round = round_;
-    CO_TRY(Frame answer, co_await peers_.ask(*link_, h, {}, context_.config.ack_timeout));
+    CO_TRY(Frame answer,
+           co_await peers_.ask(*link_, h, {}, std::min<Duration>(context_.config.ack_timeout, kMostPatience)));
     if (!in_step() || session != session_ || round != round_) {  // Q1
         co_return fail(Errc::kClosed, "the pair was not in step all the time");
     }
@@ -105,16 +118,25 @@ Task<Result<void>> Mirror::answer(FrameHeader question) {
     if (!wants_copy) {
         co_return co_await send_blocks(question);
     }
+    co_return co_await copy_again(question);
+}
+
+/// Sends the peer what can be read here. Errors: kMediumError: not all of it can.
+Task<Result<void>> Mirror::copy_again(FrameHeader question) {
     const std::uint64_t session = session_;
     const Lba lba(question.lba);
     const SectorCount sectors(question.sector_count);
     const IntervalLock::Guard guard = co_await lock_.acquire(lba.value, lba.value + sectors.value - 1);
     CO_TRY(const Buffer memory, co_await read_copy(lba, sectors));
     const Slice mine = memory.slice(bytes_of(sectors), lba);
-    if (!mine.all_readable()) {
-        co_return fail(Errc::kMediumError, "the blocks cannot be read here either");
+    for (const BlockRun& run : runs_of(mine.blocks(), BlockStatus::kOk)) {
+        const Slice part = run.of(mine);
+        CO_TRY_VOID(
+            co_await change_inside({FrameType::kResyncData, run.lba(lba), part.sectors(), part, false, Legs::kThere}));
     }
-    CO_TRY_VOID(co_await change_inside({FrameType::kResyncData, lba, sectors, mine, false, Legs::kThere}));
+    if (!mine.all_readable()) {
+        co_return fail(Errc::kMediumError, "not all of the blocks can be read here");
+    }
     if (live(session)) {
         reply(question.sequence);
     }

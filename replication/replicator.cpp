@@ -36,6 +36,12 @@ BlockDevice& Replicator::add_volume(VolumeStore& store, std::string_view volume)
     return node_->add_volume(store, volume);
 }
 
+BlockDevice& Replicator::severed_copy(std::string_view volume) {
+    Mirror* mirror = node_->find(std::string(volume));
+    CHECK(mirror != nullptr);
+    return mirror->severed_copy();
+}
+
 Task<Result<void>> Replicator::start() {
     Executor& caller = Executor::current();
     co_await resume_on(node_->home());

@@ -160,6 +160,10 @@ class Replicator {
     /// start(). REQUIRES: the store has the volume; each volume at most once, before start().
     BlockDevice& add_volume(VolumeStore& store, std::string_view volume);
 
+    /// The volume's copy as a device of its own that can be read while this node is a severed secondary (NS-10).
+    /// REQUIRES: add_volume() of it.
+    BlockDevice& severed_copy(std::string_view volume);
+
     /// Recovers the pairs, listens, dials. Errors: a wrong config, the port in use.
     Task<Result<void>> start();
     /// Ends links and waiting I/O (kAborted, never acknowledged); always terminates. Pairs stay as they are durably.

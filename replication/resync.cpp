@@ -205,7 +205,7 @@ Task<void> Mirror::copy_tracks(Run tracks, std::uint64_t run) {
 Task<Result<Buffer>> Mirror::read_copy(Lba lba, SectorCount sectors) {
     for (int i = 0;; ++i) {
         Result<Buffer> memory = context_.env.buffers.allocate(bytes_of(sectors));
-        while (!memory && memory.error().code == Errc::kResources && sending_) {
+        while (!memory && memory.error().code == Errc::kResources && (sending_ || in_step())) {
             co_await stop_.wait_until(clock(), clock().now() + kMemoryRetry);
             memory = context_.env.buffers.allocate(bytes_of(sectors));
         }

@@ -16,6 +16,9 @@ namespace gemel::replication {
 
 namespace {
 
+constexpr std::uint64_t kPieceBytes = 256 * kKiB;
+constexpr std::uint64_t kMostAhead = 64 * kPieceBytes;  ///< of the position: what is remembered beyond it is bounded
+
 bool ended(VerifyState state) {
     return state == VerifyState::kDone || state == VerifyState::kCancelled || state == VerifyState::kFailed;
 }
@@ -75,6 +78,7 @@ Result<void> Mirror::verify(VerifyOrder order) {
 Task<void> Mirror::run_verify() {
     VerifyReport& v = *verify_;
     while (!stopping_ && !verify_stop_ && v.done_bytes < v.total_bytes) {
+        verify_changed_.reset();
         const PairState state = meta_.superblock().state;
         if (!primary() || state == PairState::kUnpaired || state == PairState::kSevered ||
             state == PairState::kSplitBrain) {
@@ -90,9 +94,13 @@ Task<void> Mirror::run_verify() {
             if (all) {
                 continue;
             }
+            if (all.error().code == Errc::kUnsupported) {
+                end_verify(VerifyState::kFailed, v.why);
+                break;
+            }
+            v.state = v.state == VerifyState::kRunning ? VerifyState::kWaiting : v.state;
         }
         verify_began_ = {};
-        verify_changed_.reset();
         co_await verify_changed_.wait_until(clock(), clock().now() + context_.config.retry_interval);
     }
     if (!ended(v.state)) {
@@ -111,15 +119,16 @@ Task<Result<void>> Mirror::compare_all() {
     v.total_bytes = std::max(sectors_.load() * kSectorBytes, v.done_bytes);
     std::uint64_t next = v.done_bytes;
     Result<void> stopped;
-    const auto worker = [](Mirror& self, VerifyReport& to, std::uint64_t& at, std::uint64_t step,
+    const auto worker = [](Mirror& self, VerifyReport& to, std::uint64_t& at,
                            Result<void>& error) -> Task<Result<void>> {
-        while (at < to.total_bytes && error && self.comparing()) {
+        while (at < to.total_bytes && at < to.done_bytes + kMostAhead && error && self.comparing()) {
             const std::uint64_t mine = at;
-            const std::uint64_t bytes = std::min(step, to.total_bytes - mine);
-            at += bytes;
-            if (self.compared_.contains(mine)) {
+            if (const auto known = self.compared_.find(mine); known != self.compared_.end()) {
+                at += known->second;
                 continue;
             }
+            const std::uint64_t bytes = std::min(kPieceBytes, to.total_bytes - mine);
+            at += bytes;
             if (Result<void> r = co_await self.compare(Lba(mine / kSectorBytes), SectorCount(bytes / kSectorBytes));
                 !r) {
                 error = std::move(r);
@@ -132,7 +141,7 @@ Task<Result<void>> Mirror::compare_all() {
     };
     std::vector<Task<Result<void>>> workers;
     for (std::uint32_t i = 0; i < std::max<std::uint32_t>(1, context_.config.resync_depth); ++i) {
-        workers.push_back(worker(*this, v, next, frame_limit(), stopped));
+        workers.push_back(worker(*this, v, next, stopped));
     }
     co_await when_all(std::move(workers));
     co_return stopped;
@@ -203,9 +212,7 @@ Task<Result<void>> Mirror::compare(Lba lba, SectorCount sectors) {
 /// V3. The blocks that are equal now.
 Task<Result<std::uint64_t>> Mirror::repair(Difference d, Slice mine) {
     if (d.comparison == Comparison::kUnreadableHere) {
-        const std::uint64_t before = healed_blocks_;
-        CO_TRY_VOID(co_await heal_locked(d.extent.lba, mine));
-        co_return healed_blocks_ > before ? d.blocks : 0;
+        co_return co_await heal_locked(d.extent.lba, mine);
     }
     CO_TRY_VOID(
         co_await change_inside({FrameType::kResyncData, d.extent.lba, d.extent.sectors, mine, false, Legs::kThere}));
@@ -245,7 +252,7 @@ void Mirror::note_difference(const Difference& d) {
 /// With what changes all the time.
 VerifyReport Mirror::verify_report() const {
     VerifyReport v = *verify_;
-    if (v.state == VerifyState::kRunning && v.done_bytes > verify_began_bytes_) {
+    if (v.state == VerifyState::kRunning && verify_began_ != TimePoint{} && v.done_bytes > verify_began_bytes_) {
         const auto ms = static_cast<std::uint64_t>(
             std::max<std::int64_t>(1, (context_.env.clock.now() - verify_began_) / std::chrono::milliseconds(1)));
         v.bytes_per_second = (v.done_bytes - verify_began_bytes_) * 1000 / ms;
@@ -265,7 +272,9 @@ void Mirror::end_verify(VerifyState state, std::string why) {
              std::to_string(v.different_blocks) + " blocks differ, " + std::to_string(v.unreadable_here) +
              " unreadable here, " + std::to_string(v.unreadable_at_peer) + " at the peer, " +
              std::to_string(v.repaired_blocks) + " repaired" + (v.why.empty() ? "" : "; " + v.why),
-         v.bad_blocks > v.repaired_blocks ? "gemel mirror verify --repair makes the copies equal" : "");
+         v.bad_blocks == v.repaired_blocks ? ""
+         : v.repair                        ? "write what neither node can read anew, in whole 4 KiB blocks"
+                                           : "gemel mirror verify --repair makes the copies equal");
 }
 
 }  // namespace gemel::replication

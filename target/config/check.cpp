@@ -143,8 +143,10 @@ void check_volumes(const Config& config, Mistakes& mistakes) {
     }
 }
 
-void check_luns(const Target& target, const Names& volumes, std::map<std::string, const Lun*>& exported,
-                Mistakes& mistakes) {
+/// By volume, and whether it is its severed copy.
+using Exported = std::map<std::pair<std::string, bool>, const Lun*>;
+
+void check_luns(const Target& target, const Names& volumes, Exported& exported, Mistakes& mistakes) {
     std::map<std::uint64_t, const Lun*> numbers;
     for (const Lun& lun : target.luns) {
         // One number may be another volume for other initiators.
@@ -162,7 +164,7 @@ void check_luns(const Target& target, const Names& volumes, std::map<std::string
             mistakes.push_back({lun.volume_place, fmt::format("LUN {} is volume '{}', which is not in this file{}",
                                                               lun.lun, lun.volume, volumes.hint(lun.volume))});
         }
-        const auto [it, fresh] = exported.try_emplace(lun.volume, &lun);
+        const auto [it, fresh] = exported.try_emplace(std::pair(lun.volume, lun.severed_copy), &lun);
         const Lun& first = *it->second;
         if (!fresh &&
             (first.block_bytes != lun.block_bytes || first.write_cache != lun.write_cache ||
@@ -182,10 +184,17 @@ void check_targets(const Config& config, Mistakes& mistakes) {
         volumes.add(v.name, v.place);
     }
     Names names("target", mistakes);
-    std::map<std::string, const Lun*> exported;
+    Exported exported;
     for (const Target& target : config.targets) {
         names.add(target.iqn, target.place);
         check_luns(target, volumes, exported, mistakes);
+        for (const Lun& lun : target.luns) {
+            if (lun.severed_copy && config.replication.place.line == 0) {
+                mistakes.push_back({lun.place, fmt::format("LUN {} is a severed copy and there is no [replication]; "
+                                                           "only a mirrored volume has one",
+                                                           lun.lun)});
+            }
+        }
     }
 }
 

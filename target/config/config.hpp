@@ -103,6 +103,7 @@ struct Lun {
     bool read_only = false;
     bool thin = false;
     bool removable = false;
+    bool severed_copy = false;  ///< not the volume but its copy, to be read while this node is a severed secondary
     std::vector<std::string> initiators;     ///< who sees it, lower case; empty: any; '*' stands for any text
     std::vector<std::string> read_only_for;  ///< who cannot write to it, likewise; empty: nobody
     Place place;

@@ -158,6 +158,10 @@ Lun read_lun(TableReader& table) {
     table.flag("read_only", to.read_only);
     table.flag("thin", to.thin);
     table.flag("removable", to.removable);
+    table.flag("severed_copy", to.severed_copy);
+    if (to.severed_copy && (to.thin || to.removable)) {
+        table.mistake("severed_copy", "a severed copy is only read; expected neither thin nor removable");
+    }
     table.initiator_patterns("initiators", to.initiators);
     table.initiator_patterns("read_only_for", to.read_only_for);
     return to;

@@ -232,10 +232,15 @@ Result<void> Daemon::add_volumes() {
     return {};
 }
 
+/// What the logical unit of a LUN is called: one of a volume, and one of its severed copy.
+std::string Daemon::unit_name(const config::Lun& lun) {
+    return lun.severed_copy ? lun.volume + " (severed copy)" : lun.volume;
+}
+
 scsi::LunOptions Daemon::unit_options(const config::Lun& lun) const {
     scsi::LunOptions options;
     options.block_bytes = lun.block_bytes;
-    options.read_only = lun.read_only;
+    options.read_only = lun.read_only || lun.severed_copy;
     options.thin = lun.thin;
     // They are not sent to the peer: what one node says would not hold on the other, and a fence that is none is worse.
     options.persistent_reservations = !replicates();
@@ -273,12 +278,14 @@ Task<std::optional<scsi::Reservations>> Daemon::open_reservations(const std::str
 Result<void> Daemon::make_unit(const config::Target& target, const config::Lun& lun, const Volume& volume,
                                scsi::Reservations reservations) {
     const scsi::LunOptions options = unit_options(lun);
-    if (auto good = scsi::LogicalUnit::check(volume.device->limits(), options); !good) {
+    BlockDevice& device = lun.severed_copy ? replicator_->severed_copy(lun.volume) : *volume.device;
+    if (auto good = scsi::LogicalUnit::check(device.limits(), options); !good) {
         return fail(good.error().code, fmt::format("volume '{}' cannot be LUN {} of {}: {}", lun.volume, lun.lun,
                                                    target.iqn, good.error().message));
     }
-    units_[lun.volume] = std::make_unique<scsi::LogicalUnit>(
-        environment_, *volume.device, options, reservations_.at(lun.volume).get(), std::move(reservations));
+    units_[unit_name(lun)] = std::make_unique<scsi::LogicalUnit>(
+        environment_, device, options, lun.severed_copy ? nullptr : reservations_.at(lun.volume).get(),
+        std::move(reservations));
     return {};
 }
 
@@ -294,8 +301,9 @@ Task<Result<void>> Daemon::make_units() {
     for (const config::Target& target : config_.targets) {
         for (const config::Lun& lun : target.luns) {
             const auto volume = volumes_.find(lun.volume);
-            if (volume != volumes_.end() && known.contains(lun.volume) && !units_.contains(lun.volume)) {
-                CO_TRY_VOID(make_unit(target, lun, volume->second, known.at(lun.volume)));
+            if (volume != volumes_.end() && known.contains(lun.volume) && !units_.contains(unit_name(lun))) {
+                CO_TRY_VOID(make_unit(target, lun, volume->second,
+                                      lun.severed_copy ? scsi::Reservations() : known.at(lun.volume)));
             }
         }
     }
@@ -317,8 +325,9 @@ iscsi::ServerConfig Daemon::server_config() {
         definition.allowed_networks = target.allowed_networks;
         definition.chap = {target.chap.users, target.chap.own};
         for (const config::Lun& lun : target.luns) {
-            if (const auto unit = units_.find(lun.volume); unit != units_.end()) {
-                definition.luns.push_back({lun.lun, unit->second.get(), lun.initiators, lun.read_only_for, lun.volume});
+            if (const auto unit = units_.find(unit_name(lun)); unit != units_.end()) {
+                definition.luns.push_back(
+                    {lun.lun, unit->second.get(), lun.initiators, lun.read_only_for, unit->first});
             }
         }
         out.targets.push_back(std::move(definition));

@@ -122,6 +122,7 @@ class Daemon final : public admin::Management {
     Task<std::optional<scsi::Reservations>> open_reservations(const std::string& name, const Volume& volume);
     Result<void> make_unit(const config::Target& target, const config::Lun& lun, const Volume& volume,
                            scsi::Reservations reservations);
+    [[nodiscard]] static std::string unit_name(const config::Lun& lun);
     [[nodiscard]] scsi::LunOptions unit_options(const config::Lun& lun) const;
     iscsi::ServerConfig server_config();
     Result<void> start_server();

@@ -142,7 +142,7 @@ json::value verify_json(const std::optional<replication::VerifyReport>& v) {
                         {"done_bytes", v->done_bytes},
                         {"total_bytes", v->total_bytes},
                         {"bytes_per_second", v->bytes_per_second},
-                        {"seconds_left", v->seconds_left},
+                        {"seconds_left", v->seconds_left < 0 ? json::value(nullptr) : json::value(v->seconds_left)},
                         {"different_blocks", v->different_blocks},
                         {"unreadable_here", v->unreadable_here},
                         {"unreadable_at_peer", v->unreadable_at_peer},

@@ -5,8 +5,8 @@ import random
 import time
 import unittest
 
-from e2e_case import MIB, Pair, array, target, volume
-from lab.daemon import wait_until
+from e2e_case import MIB, Pair, array, iqn, target, volume
+from lab.daemon import run, wait_until
 from lab.initiator import load
 
 
@@ -19,7 +19,8 @@ class Copies(Pair):
         of = array(name="s", level="0", members=2)
         if node == "beta":
             of = of.replace("strip =", "checksums = false\nstrip =")
-        return text + of + volume(of="s", size="48MiB") + target()
+        luns = target(volumes=("vol", "vol")).replace('lun = 1,', "lun = 1, severed_copy = true,")
+        return text + of + volume(of="s", size="48MiB") + luns
 
     def overwrite(self, node, at, count):
         with open(self.folder / node / "s0", "r+b") as file:
@@ -49,6 +50,22 @@ class Copies(Pair):
         # What no host ever wrote has no checksum and counts as it lies: there the garbage is different, not unreadable.
         self.alpha.gemel("mirror", "verify", "vol", "--wait", check=False)
         self.assertEqual(self.alpha.pair("vol")["verify"]["unreadable_here"], 0)
+
+    def test_the_copy_of_a_severed_secondary_is_a_lun_of_its_own_that_does_not_change(self):
+        self.establish()
+        ledger = self.folder / "ledger"
+        self.assert_good(load(self.url(self.alpha), seconds=1, depth=8, reads=0, block_size="16KiB", verify=ledger))
+        copy = self.beta.url(iqn("t"), lun=1)
+        self.assertNotEqual(load(copy, verify=ledger, check=True)["exit_code"], 0, "mirrored: it changes")
+        self.alpha.gemel("mirror", "sever", "vol")
+        self.assert_good(load(self.url(self.alpha), seconds=1, depth=8, reads=0, block_size="16KiB"))
+        self.assert_good(load(copy, verify=ledger, check=True, block_size="64KiB", depth=4))
+        self.assertNotEqual(load(copy, operations=1, reads=0)["exit_code"], 0, "it is only read")
+        serials = {run(["iscsi-inq", "-e", "1", "-c", "128", url]).stdout for url in (copy, self.beta.url(iqn("t")))}
+        self.assertEqual(len(serials), 2, serials)
+        self.alpha.gemel("mirror", "re-establish", "vol", "--wait")
+        self.wait_mirrored(self.alpha)
+        self.alpha.gemel("mirror", "verify", "vol", "--wait")
 
     def test_a_difference_is_found_told_and_repaired_while_hosts_write(self):
         self.establish()

@@ -32,6 +32,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     (void)view.ParseFromString(body);
     (void)operation.ParseFromString(body);
     (void)error.ParseFromString(body);
+    (void)decode_digests(body, body.size() / sizeof(BlockDigest)).has_value();
     const ConstBytes payload = rest.subspan(body_size);
     static sim::HeapPool pool;
     const std::size_t bytes_in = std::min<std::size_t>(payload.size(), 64 * kKiB);

@@ -101,7 +101,7 @@ constexpr std::array<std::string_view, 87> kRaidStates{
     "target failed in a replace",
 };
 
-constexpr std::array<std::string_view, 39> kReplicationStates{
+constexpr std::array<std::string_view, 40> kReplicationStates{
     "write overlapping one in flight",
     "primary crashed with writes in flight",
     "resync running",
@@ -139,6 +139,7 @@ constexpr std::array<std::string_view, 39> kReplicationStates{
     "verify among faults",
     "verify finished among faults",
     "difference repaired",
+    "secondary's block lost among faults",
     "block healed from the peer",
     "unreadable block of the secondary repaired",
 };

@@ -22,6 +22,9 @@ void ReplicationWorld::begin_verify() {
     if (!usable(active_) || chronicle_.without("verify") || !verify_random_.one_in(2)) {
         return;
     }
+    if (verify_random_.one_in(3)) {
+        spoil_among_faults();
+    }
     const VerifyOrder order = std::array{VerifyOrder::kCheck, VerifyOrder::kRepair, VerifyOrder::kPause,
                                          VerifyOrder::kResume}[verify_random_.below(4)];
     const std::size_t node = active_;
@@ -37,13 +40,36 @@ void ReplicationWorld::begin_verify() {
 
 /// PW6.
 void ReplicationWorld::observe_verify(const SimNode& node, const PairStatus& s) {
-    if (s.verify && s.verify->bad_blocks > 0 && !spoilt_) {
+    if (s.verify && !spoilt_ && (s.verify->different_blocks > 0 || (s.verify->bad_blocks > 0 && !lost_block_))) {
         chronicle_.violation(node.name() + " found a difference in copies that are equal, at sector " +
                              std::to_string(s.verify->extents.front().lba.value));
     }
     if (s.verify && s.verify->state == VerifyState::kDone) {
         chronicle_.reached("verify finished among faults");
     }
+}
+
+/// A block that the secondary cannot read any more, and has to get from the primary. Until then it may be lost, to a
+/// host of that node also when it is promoted.
+void ReplicationWorld::spoil_among_faults() {
+    const std::size_t node = 1 - active_;
+    if (!usable(0) || !usable(1) || !in_step(active().pair_now()) || !in_step(other().pair_now()) ||
+        other().options().level != "0") {
+        return;
+    }
+    const Lba lba(round_down(random_lba(node).value, std::uint64_t{kSectorsPerBlock}));
+    chronicle_.fault(other().name() + " cannot read sector " + std::to_string(lba.value));
+    other().disks().front()->damage(lba, SectorCount(1));
+    doubted_[node].insert(lba.value);
+    lost_block_ = true;
+    scheduler_.run(other().home(), [](BlockDevice& volume, Lba at, Buffer memory) -> Task<Result<void>> {
+        co_return co_await volume.read(at, memory.slice(kBlockBytes, at));  // so that it is seen
+    }(other().volume(), lba, *other().environment().pool().allocate(kBlockBytes)));
+    chronicle_.reached("secondary's block lost among faults");
+}
+
+bool ReplicationWorld::unreadable_expected(std::string_view /*volume*/, Lba lba) {
+    return doubted_[active_].contains(round_down(lba.value, std::uint64_t{kSectorsPerBlock}));
 }
 
 /// REQUIRES: mirrored, no faults any more.

@@ -248,6 +248,9 @@ bool ReplicationWorld::error_expected(const Error& error) {
             return !settling_ || !in_service_;
         case Errc::kReadOnly:
             return usable(active_) && active().array().status().state > raid::ArrayState::kDegraded;
+        case Errc::kMediumError:
+        case Errc::kBusy:
+            return crashing_[active_] || !doubted_[active_].empty();
         default:
             return crashing_[active_];
     }
@@ -273,7 +276,11 @@ void ReplicationWorld::bring_everything_back() {
             disk->fail_next_reads(0);
             disk->fail_next_writes(0);
             disk->fail_next_flushes(0);
+            if (!doubted_[i].empty()) {
+                disk->heal();
+            }
         }
+        doubted_[i].clear();
         if (nodes_[i]->up() && nodes_[i]->array().status().state == raid::ArrayState::kReadOnly) {
             crash_node(i, Crash::kKill);
             planned_.clear();

@@ -18,6 +18,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 
 #include "tests/sim/sim_host.hpp"
 #include "tests/sim/sim_node.hpp"
@@ -33,7 +34,7 @@ class ReplicationWorld : public HostWorld {
     Task<LegMask> holders() override;
     LegMask reader() override { return leg(active_); }
     bool error_expected(const Error& error) override;
-    bool unreadable_expected(std::string_view /*volume*/, Lba /*lba*/) override { return false; }
+    bool unreadable_expected(std::string_view volume, Lba lba) override;
     void waited(Duration d) override;
 
   private:
@@ -108,6 +109,7 @@ class ReplicationWorld : public HostWorld {
     void begin_verify();
     void observe_verify(const SimNode& node, const replication::PairStatus& s);
     replication::VerifyReport verify(replication::VerifyOrder order);
+    void spoil_among_faults();
     void change_behind(std::size_t node, Lba lba);
     void spoil_a_block(std::size_t node);
     [[nodiscard]] Lba random_lba(std::size_t node);
@@ -143,7 +145,9 @@ class ReplicationWorld : public HostWorld {
     bool asking_ = false;        ///< note_sync() is under way
     LegMask authority_ = kBoth;  ///< the copies that together say what a write's fate was
     bool freeze_ = false;
-    bool spoilt_ = false;  ///< a block of one copy was changed behind the pair's back
+    std::array<std::set<std::uint64_t>, 2> doubted_;  ///< blocks that a node may be unable to read, by first sector
+    bool lost_block_ = false;  ///< there was one
+    bool spoilt_ = false;                             ///< a block of one copy was changed behind the pair's back
     bool forced_ = false;  ///< there was a promotion by force: two terms of one number may exist
     std::uint64_t resync_bytes_ = 0;
     bool reconnecting_ = false;

@@ -298,6 +298,29 @@ TEST(Pair, PromoteWithoutContactNeedsForceAndTheOldPrimaryComesBackAsSecondary) 
     EXPECT_EQ(w.read(w.alpha, 128 * 9).value(), 2U);
 }
 
+TEST(Pair, TheCopyOfASeveredSecondaryCanBeReadAndDoesNotChangeUntilReEstablish) {
+    PairWorld w;
+    w.pair_up();
+    ASSERT_TRUE(w.write(w.alpha, 0, 1, 1));
+    BlockDevice& volume = *w.beta.lun;
+    BlockDevice& copy = w.beta.node->severed_copy("vol");
+    w.beta.lun = &copy;
+    EXPECT_EQ(code(w.read(w.beta, 0)), Errc::kRefused) << "mirrored: it changes";
+    ASSERT_TRUE(w.scheduler.run(w.alpha.home, w.alpha.node->sever("vol", false)));
+    ASSERT_TRUE(w.write(w.alpha, 0, 1, 2));
+    EXPECT_EQ(w.read(w.beta, 0).value(), 1U);
+    EXPECT_EQ(code(w.write(w.beta, 0, 1, 3)), Errc::kReadOnly);
+    EXPECT_EQ(w.read(w.beta, 0).value(), 1U);
+    EXPECT_EQ(copy.limits().sectors.value, PairWorld::kSectors);
+    EXPECT_NE(copy.identity(), volume.identity()) << "no host may take it for a path to the volume";
+    EXPECT_NE(copy.identity(), w.alpha.node->severed_copy("vol").identity());
+    w.alpha.lun = &w.alpha.node->severed_copy("vol");
+    EXPECT_EQ(code(w.read(w.alpha, 0)), Errc::kRefused) << "the primary's copy changes";
+    ASSERT_TRUE(w.scheduler.run(w.alpha.home, w.alpha.node->re_establish("vol", "alpha", false)));
+    ASSERT_TRUE(w.until_mirrored());
+    EXPECT_EQ(code(w.read(w.beta, 0)), Errc::kRefused);
+}
+
 TEST(Pair, APromotionWhoseRecordFailedSaysThatItMayShowAfterARestart) {
     PairWorld w;
     w.pair_up();

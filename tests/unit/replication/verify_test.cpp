@@ -213,6 +213,106 @@ TEST_F(Verify, WhatAnArrayFindsByItselfIsHealedOnEitherSideAlsoWhenThePeerComesB
     EXPECT_TRUE(w.equal());
 }
 
+TEST_F(Verify, ARepairWhoseLinkIsCutGoesOnAndTheStreamIsWhole) {
+    w.defaults.resync_bytes_per_second = 1U << 20U;
+    w.defaults.retry_interval = 1s;
+    w.pair_up();
+    for (std::uint64_t at = 0; at < PairWorld::kSectors; at += 16) {
+        change_behind(w.beta, at, 1);
+    }
+    ASSERT_TRUE(order(w.alpha, VerifyOrder::kRepair));
+    for (int cut = 0; cut < 5; ++cut) {
+        w.run_for(500ms);
+        w.network.cut_after("alpha", "beta", 300 + static_cast<std::uint64_t>(cut) * 5000);
+        ASSERT_TRUE(w.write(w.alpha, 24, 1, static_cast<unsigned char>(cut)));
+    }
+    ASSERT_TRUE(w.until([&] { return report().state == VerifyState::kDone; })) << report().why;
+    EXPECT_TRUE(w.equal());
+    EXPECT_EQ(w.status(w.alpha).resync_bytes_sent, 0U) << "every cut was resumed";
+    EXPECT_LE(w.alpha.env.events().count("peer-lost"), 5U);
+    EXPECT_GE(w.alpha.env.events().count("peer-lost"), 3U);
+}
+
+TEST_F(Verify, ManyReadsOfBadBlocksAtOnceAreAllAnswered) {
+    w.pair_up();
+    ASSERT_TRUE(w.write(w.alpha, 0, 1024, 7));
+    w.alpha.disk.damage(Lba(0), SectorCount(8192));
+    std::size_t good = 0;
+    const auto read = [](PairWorld& world, std::uint64_t lba, std::size_t& n) -> Task<void> {
+        const Result<unsigned> r = co_await world.read_task(world.alpha, lba);
+        n += r && *r == 7 ? 1 : 0;
+    };
+    for (std::uint64_t i = 0; i < 200; ++i) {
+        w.scheduler.start(w.alpha.home, read(w, i * 40, good));
+    }
+    w.run_for(5s);
+    EXPECT_EQ(good, 200U);
+    EXPECT_EQ(w.read(w.alpha, 8184).value(), 7U);
+}
+
+TEST_F(Verify, OneBlockThatNobodyHasCostsNoOther) {
+    w.pair_up();
+    ASSERT_TRUE(w.write(w.alpha, 0, 1024, 7));
+    w.alpha.disk.damage(Lba(0), SectorCount(2048));
+    w.beta.disk.damage(Lba(800), SectorCount(1));
+    w.beta.disk.damage(Lba(4000), SectorCount(2000));
+    w.alpha.disk.damage(Lba(5000), SectorCount(1));
+    w.alpha.store.volume().report_unreadable({Lba(0), SectorCount(2048)});
+    w.beta.store.volume().report_unreadable({Lba(4000), SectorCount(2000)});
+    w.run_for(5s);
+    EXPECT_EQ(w.alpha.disk.damaged_sectors(), 8U + 1U) << "the one block, and one that nobody reported";
+    EXPECT_EQ(w.beta.disk.damaged_sectors(), 1U + 8U);
+    EXPECT_EQ(w.status(w.alpha).healed_blocks, 255U);
+    EXPECT_EQ(w.read(w.alpha, 792).value(), 7U);
+    EXPECT_EQ(w.read(w.alpha, 800).error().code, Errc::kMediumError);
+}
+
+TEST_F(Verify, HostsDoNotWaitLongForAPeerThatDoesNotAnswerAndAreToldToAskAgain) {
+    w.defaults.ack_timeout = 20s;
+    w.pair_up();
+    ASSERT_TRUE(w.write(w.alpha, 0, 64, 7));
+    w.alpha.disk.damage(Lba(16), SectorCount(1));
+    w.beta.disk.stall(100s);
+    std::vector<Errc> codes;
+    std::vector<TimePoint> ends;
+    const auto read = [](Verify& self, std::vector<Errc>& to, std::vector<TimePoint>& when) -> Task<void> {
+        const Result<unsigned> r = co_await self.w.read_task(self.w.alpha, 16);
+        to.push_back(r ? Errc{0} : r.error().code);
+        when.push_back(self.w.scheduler.now());
+    };
+    const TimePoint begin = w.scheduler.now();
+    for (int i = 0; i < 8; ++i) {
+        w.scheduler.start(w.alpha.home, read(*this, codes, ends));
+    }
+    w.run_for(8s);
+    ASSERT_EQ(codes, std::vector<Errc>(8, Errc::kBusy));
+    EXPECT_LE(ends.back() - begin, 5s);
+    w.beta.disk.stall(0s);
+}
+
+TEST_F(Verify, ADaemonThatStopsDoesNotWaitForIt) {
+    w.defaults.resync_bytes_per_second = 1U << 16U;
+    w.pair_up();
+    ASSERT_TRUE(order(w.alpha, VerifyOrder::kCheck));
+    w.run_for(300ms);
+    const TimePoint begin = w.scheduler.now();
+    w.stop(w.alpha);
+    EXPECT_LT(w.scheduler.now() - begin, 1s);
+}
+
+TEST_F(Verify, AVolumeThatGrowsMeanwhileIsComparedToItsNewEnd) {
+    w.defaults.resync_bytes_per_second = 2U << 20U;
+    w.defaults.retry_interval = 1s;
+    w.pair_up();
+    ASSERT_TRUE(order(w.alpha, VerifyOrder::kCheck));
+    w.run_for(500ms);
+    const SectorCount more(PairWorld::kSectors + 2048 + 8);
+    ASSERT_TRUE(w.scheduler.run(w.alpha.home, w.alpha.node->resize("vol", more, false)));
+    ASSERT_TRUE(w.until([&] { return report().state == VerifyState::kDone; })) << report().why;
+    EXPECT_EQ(report().done_bytes, bytes_of(more));
+    EXPECT_EQ(report().bad_blocks, 0U);
+}
+
 struct Questions : testing::Test {
     Questions() { w.start(w.beta); }
     FrameHeader question(FrameType type, std::uint64_t lba, std::uint32_t sectors) {
