@@ -16,9 +16,6 @@ namespace gemel::raid::detail {
 namespace {
 constexpr Duration kRetry = std::chrono::milliseconds(20);
 
-std::uint32_t all_strips(const Geometry& g) {
-    return (1U << g.data_members()) - 1;
-}
 std::uint64_t strip_blocks(const Geometry& g) {
     return g.strip_sectors / kSectorsPerBlock;
 }
@@ -81,7 +78,7 @@ Task<Result<void>> RedoLog::settle_partial(const Shard& shard, WrittenColumns co
 /// Of the blocks that `parity` has at places [first, end).
 PartialRecord RedoLog::partial_record(StripeIndex stripe, const PartialParity& parity, std::size_t first,
                                       std::size_t end) {
-    const std::uint32_t all = all_strips(array_.geometry);
+    const std::uint32_t all = all_data_strips(array_.geometry);
     const std::uint64_t base = stripe.value * strip_blocks(array_.geometry);
     PartialRecord record{stripe, {}, seeds_.fetch_add(1), {}};
     for (std::size_t b = first; b < end;) {

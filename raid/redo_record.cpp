@@ -157,12 +157,6 @@ Result<RedoRecord> decode_redo_record(ConstBytes bytes, const Geometry& geometry
     return out;
 }
 
-namespace {
-std::uint32_t all_strips(const Geometry& g) {
-    return (1U << g.data_members()) - 1;
-}
-}  // namespace
-
 bool is_partial_record(ConstBytes bytes) {
     return bytes.size() >= kRedoHeaderBytes && load_le<std::uint32_t>(bytes.data()) == kPartialMagic;
 }
@@ -178,8 +172,8 @@ std::optional<std::string> why_invalid(const PartialRecord& record, const Geomet
             return "blocks outside stripe " + std::to_string(record.stripe.value) + ", or not ascending";
         }
         before = run.first + run.blocks;
-        if (run.written == 0 || (run.written & ~all_strips(geometry)) != 0 ||
-            run.parity.size() != (run.written == all_strips(geometry) ? 0 : run.blocks * kBlockBytes)) {
+        if (run.written == 0 || (run.written & ~all_data_strips(geometry)) != 0 ||
+            run.parity.size() != (run.written == all_data_strips(geometry) ? 0 : run.blocks * kBlockBytes)) {
             return "blocks of no strip, or without their parity";
         }
     }
@@ -224,7 +218,7 @@ Result<PartialRecord> decode_partial_record(ConstBytes bytes, const Geometry& ge
     out.content = take_content(r, out.seed);
     LeReader content(out.content);
     for (PartialRun& run : out.runs) {
-        const std::size_t size = run.written == all_strips(geometry) ? 0 : run.blocks * kBlockBytes;
+        const std::size_t size = run.written == all_data_strips(geometry) ? 0 : run.blocks * kBlockBytes;
         if (size > content.remaining()) {
             return fail(Errc::kCorrupt, "partial record is shorter than its runs");
         }
