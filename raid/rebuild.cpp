@@ -341,6 +341,7 @@ Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec,
     members[place].state.store(MemberState::kRebuilding, std::memory_order_release);
     const Result<void> r = co_await commit(std::move(next));
     if (r && !rebuilding(place)) {
+        CO_TRY_VOID(check_answers(spec));  // it has been given up for its silence meanwhile
         co_return fail(Errc::kIo, member_subject(place) + " takes no superblock");
     }
     if (!r) {
