@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 87> kRaidStates{
+constexpr std::array<std::string_view, 89> kRaidStates{
     "older copy of a member",
     "older copy in a replace",
     "array grown",
@@ -28,6 +28,8 @@ constexpr std::array<std::string_view, 87> kRaidStates{
     "silent corruption repaired",
     "single copy rotten and found",
     "single copies scrubbed",
+    "redundancy without checksums",
+    "checksums of redundancy switched",
     "level single",
     "level linear",
     "level 6",
@@ -137,11 +139,11 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "crash within resize",
 };
 
-constexpr std::array<std::string_view, 20> kRaidClasses{
-    "relapses",      "busy-stops",   "ambushes", "wandering",        "beyond",
-    "member-faults", "media-faults", "slowness", "power-cuts",       "kills",
-    "lies",          "rests",        "operator", "discards",         "flushes",
-    "reads",         "stripe-cache", "growth",   "single-checksums", "older-copies",
+constexpr std::array<std::string_view, 21> kRaidClasses{
+    "relapses",         "busy-stops",   "ambushes",     "wandering", "beyond",       "member-faults",
+    "media-faults",     "slowness",     "power-cuts",   "kills",     "lies",         "rests",
+    "operator",         "discards",     "flushes",      "reads",     "stripe-cache", "growth",
+    "single-checksums", "older-copies", "no-checksums",
 };
 constexpr std::array<std::string_view, 7> kReplicationClasses{
     "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads",

@@ -24,6 +24,7 @@ constexpr std::uint64_t kCopySalt = 0x434F504945530001ULL;    ///< of older copi
 constexpr std::uint64_t kRelapseSalt =
     0x52454C41505352D9ULL;  ///< as of members that go away, right after a rebuild, and of stops
 constexpr std::uint64_t kPartialSalt = 0x50415254494C072FULL;  ///< of partial parity
+constexpr std::uint64_t kPlainSalt = 0x504C41494E00D007ULL;    ///< of redundancy without checksums
 
 }  // namespace
 
@@ -44,6 +45,7 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       single_(options.seed ^ 0x53494e474c45ULL),
       partials_(options.seed ^ kPartialSalt),
       copier_(options.seed ^ kCopySalt),
+      plain_(options.seed ^ kPlainSalt),
       chronicle_(scheduler_, options),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
@@ -138,6 +140,7 @@ void RaidWorld::choose_faults() {
     replaces_ = replacer_.one_in(2);
     choose_liar();
     choose_single_checksums();
+    choose_plain();
     grows_ = grower_.one_in(3) && !liar_ && !rots_;  // in columns that are not resynced yet lies are believed
     ambushes_ = ambusher_.one_in(4) && (power_cuts_ || kills_);
     member_faults_ = member_faults_ || (ambushes_ && ambusher_.one_in(2));

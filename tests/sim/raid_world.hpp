@@ -111,6 +111,7 @@ class RaidWorld : public HostWorld {
     bool wait_hosts(Duration limit);
     // raid_world_silent.cpp
     void choose_single_checksums();
+    void choose_plain();
     void switch_checksums();
     void rot_single_copies();
     void choose_liar();
@@ -203,6 +204,7 @@ class RaidWorld : public HostWorld {
     SeededRandom single_;    ///< what happens to checksums without redundancy
     SeededRandom partials_;  ///< the policy `ppl`
     SeededRandom copier_;    ///< which disks are copied, and put back
+    SeededRandom plain_;     ///< redundancy without checksums
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
@@ -232,7 +234,7 @@ class RaidWorld : public HostWorld {
     bool wanders_ = false;  ///< members go away and come back
     bool copies_ = false;   ///< older copies are put back
     std::vector<Copy> older_;
-    bool switches_ = false;                                     ///< checksums go off and on; without redundancy
+    bool switches_ = false;                                     ///< checksums go off and on
     bool rots_ = false;                                         ///< blocks rot while the hosts rest; the same
     bool ambushes_ = false;                                     ///< crashes follow events of the array closely
     std::optional<TimePoint> ambush_;                           ///< the next one

@@ -9,6 +9,10 @@
 
 namespace gemel::sim {
 
+namespace {
+constexpr std::uint64_t kPlainOneIn = 5;
+}
+
 /// Of levels without redundancy: on or off, or now on and now off.
 void RaidWorld::choose_single_checksums() {
     if (row_->redundant) {
@@ -26,10 +30,23 @@ void RaidWorld::choose_single_checksums() {
     }
 }
 
+/// Redundancy without checksums: writes are of whatever sectors the hosts want. Off for good, or now off and now on.
+void RaidWorld::choose_plain() {
+    if (!plain_.one_in(kPlainOneIn) || !row_->redundant || liar_ || chronicle_.without("no-checksums")) {
+        return;
+    }
+    base_.checksums = false;
+    switches_ = plain_.one_in(3);
+    chronicle_.reached("redundancy without checksums");
+}
+
 void RaidWorld::switch_checksums() {
     if (switches_ && single_.one_in(3)) {
         base_.checksums = !base_.checksums;
         chronicle_.say(base_.checksums ? "checksums on" : "checksums off");
+        if (row_->redundant) {
+            chronicle_.reached("checksums of redundancy switched");
+        }
     }
 }
 
