@@ -380,6 +380,7 @@ class ArrayBody : public SilenceJudge {
     std::optional<Doubts> journal_doubts();
     void apply_doubts(const Doubts& doubts);
     [[nodiscard]] bool accepts(const Assembly& assembly) const;
+    [[nodiscard]] JournalRecord base_record() const;
     Task<void> open_journal(const Doubts& doubts);
     void choose_map(Superblock& next, const Assembly& assembly) const;
     void open_map();

@@ -260,6 +260,26 @@ TEST(Ppl, a_member_lost_before_the_crash_is_no_different) {
     }
 }
 
+TEST(Ppl, what_a_start_told_stays_known_after_another_power_cut) {
+    for (std::uint64_t rows = 4; rows < 12; ++rows) {  // of some the log is more than half full
+        for (std::uint32_t lost = 0; lost < 4; ++lost) {
+            SCOPED_TRACE(std::to_string(rows) + " rows, without " + std::to_string(lost));
+            Partial p;
+            for (std::uint64_t row = 0; row < rows; ++row) {
+                p.rewrite(row * Partial::kRow + row % 3 * Partial::kStrip, 8);
+            }
+            p.f.disks[lost]->die();
+            p.rewrite(18 * Partial::kRow, 8);
+            p.power_cut(lost, sim::CachePolicy::kDropAll);
+            ASSERT_TRUE(p.f.reopen());
+            EXPECT_TRUE(p.check("after the power cut").empty());
+            p.power_cut(lost, sim::CachePolicy::kDropAll);
+            ASSERT_TRUE(p.f.reopen());
+            EXPECT_TRUE(p.check("after another one").empty());
+        }
+    }
+}
+
 TEST(Ppl, with_all_members_it_is_the_journal) {
     Partial p;
     p.rewrite(40, 300);
