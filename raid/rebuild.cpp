@@ -20,9 +20,8 @@
 //   RB8 A forced start begins it anew at column 0: by force parity is taken as right, or told by P, as without the
 //       device (B5), and what the device got in a stripe that a crash cut short may contradict that.
 //   RB9 Without hosts' I/O stripes are under way without a break, each lane beginning its next one when it has ended
-//   one.
-//       Beside it as few are as leave the time that one takes what it was at best, one at least, and after each round
-//       the walk rests as long as that took: what hosts wait for on the members is what a stripe waits for.
+//       one. Beside it as few are as leave the time that one takes what it was at best, one at least, and after each
+//       round the walk rests as long as that took: what hosts wait for on the members is what a stripe waits for.
 // Threads: rebuild_lane, built, give_up_blocks on the shard; the rest on home.
 #include <algorithm>
 #include <array>
