@@ -25,8 +25,7 @@
 //   RW12 Members that were extended, also while the array was not open, are members as before; an array whose members
 //       all are larger grows, and crashes around that leave it as it was or grown.
 //   RW13 An older copy of a member, or of a device of a rebuild or a replace, that is put in its place while the array
-//   is
-//       not open is the loss of it, whatever is on it.
+//       is not open is the loss of it, whatever is on it.
 // Threads: the simulator's one.
 #pragma once
 
@@ -266,8 +265,9 @@ class RaidWorld : public HostWorld {
     bool crashing_ = false;
     std::optional<SimDisk*> liar_;  ///< RW8
     std::uint64_t lies_told_ = 0;
-    bool told_by_p_ = false;   ///< since a start by force P tells what a missing member held; ends with the resync
-    bool met_damage_ = false;  ///< some stripe is bad: writes of parts of such blocks may fail
+    bool told_by_p_ = false;       ///< since a start by force P tells what a missing member held; ends with the resync
+    bool met_damage_ = false;      ///< some stripe is bad: writes of parts of such blocks may fail
+    bool exposed_damage_ = false;  ///< and a member was lost since
 };
 
 HistoryResult run_raid_history(const HistoryOptions& options);
