@@ -212,7 +212,7 @@ Task<Result<void>> DirtyJournal::append_adding(std::vector<DirtyEntry> entries) 
             co_return Result<void>{};
         }
         const bool passing = r.error().code == Errc::kNoSpace || r.error().code == Errc::kResources;
-        if (!passing || array_.stopping()) {
+        if (!passing || array_.stopping() || array_.read_only()) {
             co_return std::unexpected(r.error());
         }
         co_await sleep_for(array_.env.clock, kRetry);
