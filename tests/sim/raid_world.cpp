@@ -384,7 +384,9 @@ void RaidWorld::round() {
         wait_hosts(kPatience);
         return;
     }
-    open();
+    if (chronicle_.result.violations.empty()) {  // else the array may not have stopped
+        open();
+    }
 }
 
 /// False when it was cut short by an ambush.
