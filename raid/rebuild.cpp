@@ -45,15 +45,16 @@ constexpr std::uint64_t kCheckpoints = 64;  ///< of a whole rebuild
 }  // namespace
 
 /// What the array knows a device by stays on it until a new superblock is there: without one it would be a device
-/// that holds data of somebody. `found`: the newest superblock, of this array. Gives the place of what is left.
-Task<Result<SlotPlace>> ArrayBody::clear_target(BlockDevice& device, std::optional<SlotPlace> found) {
+/// that holds data of somebody. But one that is newer than the array's, of a member that was started elsewhere since,
+/// would count more than those that follow. Gives the place of what is left.
+Task<Result<SlotPlace>> ArrayBody::clear_target(BlockDevice& device, std::optional<FoundSlot> found) {
     const SectorCount sectors = device.limits().sectors;
-    if (found && found->at_end_of(sectors)) {
-        const std::uint64_t other = 1 - found->slot;
+    if (found && found->place.at_end_of(sectors) && found->epoch <= superblock_.epoch) {
+        const std::uint64_t other = 1 - found->place.slot;
         CO_TRY_VOID(co_await write_zeros(device, superblock_slot(sectors, other), superblock_slot(sectors, other + 1)));
-        co_return SlotPlace{found->slot, sectors};
+        co_return SlotPlace{found->place.slot, sectors};
     }
-    CO_TRY_VOID(co_await wipe_slots(device, found ? found->device : sectors));
+    CO_TRY_VOID(co_await wipe_slots(device, found ? found->place.device : sectors));
     co_return SlotPlace{1, sectors};
 }
 
@@ -207,7 +208,7 @@ Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec
     if (spec.name.empty()) {
         spec.name = spec.device->name();
     }
-    CO_TRY(const std::optional<SlotPlace> found, co_await check_target(place, spec));
+    CO_TRY(const std::optional<FoundSlot> found, co_await check_target(place, spec));
     const std::optional<SlotPlace> held = co_await came_back(place, spec);
     if (!held && onto == Onto::kReturned) {
         co_return fail(Errc::kRefused, member_subject(place) +
@@ -266,7 +267,7 @@ Result<void> ArrayBody::check_shape(std::uint32_t place, const MemberSpec& spec)
 }
 
 /// The device fits, and nothing on it is needed. Gives the newest superblock of this array on it.
-Task<Result<std::optional<SlotPlace>>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec) {
+Task<Result<std::optional<ArrayBody::FoundSlot>>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec) {
     CO_TRY_VOID(check_answers(spec));
     CO_TRY_VOID(check_shape(place, spec));
     const std::array<MemberSpec, 1> specs{spec};
@@ -283,7 +284,7 @@ Task<Result<std::optional<SlotPlace>>> ArrayBody::check_target(std::uint32_t pla
             co_return fail(Errc::kRefused, spec.name + " was member " + std::to_string(was) + " of array " + name +
                                                "; wipe it first if it is to be member " + std::to_string(place));
         }
-        co_return found.newest;
+        co_return FoundSlot{found.newest, found.superblock.epoch};
     }
     if (found.kind != MemberReading::Kind::kDamaged || !own) {
         CO_TRY_VOID(co_await require_blank(env, spec, found));
