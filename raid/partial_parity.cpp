@@ -250,10 +250,13 @@ class PartialRecovery {
     }
 
     Task<Result<void>> recover(StripeImage& image, std::uint64_t block) {
-        CO_TRY(const PartialRecord record, decode_partial_record(newest_.partial(block)->bytes, g_));
+        if (const LogRecord* newest = newest_.partial(block); newest != decoded_) {  // one is of many blocks, mostly
+            CO_TRY(record_, decode_partial_record(newest->bytes, g_));
+            decoded_ = newest;
+        }
         const std::uint64_t in_strip = block % strip_blocks(g_);
         const auto covers = [&](const PartialRun& r) { return in_strip >= r.first && in_strip < r.first + r.blocks; };
-        run_ = *std::ranges::find_if(record.runs, covers);
+        run_ = *std::ranges::find_if(record_.runs, covers);
         const bool tells = is_written(lost_);
         const bool alone = run_.written == 1U << lost_ || active(TestSwitch::kPartialGuesses);
         if (run_.parity.empty() || (tells && !alone)) {
@@ -347,6 +350,8 @@ class PartialRecovery {
     std::uint32_t lost_;
     std::uint32_t parity_member_;
     const NewestRecords& newest_;
+    const LogRecord* decoded_ = nullptr;  ///< as `record_`
+    PartialRecord record_;
     PartialRun run_;  ///< of the block that is looked at
     std::uint64_t made_ = 0;
     std::uint64_t told_ = 0;
