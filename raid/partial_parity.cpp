@@ -125,7 +125,7 @@ Task<Result<void>> RedoLog::write_partial(Shard& shard, StripeIndex stripe, Part
         } else if (!early) {
             r = co_await write_members(array_, shard, stripe, piece, options, in_step);
         }
-        if (entry) {
+        if (entry && (r || !array_.read_only())) {  // else the next start needs it
             (*entry)->done.store(flushes_.load());
         }
     }
