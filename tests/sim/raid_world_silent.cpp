@@ -3,6 +3,7 @@
 // or damages, from when the array is in sync on. Such a history has no crashes, which would make what the journal lists
 // count as it lies, and nothing else that takes redundancy away. Without redundancy blocks rot instead, with everything
 // else as there: a member that loses writes may lose the only record of the journal, too.
+// Also which histories go without checksums.
 #include <algorithm>
 
 #include "tests/sim/raid_world.hpp"
