@@ -380,6 +380,7 @@ class ArrayBody : public SilenceJudge {
     std::optional<Doubts> journal_doubts();
     void apply_doubts(const Doubts& doubts);
     [[nodiscard]] bool accepts(const Assembly& assembly) const;
+    [[nodiscard]] JournalRecord base_record() const;
     Task<void> open_journal(const Doubts& doubts);
     void choose_map(Superblock& next, const Assembly& assembly) const;
     void open_map();
@@ -395,7 +396,12 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> rebuild_at_home(std::uint32_t place, MemberSpec spec);
     Result<void> may_build(std::uint32_t place) const;
     Task<Result<void>> wipe_slots(BlockDevice& device, SectorCount ended);
-    Task<Result<SlotPlace>> clear_target(BlockDevice& device, std::optional<SlotPlace> found);
+    /// The newest superblock of this array on a device that is to be built.
+    struct FoundSlot {
+        SlotPlace place;
+        std::uint64_t epoch = 0;
+    };
+    Task<Result<SlotPlace>> clear_target(BlockDevice& device, std::optional<FoundSlot> found);
     /// What of a device that a rebuild goes onto stays there.
     enum class Onto : std::uint8_t {
         kAny,       ///< what it holds, if that is known, or nothing
@@ -404,7 +410,7 @@ class ArrayBody : public SilenceJudge {
     Task<Result<void>> begin_rebuild(std::uint32_t place, MemberSpec spec, Onto onto);
     static Result<void> check_answers(const MemberSpec& spec);
     Result<void> check_shape(std::uint32_t place, const MemberSpec& spec) const;
-    Task<Result<std::optional<SlotPlace>>> check_target(std::uint32_t place, MemberSpec spec);
+    Task<Result<std::optional<FoundSlot>>> check_target(std::uint32_t place, MemberSpec spec);
     [[nodiscard]] std::vector<SectorCount> known_ends() const;
     Task<Result<void>> enter_target(std::uint32_t place, MemberSpec spec, SlotPlace newest, bool returned);
     Task<void> use_spares();

@@ -121,28 +121,17 @@ void ArrayBody::apply_doubts(const Doubts& doubts) {
     }
 }
 
-namespace {
-
-/// What the first record of a journal says: no more than is doubtful, if there is room for that.
-JournalRecord base_record(std::uint64_t cursor, const std::vector<ColumnRange>& ranges, const JournalShape& shape,
-                          std::size_t room) {
-    JournalRecord out{JournalKind::kCheckpoint, cursor, {}};
-    const std::uint64_t strip = shape.strip_columns();
-    for (const ColumnRange& r : ranges) {
-        for (std::uint64_t at = r.first; at < r.end;) {
-            const std::uint64_t end = std::min(r.end, round_down(at, strip) + strip);
-            if (out.entries.size() == room) {
-                out.cursor = std::min(out.cursor, at);
-                return out;
-            }
-            out.entries.push_back(shape.entry_of(at, end));
-            at = end;
-        }
+/// What the first record of a journal says: what is untrusted now, if there is room for that. Not what was before this
+/// start told some of it (PP3), which hosts may have read since.
+JournalRecord ArrayBody::base_record() const {
+    const JournalShape shape(geometry);
+    JournalRecord out{JournalKind::kCheckpoint, geometry.columns(), {}};
+    std::size_t room = journal_entries_in(log_->max_record_bytes() / 2);
+    for (const auto& shard : shards) {
+        out.cursor = std::min(out.cursor, DirtyJournal::list_untrusted(*shard, shape, room, out.entries));
     }
     return out;
 }
-
-}  // namespace
 
 /// A journal that says nothing yet gets its first record before the superblock says that it counts; one that a row of
 /// crashes has left long is made short. Neither is done while a member is missing: a record would make that one stale,
@@ -152,14 +141,12 @@ Task<void> ArrayBody::open_journal(const Doubts& doubts) {
         co_return;
     }
     const auto present = [](const Member& m) { return m.state.load() != MemberState::kMissing; };
-    const bool may_append = std::ranges::all_of(std::span(members).first(geometry.members), present);
+    const bool failed = partial_blocks_.load() == 0 || all_devices_here();  // PP3: what was told is not named any more
+    const bool may_append = failed && std::ranges::all_of(std::span(members).first(geometry.members), present);
     const bool full = log_->used_pages() > log_->pages() / 2;
     Result<void> ready = doubts.journal ? Result<void>{} : Result<void>(fail(Errc::kRefused, "members are missing"));
-    const bool to_name = !untrusted_named_ && lost_set() == 0;  // PP6; else some of it may have been told by now
-    if (may_append && (!doubts.journal || full || to_name)) {
-        const std::size_t room = journal_entries_in(log_->max_record_bytes() / 2);
-        const JournalRecord record = base_record(doubts.cursor, doubts.ranges, JournalShape(geometry), room);
-        const Result<std::uint64_t> at = co_await log_->append(kLogClientJournal, encode(record));
+    if (may_append && (!doubts.journal || full || !untrusted_named_)) {  // PP6
+        const Result<std::uint64_t> at = co_await log_->append(kLogClientJournal, encode(base_record()));
         if (at) {
             log_->drop_before(kLogClientJournal, *at);
             untrusted_named_ = true;

@@ -573,7 +573,7 @@ namespace {
 /// R9 for one device.
 Task<void> look_at_former_ends_of(Environment& env, const std::string& array, MemberSpec spec,
                                   std::vector<SectorCount> sizes, MemberReading& reading) {
-    std::ptrdiff_t valid = 2;  // slots where the reading is from
+    std::ptrdiff_t valid = 2;  // slots where the reading is from; at the device's end 2: never another on a tie
     for (const SectorCount size : sizes) {
         Result<Buffer> buffer = env.buffers.allocate(kSuperblockBytes);
         if (!buffer || size.value >= reading.sectors || SlotPlace{1, size}.at_end_of(SectorCount(reading.sectors)) ||

@@ -96,8 +96,8 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
 /// Reads both slots of every device. Errors: kResources. REQUIRES: `specs` outlive the task (and `config` below).
 Task<Result<std::vector<MemberReading>>> read_members(Environment& env, std::span<const MemberSpec> specs);
 
-/// R9. Those that hold nothing at their ends are read anew where devices of `sizes` end. REQUIRES: one reading for each
-/// of `specs`; all outlive the task.
+/// R9. They are read anew where devices of `sizes` end; what is newer there, or better kept, counts. REQUIRES: one
+/// reading for each of `specs`; all outlive the task.
 Task<void> look_at_former_ends(Environment& env, const std::string& array, std::vector<SectorCount> sizes,
                                std::span<const MemberSpec> specs, std::vector<MemberReading>& readings);
 

@@ -15,7 +15,8 @@
 //       wrong.
 //   CS6 A part of a block is written together with the rest of it. Where nobody knows the rest, the write is refused
 //       before anything changes: acknowledged, it could not be read. In a column that is not trusted it is written as
-//       it is, and nothing is known of the block.
+//       it is, and nothing is known of the block; and so it is where a start does again what was logged in parts, while
+//       there was no map.
 // Threads: verify() on any executor; what is said to be the shard's there; the rest on home.
 #pragma once
 

@@ -212,7 +212,7 @@ Task<Result<void>> DirtyJournal::append_adding(std::vector<DirtyEntry> entries) 
             co_return Result<void>{};
         }
         const bool passing = r.error().code == Errc::kNoSpace || r.error().code == Errc::kResources;
-        if (!passing || array_.stopping()) {
+        if (!passing || array_.stopping() || array_.read_only()) {
             co_return std::unexpected(r.error());
         }
         co_await sleep_for(array_.env.clock, kRetry);
@@ -237,9 +237,9 @@ Task<void> DirtyJournal::deliver(std::vector<Request> requests, std::optional<Er
 
 // ---- checkpoints: at home
 
-/// Names the untrusted columns that the resync has seen, and stays behind it; returns the column where it ends.
-std::uint64_t DirtyJournal::list_untrusted(const Shard& shard, std::size_t& left, std::vector<DirtyEntry>& out) const {
-    const std::uint64_t strip = array_.geometry.strip_sectors;
+std::uint64_t DirtyJournal::list_untrusted(const Shard& shard, const JournalShape& shape, std::size_t& left,
+                                           std::vector<DirtyEntry>& out) {
+    const std::uint64_t strip = shape.strip_columns();
     std::uint64_t at = 0;
     while (const auto range = shard.untrusted.next(at)) {
         if (range->first >= shard.walked) {
@@ -251,9 +251,9 @@ std::uint64_t DirtyJournal::list_untrusted(const Shard& shard, std::size_t& left
             return column;
         }
         --left;
-        out.push_back(shape_.entry_of(column, column + (at - range->first)));
+        out.push_back(shape.entry_of(column, column + (at - range->first)));
     }
-    return std::min(shard.global(shard.walked), array_.geometry.columns());
+    return shard.global(shard.walked);
 }
 
 /// Asks every shard in turn (J9): from then on what it dropped is not listed. Returns the cursor.
@@ -269,7 +269,7 @@ Task<std::uint64_t> DirtyJournal::gather(Sweep sweep, std::vector<DirtyEntry>& o
         listed_.fetch_sub(stripes - side.set.size(), std::memory_order_relaxed);
         columns_.fetch_sub(columns - side.set.columns(), std::memory_order_relaxed);
         if (!active(TestSwitch::kJournalForgetUntrusted)) {
-            cursor = std::min(cursor, list_untrusted(*shard, left, out));
+            cursor = std::min(cursor, list_untrusted(*shard, shape_, left, out));
         }
         wake(side.changed);
     }

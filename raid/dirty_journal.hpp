@@ -60,6 +60,10 @@ class DirtyJournal {
     /// Every member I/O of the write has ended. REQUIRES: await_listed() was awaited if the write failed.
     void end(Shard& shard, const TouchedBlocks& write);
 
+    /// Names the untrusted columns of a shard that the resync has seen, as far as `left` goes, and stays behind it;
+    /// returns the column where it ends, which may be beyond the last.
+    static std::uint64_t list_untrusted(const Shard& shard, const JournalShape& shape, std::size_t& left,
+                                        std::vector<DirtyEntry>& out);
     /// Writes the whole list, without what may be dropped (J2).
     Task<Result<void>> checkpoint(Sweep sweep);
     /// There is something that a checkpoint could drop.
@@ -101,7 +105,6 @@ class DirtyJournal {
     Task<Result<void>> append_adding(std::vector<DirtyEntry> entries);
     Task<void> deliver(std::vector<Request> requests, std::optional<Error> error);
     Task<std::uint64_t> gather(Sweep sweep, std::vector<DirtyEntry>& out);
-    std::uint64_t list_untrusted(const Shard& shard, std::size_t& left, std::vector<DirtyEntry>& out) const;
     Task<Result<void>> append_checkpoint(JournalRecord record, std::uint64_t added_before);
     void fail_pending(const Error& error);
     [[nodiscard]] bool crowded() const;

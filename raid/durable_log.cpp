@@ -339,9 +339,13 @@ Task<void> RingLog::wait_for(Pending& pending) {
         if (copying_) {  // that takes its time, and says nothing of the room
             deadline = array_.env.clock.now() + kFullWait;
         }
-        if (array_.env.clock.now() >= deadline) {
+        const std::uint64_t pages = pages_for(kLogRecordHeaderBytes + pending.record.size());
+        const bool makes_room = !array_.read_only() || copying_ || writing_ || fits(pending.client, pages);
+        if (!makes_room || array_.env.clock.now() >= deadline) {
             std::erase(pending_, &pending);
-            pending.result = fail(Errc::kNoSpace, "the array's durable log is full and nothing could be dropped");
+            pending.result = makes_room
+                                 ? fail(Errc::kNoSpace, "the array's durable log is full and nothing could be dropped")
+                                 : fail(Errc::kReadOnly, "array " + array_.name + " is read-only, and its log is full");
             co_return;
         }
         kick();
@@ -383,8 +387,8 @@ Task<void> RingLog::write_batches() {
     written_.reset();
     drop_pending();
     advance_head();
-    const bool wanted = next_sequence_ - head_ > slots_ / 2 || (!pending_.empty() && !array_.read_only());
-    if (wanted && !checkpointing_ && !copying_ && !dead_) {
+    const bool wanted = next_sequence_ - head_ > slots_ / 2 || !pending_.empty();
+    if (wanted && !array_.read_only() && !checkpointing_ && !copying_ && !dead_) {
         checkpointing_ = true;
         if (!gate_.spawn(run_checkpoints())) {
             checkpointing_ = false;

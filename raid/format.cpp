@@ -193,6 +193,7 @@ Result<Superblock> plan_format(const ArrayConfig& config, const LevelRow& level,
 namespace {
 
 constexpr std::uint64_t kFirstSlot = 0;
+constexpr std::uint64_t kGivenBackAtOnce = 256 * kMiB / kSectorBytes;
 
 Task<Result<void>> write_first_superblock(Environment& env, BlockDevice* device, Superblock sb) {
     CO_TRY(const Buffer buffer, env.buffers.allocate(kSuperblockBytes));
@@ -203,16 +204,36 @@ Task<Result<void>> write_first_superblock(Environment& env, BlockDevice* device,
     co_return co_await device->write(lba, slice, {.fua = true});
 }
 
-/// What is no area gives its space back; it need not read as anything, since redundancy is made right later.
-Task<Result<void>> give_back_data(std::span<const MemberSpec> members, const Superblock& sb) {
+/// In pieces, each of which a member has its time for. One that turns out to give nothing back writes zeros: no more.
+Task<Result<void>> give_back(BlockDevice& device, std::uint64_t sectors) {
+    for (std::uint64_t at = 0; at < sectors && device.limits().gives_back; at += kGivenBackAtOnce) {
+        CO_TRY_VOID(co_await device.discard(Lba(at), SectorCount(std::min(sectors - at, kGivenBackAtOnce))));
+    }
+    co_return Result<void>{};
+}
+
+/// What is no area gives its space back; it need not read as anything, since redundancy is made right later. So nothing
+/// depends on it, but that it has ended: later it would take what is written by then.
+Task<Result<void>> give_back_data(const ArrayConfig& config, const Superblock& sb, std::vector<Finding>& findings) {
     MemberFan fan;
-    for (std::size_t i = 0; i < members.size(); ++i) {
-        if (members[i].device->limits().gives_back) {
-            fan.start(i, members[i].device->discard(Lba(0), sb.members[i].sectors));
-        }
+    for (std::size_t i = 0; i < config.members.size(); ++i) {
+        fan.start(i, give_back(*config.members[i].device, sb.members[i].sectors.value));
     }
     co_await fan.all();
-    co_return fan.failed() ? Result<void>(std::unexpected(fan.first_error())) : Result<void>();
+    for (std::size_t i = 0; i < config.members.size(); ++i) {
+        const std::optional<Errc> code = fan.failure(i);
+        const std::string& member = config.members[i].name;
+        if (code == Errc::kTimedOut) {
+            co_return fail(Errc::kTimedOut, "member " + member + " cannot be formatted: it does not end a discard; " +
+                                                "set thin = false, or a longer member_timeout");
+        }
+        if (code) {
+            findings.push_back({Severity::kWarning, "space-kept", "array " + config.name + " member " + member,
+                                "a discard of its data failed: " + std::string(errc_name(*code)),
+                                "nothing, unless its space is needed: discard its data from a host"});
+        }
+    }
+    co_return Result<void>{};
 }
 
 }  // namespace
@@ -225,8 +246,9 @@ Task<Result<Assembly>> format(Environment& env, const ArrayConfig& config, const
         sizes.push_back(readings[i].sectors);
     }
     CO_TRY(Superblock sb, plan_format(config, level, sizes, env.random));
+    Assembly out;
     if (config.thin) {
-        CO_TRY_VOID(co_await give_back_data(config.members, sb));
+        CO_TRY_VOID(co_await give_back_data(config, sb, out.findings));
     }
     MemberFan fan;
     for (std::uint16_t i = 0; i < config.members.size(); ++i) {
@@ -245,7 +267,6 @@ Task<Result<Assembly>> format(Environment& env, const ArrayConfig& config, const
     if (fan.failed()) {
         co_return std::unexpected(fan.first_error());
     }
-    Assembly out;
     sb.member_index = 0;
     out.winner = sb;
     out.states.assign(config.members.size(), MemberState::kInSync);

@@ -20,8 +20,7 @@
 //   MD7 Addresses are of the member's data, without a gap; only here they become sectors of the device. An I/O lies in
 //       one piece there. What is no data goes through areas(), by sectors of the device.
 //   MD8 Space is given back, where a write allows it and the device does it, of what is zeros and of nothing else: what
-//   is
-//       read afterwards, its redundancy and its entries are those of the same write without it.
+//       is read afterwards, its redundancy and its entries are those of the same write without it.
 // Threads: I/O on any executor; put(), set_target(), exchange() and the list's changes on home, add_unreadable() on a
 // shard.
 #pragma once

@@ -16,9 +16,6 @@ namespace gemel::raid::detail {
 namespace {
 constexpr Duration kRetry = std::chrono::milliseconds(20);
 
-std::uint32_t all_strips(const Geometry& g) {
-    return (1U << g.data_members()) - 1;
-}
 std::uint64_t strip_blocks(const Geometry& g) {
     return g.strip_sectors / kSectorsPerBlock;
 }
@@ -81,7 +78,7 @@ Task<Result<void>> RedoLog::settle_partial(const Shard& shard, WrittenColumns co
 /// Of the blocks that `parity` has at places [first, end).
 PartialRecord RedoLog::partial_record(StripeIndex stripe, const PartialParity& parity, std::size_t first,
                                       std::size_t end) {
-    const std::uint32_t all = all_strips(array_.geometry);
+    const std::uint32_t all = all_data_strips(array_.geometry);
     const std::uint64_t base = stripe.value * strip_blocks(array_.geometry);
     PartialRecord record{stripe, {}, seeds_.fetch_add(1), {}};
     for (std::size_t b = first; b < end;) {
@@ -128,7 +125,7 @@ Task<Result<void>> RedoLog::write_partial(Shard& shard, StripeIndex stripe, Part
         } else if (!early) {
             r = co_await write_members(array_, shard, stripe, piece, options, in_step);
         }
-        if (entry) {
+        if (entry && (r || !array_.read_only())) {  // else the next start needs it
             (*entry)->done.store(flushes_.load());
         }
     }
@@ -253,10 +250,13 @@ class PartialRecovery {
     }
 
     Task<Result<void>> recover(StripeImage& image, std::uint64_t block) {
-        CO_TRY(const PartialRecord record, decode_partial_record(newest_.partial(block)->bytes, g_));
+        if (const LogRecord* newest = newest_.partial(block); newest != decoded_) {  // one is of many blocks, mostly
+            CO_TRY(record_, decode_partial_record(newest->bytes, g_));
+            decoded_ = newest;
+        }
         const std::uint64_t in_strip = block % strip_blocks(g_);
         const auto covers = [&](const PartialRun& r) { return in_strip >= r.first && in_strip < r.first + r.blocks; };
-        run_ = *std::ranges::find_if(record.runs, covers);
+        run_ = *std::ranges::find_if(record_.runs, covers);
         const bool tells = is_written(lost_);
         const bool alone = run_.written == 1U << lost_ || active(TestSwitch::kPartialGuesses);
         if (run_.parity.empty() || (tells && !alone)) {
@@ -350,6 +350,8 @@ class PartialRecovery {
     std::uint32_t lost_;
     std::uint32_t parity_member_;
     const NewestRecords& newest_;
+    const LogRecord* decoded_ = nullptr;  ///< as `record_`
+    PartialRecord record_;
     PartialRun run_;  ///< of the block that is looked at
     std::uint64_t made_ = 0;
     std::uint64_t told_ = 0;

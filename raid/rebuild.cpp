@@ -20,9 +20,8 @@
 //   RB8 A forced start begins it anew at column 0: by force parity is taken as right, or told by P, as without the
 //       device (B5), and what the device got in a stripe that a crash cut short may contradict that.
 //   RB9 Without hosts' I/O stripes are under way without a break, each lane beginning its next one when it has ended
-//   one.
-//       Beside it as few are as leave the time that one takes what it was at best, one at least, and after each round
-//       the walk rests as long as that took: what hosts wait for on the members is what a stripe waits for.
+//       one. Beside it as few are as leave the time that one takes what it was at best, one at least, and after each
+//       round the walk rests as long as that took: what hosts wait for on the members is what a stripe waits for.
 // Threads: rebuild_lane, built, give_up_blocks on the shard; the rest on home.
 #include <algorithm>
 #include <array>
@@ -46,15 +45,16 @@ constexpr std::uint64_t kCheckpoints = 64;  ///< of a whole rebuild
 }  // namespace
 
 /// What the array knows a device by stays on it until a new superblock is there: without one it would be a device
-/// that holds data of somebody. `found`: the newest superblock, of this array. Gives the place of what is left.
-Task<Result<SlotPlace>> ArrayBody::clear_target(BlockDevice& device, std::optional<SlotPlace> found) {
+/// that holds data of somebody. But one that is newer than the array's, of a member that was started elsewhere since,
+/// would count more than those that follow. Gives the place of what is left.
+Task<Result<SlotPlace>> ArrayBody::clear_target(BlockDevice& device, std::optional<FoundSlot> found) {
     const SectorCount sectors = device.limits().sectors;
-    if (found && found->at_end_of(sectors)) {
-        const std::uint64_t other = 1 - found->slot;
+    if (found && found->place.at_end_of(sectors) && found->epoch <= superblock_.epoch) {
+        const std::uint64_t other = 1 - found->place.slot;
         CO_TRY_VOID(co_await write_zeros(device, superblock_slot(sectors, other), superblock_slot(sectors, other + 1)));
-        co_return SlotPlace{found->slot, sectors};
+        co_return SlotPlace{found->place.slot, sectors};
     }
-    CO_TRY_VOID(co_await wipe_slots(device, found ? found->device : sectors));
+    CO_TRY_VOID(co_await wipe_slots(device, found ? found->place.device : sectors));
     co_return SlotPlace{1, sectors};
 }
 
@@ -208,7 +208,7 @@ Task<Result<void>> ArrayBody::begin_rebuild(std::uint32_t place, MemberSpec spec
     if (spec.name.empty()) {
         spec.name = spec.device->name();
     }
-    CO_TRY(const std::optional<SlotPlace> found, co_await check_target(place, spec));
+    CO_TRY(const std::optional<FoundSlot> found, co_await check_target(place, spec));
     const std::optional<SlotPlace> held = co_await came_back(place, spec);
     if (!held && onto == Onto::kReturned) {
         co_return fail(Errc::kRefused, member_subject(place) +
@@ -267,7 +267,7 @@ Result<void> ArrayBody::check_shape(std::uint32_t place, const MemberSpec& spec)
 }
 
 /// The device fits, and nothing on it is needed. Gives the newest superblock of this array on it.
-Task<Result<std::optional<SlotPlace>>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec) {
+Task<Result<std::optional<ArrayBody::FoundSlot>>> ArrayBody::check_target(std::uint32_t place, MemberSpec spec) {
     CO_TRY_VOID(check_answers(spec));
     CO_TRY_VOID(check_shape(place, spec));
     const std::array<MemberSpec, 1> specs{spec};
@@ -284,7 +284,7 @@ Task<Result<std::optional<SlotPlace>>> ArrayBody::check_target(std::uint32_t pla
             co_return fail(Errc::kRefused, spec.name + " was member " + std::to_string(was) + " of array " + name +
                                                "; wipe it first if it is to be member " + std::to_string(place));
         }
-        co_return found.newest;
+        co_return FoundSlot{found.newest, found.superblock.epoch};
     }
     if (found.kind != MemberReading::Kind::kDamaged || !own) {
         CO_TRY_VOID(co_await require_blank(env, spec, found));
@@ -341,6 +341,7 @@ Task<Result<void>> ArrayBody::enter_target(std::uint32_t place, MemberSpec spec,
     members[place].state.store(MemberState::kRebuilding, std::memory_order_release);
     const Result<void> r = co_await commit(std::move(next));
     if (r && !rebuilding(place)) {
+        CO_TRY_VOID(check_answers(spec));  // it has been given up for its silence meanwhile
         co_return fail(Errc::kIo, member_subject(place) + " takes no superblock");
     }
     if (!r) {

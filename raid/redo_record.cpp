@@ -51,27 +51,28 @@ void finish(std::vector<std::byte>& record, std::size_t heads, std::uint32_t see
     mix(MutableBytes(record).subspan(heads), seed);
     store_le(record.data() + kCrcAt, record_crc(record));
 }
-/// Errors: kUnsupported: another version than that of `wanted`. kCorrupt.
-Result<Head> take_head(LeReader& r, ConstBytes bytes, const Head& wanted, std::size_t part_bytes) {
-    Head out;
-    if (bytes.size() < kRedoHeaderBytes || (out.magic = r.get<std::uint32_t>()) != wanted.magic) {
+/// What all records begin with; gives the number of parts. Errors: kUnsupported: another version than that of
+/// `wanted`. kCorrupt.
+template <class Record>
+Result<std::uint16_t> take_head(LeReader& r, ConstBytes bytes, const Head& wanted, std::size_t part_bytes,
+                                Record& out) {
+    if (bytes.size() < kRedoHeaderBytes || r.get<std::uint32_t>() != wanted.magic) {
         return fail(Errc::kCorrupt, "no redo record");
     }
     if (load_le<std::uint32_t>(bytes.data() + kCrcAt) != record_crc(bytes)) {
         return fail(Errc::kCorrupt, "redo record does not match its checksum");
     }
-    out.version = r.get<std::uint16_t>();
-    if (out.version != wanted.version) {
-        return fail(Errc::kUnsupported, "redo record of format version " + std::to_string(out.version));
+    if (const auto version = r.get<std::uint16_t>(); version != wanted.version) {
+        return fail(Errc::kUnsupported, "redo record of format version " + std::to_string(version));
     }
-    out.count = r.get<std::uint16_t>();
+    const auto count = r.get<std::uint16_t>();
     out.stripe = StripeIndex(r.get<std::uint64_t>());
     r.take(4);
     out.seed = r.get<std::uint32_t>();
-    if (r.remaining() / part_bytes < out.count) {
+    if (r.remaining() / part_bytes < count) {
         return fail(Errc::kCorrupt, "redo record counts more parts than it holds");
     }
-    return out;
+    return count;
 }
 std::vector<std::byte> take_content(LeReader& r, std::uint32_t seed) {
     const ConstBytes mixed = r.take(r.remaining());
@@ -123,12 +124,10 @@ std::vector<std::byte> encode(const RedoRecord& record) {
 
 Result<RedoRecord> decode_redo_record(ConstBytes bytes, const Geometry& geometry) {
     LeReader r(bytes);
-    TRY(const Head head, take_head(r, bytes, {.magic = kMagic, .version = kRedoVersion}, kRedoPartBytes));
     RedoRecord out;
-    out.stripe = head.stripe;
-    out.seed = head.seed;
+    TRY(const auto count, take_head(r, bytes, {.magic = kMagic, .version = kRedoVersion}, kRedoPartBytes, out));
     std::vector<std::uint32_t> sizes;
-    for (std::uint16_t i = 0; i < head.count; ++i) {
+    for (std::uint16_t i = 0; i < count; ++i) {
         RedoPart p;
         p.member = r.get<std::uint16_t>();
         const auto zero = r.get<std::uint16_t>();
@@ -157,12 +156,6 @@ Result<RedoRecord> decode_redo_record(ConstBytes bytes, const Geometry& geometry
     return out;
 }
 
-namespace {
-std::uint32_t all_strips(const Geometry& g) {
-    return (1U << g.data_members()) - 1;
-}
-}  // namespace
-
 bool is_partial_record(ConstBytes bytes) {
     return bytes.size() >= kRedoHeaderBytes && load_le<std::uint32_t>(bytes.data()) == kPartialMagic;
 }
@@ -178,8 +171,8 @@ std::optional<std::string> why_invalid(const PartialRecord& record, const Geomet
             return "blocks outside stripe " + std::to_string(record.stripe.value) + ", or not ascending";
         }
         before = run.first + run.blocks;
-        if (run.written == 0 || (run.written & ~all_strips(geometry)) != 0 ||
-            run.parity.size() != (run.written == all_strips(geometry) ? 0 : run.blocks * kBlockBytes)) {
+        if (run.written == 0 || (run.written & ~all_data_strips(geometry)) != 0 ||
+            run.parity.size() != (run.written == all_data_strips(geometry) ? 0 : run.blocks * kBlockBytes)) {
             return "blocks of no strip, or without their parity";
         }
     }
@@ -210,11 +203,10 @@ std::vector<std::byte> encode(const PartialRecord& record) {
 
 Result<PartialRecord> decode_partial_record(ConstBytes bytes, const Geometry& geometry) {
     LeReader r(bytes);
-    TRY(const Head head, take_head(r, bytes, {.magic = kPartialMagic, .version = kPartialVersion}, kPartialRunBytes));
     PartialRecord out;
-    out.stripe = head.stripe;
-    out.seed = head.seed;
-    for (std::uint16_t i = 0; i < head.count; ++i) {
+    TRY(const auto count,
+        take_head(r, bytes, {.magic = kPartialMagic, .version = kPartialVersion}, kPartialRunBytes, out));
+    for (std::uint16_t i = 0; i < count; ++i) {
         PartialRun run;
         run.first = r.get<std::uint16_t>();
         run.blocks = r.get<std::uint16_t>();
@@ -224,7 +216,7 @@ Result<PartialRecord> decode_partial_record(ConstBytes bytes, const Geometry& ge
     out.content = take_content(r, out.seed);
     LeReader content(out.content);
     for (PartialRun& run : out.runs) {
-        const std::size_t size = run.written == all_strips(geometry) ? 0 : run.blocks * kBlockBytes;
+        const std::size_t size = run.written == all_data_strips(geometry) ? 0 : run.blocks * kBlockBytes;
         if (size > content.remaining()) {
             return fail(Errc::kCorrupt, "partial record is shorter than its runs");
         }

@@ -8,9 +8,8 @@
 //   RR2 A part is for one device, named by its tag, not for whatever has the place later.
 //   RR3 A record that cannot be understood is an error for all of them.
 //   RR4 The bytes of the parts are mixed with a sequence of pseudorandom numbers that each record has its own of:
-//   hosts'
-//       sectors often end with their own CRC32C, and a page of the log in which a crash left a sector of an older
-//       record would else have the right one.
+//       hosts' sectors often end with their own CRC32C, and a page of the log in which a crash left a sector of an
+//       older record would else have the right one.
 // Threads: any.
 #pragma once
 
@@ -59,6 +58,11 @@ struct PartialRecord {
     std::uint32_t seed = 0;          ///< RR4
     std::vector<std::byte> content;  ///< what the runs of a decoded record borrow from
 };
+
+/// The data strips of a stripe, as bits.
+constexpr std::uint32_t all_data_strips(const Geometry& geometry) {
+    return (1U << geometry.data_members()) - 1;
+}
 
 /// How many bytes of members fit into a record of `room` bytes that has so many parts.
 constexpr std::size_t redo_bytes_in(std::size_t room, std::size_t parts) {

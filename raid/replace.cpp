@@ -56,7 +56,7 @@ Task<Result<void>> ArrayBody::begin_replace(std::uint32_t place, MemberSpec spec
     if (spec.name.empty()) {
         spec.name = spec.device->name();
     }
-    CO_TRY(const std::optional<SlotPlace> found, co_await check_target(place, spec));
+    CO_TRY(const std::optional<FoundSlot> found, co_await check_target(place, spec));
     CO_TRY(const SlotPlace newest, co_await clear_target(*spec.device, found));
     CO_TRY_VOID(co_await enter_replace(place, spec, newest));
     {

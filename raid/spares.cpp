@@ -13,17 +13,6 @@
 
 namespace gemel::raid::detail {
 
-namespace {
-/// Runs the task on `there`; ends here.
-Task<Result<void>> at(Executor& there, Task<Result<void>> task) {
-    Executor& here = Executor::current();
-    co_await resume_on(there);
-    Result<void> r = co_await std::move(task);
-    co_await resume_on(here);
-    co_return r;
-}
-}  // namespace
-
 bool ArrayBody::has_place(const BlockDevice* device) const {
     for (std::uint32_t m = 0; m < geometry.members; ++m) {
         if (members[m].device->device() == device || members[m].device->target() == device) {
@@ -58,9 +47,6 @@ Task<Result<void>> ArrayBody::add_spare_at_home(MemberSpec spec) {
         co_return fail(Errc::kInvalidArgument, "array " + name + " of level " + std::string(level.name) +
                                                    " has no redundancy: a spare would be of no use");
     }
-    if (stopping() || !gate_.enter()) {
-        co_return fail(Errc::kClosed, "array " + name + " is stopping");
-    }
     Result<void> r;
     {
         const auto turn = co_await rebuilds_.lock();
@@ -81,7 +67,6 @@ Task<Result<void>> ArrayBody::add_spare_at_home(MemberSpec spec) {
               "it takes the place of a member that fails");
         gate_.spawn(use_spares());  // one may have failed already
     }
-    gate_.leave();
     co_return r;
 }
 
@@ -107,11 +92,11 @@ Task<Result<void>> ArrayBody::remove_spare_at_home(MemberSpec spec) {
 }
 
 Task<Result<void>> ArrayBody::add_spare(MemberSpec spec) {
-    return at(home, add_spare_at_home(std::move(spec)));
+    return ordered([this, spec = std::move(spec)]() mutable { return add_spare_at_home(std::move(spec)); });
 }
 
 Task<Result<void>> ArrayBody::remove_spare(MemberSpec spec) {
-    return at(home, remove_spare_at_home(std::move(spec)));
+    return ordered([this, spec = std::move(spec)]() mutable { return remove_spare_at_home(std::move(spec)); });
 }
 
 }  // namespace gemel::raid::detail

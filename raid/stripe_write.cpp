@@ -23,6 +23,7 @@ class StripeWriter {
           g_(array.geometry),
           stripe_(g_.stripe_of(lba)),
           w_(StripeWrite::at(g_, lba.value - stripe_.value * g_.row_sectors(), data.sectors.value)),
+          whole_blocks_(w_.begin % kSectorsPerBlock == 0 && w_.end % kSectorsPerBlock == 0),
           base_(g_.stripe_lba(stripe_)),
           data_(data),
           options_(options),
@@ -60,9 +61,8 @@ class StripeWriter {
     [[nodiscard]] std::uint64_t column(std::uint64_t offset) const { return base_.value + offset; }
     [[nodiscard]] std::uint64_t block_of(std::uint64_t offset) const { return column(offset) / kSectorsPerBlock; }
     [[nodiscard]] Slice part_of(std::uint32_t strip) const;
-    bool look_at_unflushed();
+    void note_unflushed();
     [[nodiscard]] std::uint32_t written_in(std::uint64_t begin) const;
-    [[nodiscard]] std::uint32_t all_strips() const { return (1U << w_.data_members) - 1; }
     Task<Result<void>> make_partial(WriteKind kind);
     Task<Result<void>> make_partial(const StripeImage& image);
     [[nodiscard]] WritePlan plan();
@@ -103,12 +103,12 @@ class StripeWriter {
     const Geometry& g_;
     StripeIndex stripe_;
     StripeWrite w_;
+    const bool whole_blocks_;  ///< are written, of each strip
     Lba base_;
     StripeData data_;
     WriteOptions options_;
     std::uint32_t parities_used_ = 0;  ///< by the plan, as bits: 1 is P, 2 is Q
     std::uint64_t doubts_;             ///< of the cache, when this began
-    bool whole_blocks_ = false;        ///< are written, so the cache can be asked
     bool keeps_ = false;               ///< what is written is worth a place in it
     bool in_step_ = false;             ///< parity is changed by what is written, and by nothing else
     std::uint32_t cached_ = 0;         ///< slots that need no read, as bits
@@ -147,10 +147,10 @@ std::uint32_t StripeWriter::written_in(std::uint64_t begin) const {
     return out;
 }
 
-/// PP1: what the record is to leave out. False if the write has to read whole blocks for it.
-bool StripeWriter::look_at_unflushed() {
+/// PP1: what the record is to leave out.
+void StripeWriter::note_unflushed() {
     if (!array_.partial_parity()) {
-        return true;
+        return;
     }
     const std::uint64_t first = round_down(w_.hull_begin(), kSectorsPerBlock);
     const std::uint64_t end = round_up(w_.hull_end(), kSectorsPerBlock);
@@ -159,15 +159,15 @@ bool StripeWriter::look_at_unflushed() {
     partial_.written.clear();
     for (std::uint64_t at = first; at < end; at += kSectorsPerBlock) {
         const std::uint32_t before = array_.redo()->unflushed(shard_, block_of(at));
-        const std::uint32_t now =
-            written_in(at);  // nothing between two strips of which one ends before the other begins
+        // Nothing between two strips of which one ends before the other begins.
+        const std::uint32_t now = written_in(at);
         partial_.written.push_back(now == 0 ? 0 : before | now);
         unflushed_ |= tells_ && now != 0 ? before & ~now : 0;
     }
-    return !tells_ || (first == w_.hull_begin() && end == w_.hull_end());
 }
 
-/// From old parity and the old data of what is written, or from the rest of the data. Full stripes tell nothing.
+/// From old parity and the old data of what is written, or from the rest of the data, in whole blocks. Full stripes
+/// tell nothing.
 Task<Result<void>> StripeWriter::make_partial(WriteKind kind) {
     if (!tells_ || kind == WriteKind::kFullStripe) {
         co_return Result<void>{};
@@ -176,7 +176,7 @@ Task<Result<void>> StripeWriter::make_partial(WriteKind kind) {
     const bool modify = kind == WriteKind::kModify;
     for (std::size_t b = 0; b < partial_.written.size(); ++b) {
         const std::uint64_t at = w_.hull_begin() + b * kSectorsPerBlock;
-        const std::uint32_t strips = modify ? partial_.written[b] : all_strips() & ~partial_.written[b];
+        const std::uint32_t strips = modify ? partial_.written[b] : all_data_strips(g_) & ~partial_.written[b];
         partial_.fold(b, modify ? old_at(w_.data_members, at) : nullptr, strips,
                       [&](std::uint32_t s) { return old_at(s, at); });
     }
@@ -192,8 +192,8 @@ Task<Result<void>> StripeWriter::make_partial(const StripeImage& image) {
     for (std::size_t b = 0; b < partial_.written.size(); ++b) {
         const std::size_t i = partial_.first + b - block_of(image.begin());
         const bool known = ways_[i] == Way::kSum || ways_[i] == Way::kDerived;
-        partial_.written[b] = known || partial_.written[b] == 0 ? partial_.written[b] : all_strips();
-        partial_.fold(b, nullptr, all_strips() & ~partial_.written[b],
+        partial_.written[b] = known || partial_.written[b] == 0 ? partial_.written[b] : all_data_strips(g_);
+        partial_.fold(b, nullptr, all_data_strips(g_) & ~partial_.written[b],
                       [&](std::uint32_t s) { return image.of(member(s)).block_data(i).data(); });
     }
     co_return Result<void>{};
@@ -214,7 +214,6 @@ WritePlan StripeWriter::plan() {
 /// What each kind of write would read, and the cache has.
 CachedStrips StripeWriter::look_up() {
     CachedStrips out;
-    whole_blocks_ = w_.begin % kSectorsPerBlock == 0 && w_.end % kSectorsPerBlock == 0;
     if (!whole_blocks_ || (w_.strips() == w_.data_members && w_.begin == 0 && w_.end == w_.strip_sectors)) {
         return out;
     }
@@ -412,12 +411,12 @@ Task<Result<void>> StripeWriter::run() {
     if (array_.read_only()) {
         co_return fail(Errc::kReadOnly, "array " + array_.name + " is read-only");
     }
-    const bool in_blocks = look_at_unflushed();
+    note_unflushed();
     const WritePlan chosen = plan();
     if (chosen.kind == WriteKind::kDataOnly) {
         co_return co_await submit({}, w_.hull_begin(), w_.hull_end());
     }
-    if (chosen.kind == WriteKind::kWhole || !in_blocks) {
+    if (chosen.kind == WriteKind::kWhole || (tells_ && !whole_blocks_)) {
         co_return co_await whole(chosen.kind == WriteKind::kWhole && array_.lost_members() == 0);
     }
     CO_TRY(const bool all, co_await gather(chosen.kind));
@@ -604,7 +603,7 @@ void StripeWriter::make_image_parity(StripeImage& image) {
 }
 
 Task<Result<void>> StripeWriter::whole(bool widen) {
-    look_at_unflushed();
+    note_unflushed();
     StripeImage image(array_, stripe_, widen ? 0 : w_.hull_begin(), widen ? w_.strip_sectors : w_.hull_end());
     CO_TRY_VOID(co_await image.load());
     bool possible = true;

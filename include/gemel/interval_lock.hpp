@@ -5,7 +5,7 @@
 //   L1  Two granted ranges never overlap, unless both are shared.
 //   L2  A range waits for every overlapping range asked for before it, so the order of asking is the order of granting.
 //   L3  A guard is held until the operation under it has really completed on every device: not until its abort or
-//   timeout.
+//       timeout.
 // Threads: all calls on one executor.
 #pragma once
 

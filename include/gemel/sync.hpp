@@ -3,8 +3,7 @@
 //
 // Invariants:
 //   S1  A waiter is resumed by a posted piece of work, never inside set(), release() or close(): the caller's state
-//   does
-//       not change under its hands.
+//       does not change under its hands.
 //   S2  Waiters are served first come, first served; a released permit goes to the first waiter, not to a newcomer.
 //   S3  An object of this file outlives its waiters.
 // Threads: all calls on one executor.

@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 87> kRaidStates{
+constexpr std::array<std::string_view, 89> kRaidStates{
     "older copy of a member",
     "older copy in a replace",
     "array grown",
@@ -28,6 +28,8 @@ constexpr std::array<std::string_view, 87> kRaidStates{
     "silent corruption repaired",
     "single copy rotten and found",
     "single copies scrubbed",
+    "redundancy without checksums",
+    "checksums of redundancy switched",
     "level single",
     "level linear",
     "level 6",
@@ -144,11 +146,11 @@ constexpr std::array<std::string_view, 40> kReplicationStates{
     "unreadable block of the secondary repaired",
 };
 
-constexpr std::array<std::string_view, 20> kRaidClasses{
-    "relapses",      "busy-stops",   "ambushes", "wandering",        "beyond",
-    "member-faults", "media-faults", "slowness", "power-cuts",       "kills",
-    "lies",          "rests",        "operator", "discards",         "flushes",
-    "reads",         "stripe-cache", "growth",   "single-checksums", "older-copies",
+constexpr std::array<std::string_view, 21> kRaidClasses{
+    "relapses",         "busy-stops",   "ambushes",     "wandering", "beyond",       "member-faults",
+    "media-faults",     "slowness",     "power-cuts",   "kills",     "lies",         "rests",
+    "operator",         "discards",     "flushes",      "reads",     "stripe-cache", "growth",
+    "single-checksums", "older-copies", "no-checksums",
 };
 constexpr std::array<std::string_view, 8> kReplicationClasses{
     "member-faults", "start-faults", "crash-operations", "operator", "discards", "flushes", "reads", "verify",

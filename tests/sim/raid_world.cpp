@@ -24,6 +24,7 @@ constexpr std::uint64_t kCopySalt = 0x434F504945530001ULL;    ///< of older copi
 constexpr std::uint64_t kRelapseSalt =
     0x52454C41505352D9ULL;  ///< as of members that go away, right after a rebuild, and of stops
 constexpr std::uint64_t kPartialSalt = 0x50415254494C072FULL;  ///< of partial parity
+constexpr std::uint64_t kPlainSalt = 0x504C41494E00D007ULL;    ///< of redundancy without checksums
 
 }  // namespace
 
@@ -44,6 +45,7 @@ RaidWorld::RaidWorld(const HistoryOptions& options)
       single_(options.seed ^ 0x53494e474c45ULL),
       partials_(options.seed ^ kPartialSalt),
       copier_(options.seed ^ kCopySalt),
+      plain_(options.seed ^ kPlainSalt),
       chronicle_(scheduler_, options),
       network_(scheduler_, options.seed),
       environment_(scheduler_, network_, "node", options.seed + 1) {
@@ -138,6 +140,7 @@ void RaidWorld::choose_faults() {
     replaces_ = replacer_.one_in(2);
     choose_liar();
     choose_single_checksums();
+    choose_plain();
     grows_ = grower_.one_in(3) && !liar_ && !rots_;  // in columns that are not resynced yet lies are believed
     ambushes_ = ambusher_.one_in(4) && (power_cuts_ || kills_);
     member_faults_ = member_faults_ || (ambushes_ && ambusher_.one_in(2));
@@ -303,9 +306,10 @@ void RaidWorld::revive_disks() {
 
 bool RaidWorld::error_expected(const Error& error) {
     // Blocks that cannot be known may keep their stripe from being written in part when another member is lost or bad
-    // there; without the journal's only level 6 has spare for that.
+    // there; without the journal's level 5 has spare for that only once a bad member was replaced.
     const bool doubtful = std::ranges::any_of(volumes_, [](const Volume& v) { return !v.doubtful.empty(); });
-    const bool possible = doubtful ? row_->parities() > 0 : met_damage_ && row_->parities() > 1;
+    const bool bad_stripe = met_damage_ && (row_->parities() > 1 || (row_->parities() > 0 && exposed_damage_));
+    const bool possible = (doubtful && row_->parities() > 0) || bad_stripe;
     const bool rotten = rots_ && std::ranges::any_of(volumes_, [](const Volume& v) { return !v.bad.empty(); });
     const bool stuck = (possible || rotten) && error.code == Errc::kMediumError;
     return errors_expected_ || crashing_ || stuck || (stopping_ && error.code == Errc::kClosed);
@@ -380,7 +384,9 @@ void RaidWorld::round() {
         wait_hosts(kPatience);
         return;
     }
-    open();
+    if (chronicle_.result.violations.empty()) {  // else the array may not have stopped
+        open();
+    }
 }
 
 /// False when it was cut short by an ambush.
@@ -534,6 +540,11 @@ void RaidWorld::fault_without_redundancy() {
     const std::uint64_t which = random_.below(3);
     which == 0 ? disk.fail_next_writes(1) : which == 1 ? disk.fail_next_reads(1) : disk.hang(2 * base_.member_timeout);
     scheduler_.run_for(which == 2 ? 2 * base_.member_timeout : Duration(20ms));
+    std::uint32_t out = 0;
+    for (std::size_t i = 0; i < disks_.size(); ++i) {
+        out |= array_->status().members[i].state == MemberState::kInSync ? 0 : 1U << i;
+    }
+    lost_[victim] = (out >> victim & 1U) != 0 && tolerates(out);  // a rebuild has ended meanwhile: it was spared
     if (array_->status().state == ArrayState::kReadOnly) {
         chronicle_.reached("array read-only");
         if (which == 2) {

@@ -25,8 +25,7 @@
 //   RW12 Members that were extended, also while the array was not open, are members as before; an array whose members
 //       all are larger grows, and crashes around that leave it as it was or grown.
 //   RW13 An older copy of a member, or of a device of a rebuild or a replace, that is put in its place while the array
-//   is
-//       not open is the loss of it, whatever is on it.
+//       is not open is the loss of it, whatever is on it.
 // Threads: the simulator's one.
 #pragma once
 
@@ -111,6 +110,7 @@ class RaidWorld : public HostWorld {
     bool wait_hosts(Duration limit);
     // raid_world_silent.cpp
     void choose_single_checksums();
+    void choose_plain();
     void switch_checksums();
     void rot_single_copies();
     void choose_liar();
@@ -203,6 +203,7 @@ class RaidWorld : public HostWorld {
     SeededRandom single_;    ///< what happens to checksums without redundancy
     SeededRandom partials_;  ///< the policy `ppl`
     SeededRandom copier_;    ///< which disks are copied, and put back
+    SeededRandom plain_;     ///< redundancy without checksums
     Chronicle chronicle_;
     SimNetwork network_;
     SimEnvironment environment_;
@@ -232,7 +233,7 @@ class RaidWorld : public HostWorld {
     bool wanders_ = false;  ///< members go away and come back
     bool copies_ = false;   ///< older copies are put back
     std::vector<Copy> older_;
-    bool switches_ = false;                                     ///< checksums go off and on; without redundancy
+    bool switches_ = false;                                     ///< checksums go off and on
     bool rots_ = false;                                         ///< blocks rot while the hosts rest; the same
     bool ambushes_ = false;                                     ///< crashes follow events of the array closely
     std::optional<TimePoint> ambush_;                           ///< the next one
@@ -264,8 +265,9 @@ class RaidWorld : public HostWorld {
     bool crashing_ = false;
     std::optional<SimDisk*> liar_;  ///< RW8
     std::uint64_t lies_told_ = 0;
-    bool told_by_p_ = false;   ///< since a start by force P tells what a missing member held; ends with the resync
-    bool met_damage_ = false;  ///< some stripe is bad: writes of parts of such blocks may fail
+    bool told_by_p_ = false;       ///< since a start by force P tells what a missing member held; ends with the resync
+    bool met_damage_ = false;      ///< some stripe is bad: writes of parts of such blocks may fail
+    bool exposed_damage_ = false;  ///< and a member was lost since
 };
 
 HistoryResult run_raid_history(const HistoryOptions& options);

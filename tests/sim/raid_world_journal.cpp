@@ -54,6 +54,7 @@ void RaidWorld::doubt_blocks_written() {
 
 /// What is unreadable leaves its columns untrusted until it is written: another member may be lost now.
 void RaidWorld::doubt_exposed() {
+    exposed_damage_ = exposed_damage_ || met_damage_;
     for (Volume& v : volumes_) {
         v.doubtful.insert(v.doubtful.end(), v.exposed.begin(), v.exposed.end());
         v.exposed.clear();

@@ -3,11 +3,16 @@
 // or damages, from when the array is in sync on. Such a history has no crashes, which would make what the journal lists
 // count as it lies, and nothing else that takes redundancy away. Without redundancy blocks rot instead, with everything
 // else as there: a member that loses writes may lose the only record of the journal, too.
+// Also which histories go without checksums.
 #include <algorithm>
 
 #include "tests/sim/raid_world.hpp"
 
 namespace gemel::sim {
+
+namespace {
+constexpr std::uint64_t kPlainOneIn = 5;
+}
 
 /// Of levels without redundancy: on or off, or now on and now off.
 void RaidWorld::choose_single_checksums() {
@@ -26,10 +31,23 @@ void RaidWorld::choose_single_checksums() {
     }
 }
 
+/// Redundancy without checksums: writes are of whatever sectors the hosts want. Off for good, or now off and now on.
+void RaidWorld::choose_plain() {
+    if (!plain_.one_in(kPlainOneIn) || !row_->redundant || liar_ || chronicle_.without("no-checksums")) {
+        return;
+    }
+    base_.checksums = false;
+    switches_ = plain_.one_in(3);
+    chronicle_.reached("redundancy without checksums");
+}
+
 void RaidWorld::switch_checksums() {
     if (switches_ && single_.one_in(3)) {
         base_.checksums = !base_.checksums;
         chronicle_.say(base_.checksums ? "checksums on" : "checksums off");
+        if (row_->redundant) {
+            chronicle_.reached("checksums of redundancy switched");
+        }
     }
 }
 

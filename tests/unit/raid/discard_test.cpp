@@ -167,5 +167,84 @@ TEST(Discard, the_data_of_a_new_thin_array_is_given_back_and_its_areas_are_not) 
     EXPECT_EQ(f.read(7, 500).data, data);
 }
 
+/// Discards take time by their length, and do nothing else.
+class SlowDiscard : public BlockDevice {
+  public:
+    SlowDiscard(sim::SimScheduler& scheduler, sim::SimDisk& below) : scheduler_(scheduler), below_(below) {}
+    [[nodiscard]] DeviceLimits limits() const override {
+        DeviceLimits out = below_.limits();
+        out.gives_back = discarded < gives_back;
+        return out;
+    }
+    Task<Result<void>> read(Lba lba, Slice to, ReadOptions options) override { return below_.read(lba, to, options); }
+    Task<Result<void>> write(Lba lba, Slice from, WriteOptions options) override {
+        return below_.write(lba, from, options);
+    }
+    Task<Result<void>> flush() override { return below_.flush(); }
+    Task<Result<void>> discard(Lba /*lba*/, SectorCount count) override {
+        co_await sleep_for(scheduler_, time_for_gib * static_cast<std::int64_t>(count.value) / kGiB * kSectorBytes);
+        if (fails) {
+            co_return fail(Errc::kIo, "no discard");
+        }
+        discarded += count.value;
+        co_return Result<void>{};
+    }
+    [[nodiscard]] std::string name() const override { return below_.name(); }
+
+    Duration time_for_gib = std::chrono::seconds(4);
+    std::uint64_t gives_back = ~std::uint64_t{0};  ///< no more than so much
+    bool fails = false;
+    std::uint64_t discarded = 0;
+
+  private:
+    sim::SimScheduler& scheduler_;
+    sim::SimDisk& below_;
+};
+
+/// A thin array on a member of 2 GiB.
+struct Thin {
+    Result<void> create() {
+        ArrayConfig c = f.config();
+        c.create = ArrayConfig::Create::kIfBlank;
+        c.thin = true;
+        c.members[0].device = &device;
+        c.member_timeout = std::chrono::seconds(2);
+        return f.open(std::move(c));
+    }
+    ArrayFixture f{{.level = "single", .members = 1, .member_bytes = 2 * kGiB, .checksums = false}};
+    SlowDiscard device{f.scheduler, *f.disks[0]};
+};
+
+TEST(Discard, a_new_thin_array_has_time_for_all_of_its_data) {
+    Thin t;
+    ASSERT_TRUE(t.create());
+    EXPECT_GE(t.device.discarded, t.f.volume().limits().sectors.value);
+    EXPECT_GT(t.device.discarded, sectors_of(kGiB).value) << "more than a member has time for at once";
+}
+
+TEST(Discard, a_new_array_whose_members_keep_their_space_says_so) {
+    Thin t;
+    t.device.fails = true;
+    ASSERT_TRUE(t.create());
+    EXPECT_TRUE(t.f.environment.events().has("space-kept"));
+}
+
+TEST(Discard, of_a_new_array_ends_where_a_member_gives_nothing_back) {
+    Thin t;
+    t.device.gives_back = 1;
+    ASSERT_TRUE(t.create());
+    EXPECT_LE(t.device.discarded, sectors_of(kGiB).value) << "it writes zeros";
+}
+
+TEST(Discard, that_does_not_end_is_not_followed_by_an_array) {
+    Thin t;
+    t.device.time_for_gib = std::chrono::hours(1);
+    const auto r = t.create();
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().code, Errc::kTimedOut);
+    EXPECT_NE(r.error().message.find("thin = false"), std::string::npos) << r.error().message;
+    t.f.scheduler.run_for(std::chrono::hours(2));
+}
+
 }  // namespace
 }  // namespace gemel::raid

@@ -484,6 +484,55 @@ void damage_log(ArrayFixture& f) {
     }
 }
 
+/// Client of the log that drops nothing.
+Result<std::uint64_t> append_page(ArrayFixture& f) {
+    return f.scheduler.run(*f.caller, f.array->log().append(kLogClientPair | 1U, std::vector<std::byte>(3000)));
+}
+
+/// Two members fail.
+void turn_read_only(ArrayFixture& f) {
+    f.disks[0]->fail_next_flushes(1);
+    f.disks[1]->fail_next_flushes(1);
+    EXPECT_FALSE(f.flush());
+    EXPECT_EQ(f.array->status().state, ArrayState::kReadOnly);
+}
+
+TEST(JournalOnArray, a_read_only_array_with_a_full_log_is_quiet_and_keeps_nobody_waiting) {
+    ArrayFixture f;
+    ASSERT_TRUE(f.create());
+    f.settle();
+    ASSERT_TRUE(f.write(0, f.pattern(96)));
+    rest(f);  // nothing is being written to the log, whose oldest record is the journal's
+    turn_read_only(f);
+    Result<std::uint64_t> appended = append_page(f);
+    const TimePoint began = f.scheduler.now();
+    for (int i = 0; i < 64 && appended; ++i) {
+        appended = append_page(f);
+    }
+    ASSERT_FALSE(appended);
+    EXPECT_EQ(appended.error().code, Errc::kReadOnly) << appended.error().message;
+    EXPECT_LT(f.scheduler.now() - began, std::chrono::seconds(1));
+    f.scheduler.run_for(std::chrono::seconds(10));
+    EXPECT_LE(f.environment.events().count("log-checkpoint-failed"), 1U);
+}
+
+TEST(JournalOnArray, a_write_that_waits_for_the_log_of_an_array_that_turns_read_only_fails) {
+    ArrayFixture f;
+    ASSERT_TRUE(f.create());
+    f.settle();
+    ASSERT_TRUE(f.write(0, f.pattern(96)));
+    while (append_page(f)) {
+    }
+    int failed = 0;
+    f.scheduler.start(*f.caller, write_many(f, 100, 1, 96, failed));  // not listed
+    f.scheduler.run_for(std::chrono::seconds(1));
+    turn_read_only(f);
+    EXPECT_TRUE(f.scheduler.run_until([&] { return failed == 1; }, std::chrono::seconds(1)));
+    const TimePoint began = f.scheduler.now();
+    f.stop_anyhow();
+    EXPECT_LT(f.scheduler.now() - began, std::chrono::seconds(1));
+}
+
 TEST(JournalOnArray, without_its_log_everything_is_doubtful_and_a_degraded_start_wants_force) {
     ArrayFixture f({.member_bytes = 4 * kMiB});
     ASSERT_TRUE(f.create());

@@ -255,6 +255,47 @@ TEST(OlderCopy, that_went_on_elsewhere_is_refused_without_force) {
     d.expect_model("of the newest superblock's side");
 }
 
+Task<void> begin_rebuild(ArrayFixture* f, std::uint32_t place, BlockDevice* onto) {
+    const Result<void> r = co_await f->array->rebuild(place, {onto, ""});
+    static_cast<void>(r);
+}
+
+/// Its superblock is newer than the array's, which begins a rebuild onto it and loses power in that.
+TEST(OlderCopy, that_went_on_elsewhere_counts_no_more_once_it_is_rebuilt) {
+    for (std::uint64_t writes = 1; writes < 8; ++writes) {
+        SCOPED_TRACE("after " + std::to_string(writes) + " writes");
+        Copied d(plain("1", 2));
+        sim::SimDisk& former = *d.f.disks[d.place];
+        former.die();
+        d.write_anew();
+        ASSERT_TRUE(d.f.stop());
+        former.revive();
+        ArrayConfig elsewhere = d.f.config();
+        elsewhere.members[0].device = nullptr;
+        elsewhere.force = true;
+        while (newest_superblock(former).epoch < newest_superblock(*d.f.disks[0]).epoch + 20) {
+            ASSERT_TRUE(d.f.open(elsewhere));
+            ASSERT_TRUE(d.f.write(0, d.f.pattern(64)));
+            ASSERT_TRUE(d.f.stop());
+        }
+        ArrayConfig alone = d.f.config();
+        alone.members[d.place].device = nullptr;
+        ASSERT_TRUE(d.f.open(alone));
+        const std::uint64_t before = former.counters().writes;
+        d.f.scheduler.start(*d.f.caller, begin_rebuild(&d.f, d.place, &former));
+        ASSERT_TRUE(d.f.scheduler.run_until([&] { return former.counters().writes == before + writes; }));
+        d.f.crash(/*power=*/true);
+        const auto r = d.f.reopen();
+        if (writes == 1) {  // one slot is empty: it is the other side as before
+            ASSERT_FALSE(r);
+            EXPECT_EQ(r.error().code, Errc::kRefused);
+            continue;
+        }
+        ASSERT_TRUE(r) << r.error().message;
+        d.expect_model("of the array that rebuilds it");
+    }
+}
+
 /// It calls another member failed, which is in sync now, by the same uuid.
 TEST(OlderCopy, of_a_time_in_which_another_member_caught_up_is_not_taken_for_one_that_went_on_elsewhere) {
     Copied d(plain("10"));  // member 1 is on its way back, 2 is copied

@@ -78,7 +78,7 @@ TEST(UnflushedStrips, are_known_until_a_flush_that_began_after_the_write) {
     EXPECT_EQ(set.of(9, 6), 0b100U) << "that write has not ended";
 }
 
-// ---- on an array: three data strips of 16 KiB in a stripe
+// ---- on an array: three data strips of 16 KiB in a stripe, four where it has five members
 
 struct Partial {
     explicit Partial(FixtureOptions options = {}) : f(with_policy(std::move(options))) {
@@ -91,7 +91,6 @@ struct Partial {
         older = model;
     }
     static FixtureOptions with_policy(FixtureOptions options) {
-        options.members = 4;
         options.member_bytes = 4 * kMiB;
         options.policy = RecoveryPolicy::kPartial;
         return options;
@@ -164,6 +163,22 @@ TEST(Ppl, a_crash_that_takes_a_member_costs_nothing_where_single_strips_were_wri
                 p.rewrite(3, 500);
                 EXPECT_TRUE(p.check("after more writes").empty());
             }
+        }
+    }
+}
+
+TEST(Ppl, writes_that_begin_and_end_inside_blocks_of_two_strips_are_known) {
+    constexpr std::uint64_t kWideRow = 4 * Partial::kStrip;
+    for (const sim::CachePolicy cut : kCuts) {
+        for (std::uint32_t lost = 0; lost < 5; ++lost) {
+            SCOPED_TRACE("without " + std::to_string(lost));
+            Partial p({.members = 5, .checksums = false});
+            for (std::uint64_t row = 0; row < 5; ++row) {  // parity on each member
+                p.rewrite(row * kWideRow + row % 3 * Partial::kStrip + 27, 10);
+            }
+            p.power_cut(lost, cut);
+            ASSERT_TRUE(p.f.reopen());
+            EXPECT_TRUE(p.check("after the power cut").empty());
         }
     }
 }
@@ -242,6 +257,26 @@ TEST(Ppl, a_member_lost_before_the_crash_is_no_different) {
         p.power_cut(lost, sim::CachePolicy::kDropAll);
         ASSERT_TRUE(p.f.reopen());
         EXPECT_TRUE(p.check("after the power cut").empty());
+    }
+}
+
+TEST(Ppl, what_a_start_told_stays_known_after_another_power_cut) {
+    for (std::uint64_t rows = 4; rows < 12; ++rows) {  // of some the log is more than half full
+        for (std::uint32_t lost = 0; lost < 4; ++lost) {
+            SCOPED_TRACE(std::to_string(rows) + " rows, without " + std::to_string(lost));
+            Partial p;
+            for (std::uint64_t row = 0; row < rows; ++row) {
+                p.rewrite(row * Partial::kRow + row % 3 * Partial::kStrip, 8);
+            }
+            p.f.disks[lost]->die();
+            p.rewrite(18 * Partial::kRow, 8);
+            p.power_cut(lost, sim::CachePolicy::kDropAll);
+            ASSERT_TRUE(p.f.reopen());
+            EXPECT_TRUE(p.check("after the power cut").empty());
+            p.power_cut(lost, sim::CachePolicy::kDropAll);
+            ASSERT_TRUE(p.f.reopen());
+            EXPECT_TRUE(p.check("after another one").empty());
+        }
     }
 }
 

@@ -136,6 +136,21 @@ TEST(Redo, a_degraded_array_does_again_what_a_power_cut_took_and_loses_nothing) 
     }
 }
 
+TEST(Redo, parts_of_blocks_logged_without_checksums_are_done_again_by_a_start_that_keeps_them) {
+    Logged d({.level = "5", .members = 4, .member_bytes = 4 * kMiB, .checksums = false});
+    ASSERT_TRUE(d.f.flush());
+    d.rewrite(35, 2);
+    d.rewrite(200, 9);
+    d.power_cut();
+    d.f.options.checksums = true;
+    ASSERT_TRUE(d.f.reopen());
+    EXPECT_GT(d.status().replayed_records, 0U);
+    d.expect_model("after the power cut");
+    d.rewrite(33, 6);
+    d.expect_model("written anew");
+    EXPECT_EQ(d.f.array->status().checksums.found, 0U);
+}
+
 TEST(Redo, a_clean_stop_leaves_nothing_to_do_again) {
     Logged d({.level = "5", .members = 4, .member_bytes = 4 * kMiB});
     d.rewrite(8, 100);

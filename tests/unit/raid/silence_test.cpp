@@ -184,6 +184,27 @@ TEST_F(Silence, a_device_that_does_not_answer_ends_its_rebuild) {
     EXPECT_EQ(read_all(), model);
 }
 
+TEST_F(Silence, a_rebuild_that_cannot_begin_for_the_silence_of_its_device_says_so) {
+    for (const std::uint64_t writes : {2U, 3U}) {  // both slots are empty; then its superblock
+        SCOPED_TRACE("after " + std::to_string(writes) + " writes");
+        make("6", 5);
+        sim::SimDisk& fresh = f().add_disk(f().options.member_bytes);
+        f().disks[1]->die();
+        ASSERT_TRUE(f().write(0, f().pattern(200)));
+        ASSERT_EQ(state(1), MemberState::kFailed);
+        std::optional<Result<void>> began;
+        const auto begin = [](ArrayFixture& f, sim::SimDisk& onto, std::optional<Result<void>>& out) -> Task<void> {
+            out = co_await f.array->rebuild(1, {&onto, ""});
+        };
+        f().scheduler.start(*f().caller, begin(f(), fresh, began));
+        ASSERT_TRUE(f().scheduler.run_until([&] { return fresh.counters().writes == writes && fresh.waiting() > 0; }));
+        fresh.hang();
+        ASSERT_TRUE(f().scheduler.run_until([&] { return began.has_value(); }, 2 * kSoon));
+        ASSERT_FALSE(*began);
+        EXPECT_EQ(began->error().code, Errc::kBusy) << began->error().message;
+    }
+}
+
 TEST_F(Silence, a_read_that_hangs_is_told_apart_and_its_memory_is_not_given_out) {
     for (const auto& [level, members] : {std::pair{"1", 2U}, std::pair{"5", 4U}, std::pair{"6", 5U}}) {
         SCOPED_TRACE(level);

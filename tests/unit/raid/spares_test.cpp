@@ -62,6 +62,26 @@ TEST(AddedSpares, one_that_is_taken_away_is_not_used_and_may_be_added_again) {
     d.expect_redundant(d.f.disks.size() - 1);
 }
 
+TEST(AddedSpares, an_array_stops_when_none_is_being_taken_away) {
+    Spared d;
+    ASSERT_TRUE(d.add(&d.spare));
+    sim::SimDisk& mute = d.add_disk();
+    mute.hang();
+    std::vector<Result<void>> ended;
+    const auto keep = [](Task<Result<void>> task, std::vector<Result<void>>& out) -> Task<void> {
+        out.push_back(co_await std::move(task));
+    };
+    d.f.scheduler.start(*d.f.caller, keep(d.f.array->add_spare({&mute, ""}), ended));
+    d.f.scheduler.start(*d.f.caller, keep(d.f.array->remove_spare({&d.spare, ""}), ended));
+    d.f.scheduler.run_for(100ms);
+    ASSERT_TRUE(ended.empty()) << "one waits for its device, the other for the first";
+    ASSERT_TRUE(d.f.scheduler.run(*d.f.caller, d.f.array->stop()));
+    EXPECT_EQ(ended.size(), 2U);
+    EXPECT_EQ(d.remove(&d.spare).error().code, Errc::kClosed);
+    EXPECT_EQ(d.add(&d.spare).error().code, Errc::kClosed);
+    mute.kill_process();
+}
+
 TEST(AddedSpares, what_can_be_none_is_refused_and_not_changed) {
     Spared d;
     sim::SimDisk& small = d.f.add_disk(4 * kMiB);
