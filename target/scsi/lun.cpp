@@ -324,7 +324,7 @@ CommandPlan LogicalUnit::plan(const Cdb& cdb) const {
 
 CommandPlan LogicalUnit::plan(const Cdb& cdb, const ItlNexus& nexus) const {
     CommandPlan out = plan(cdb);
-    if (!out.refusal && nexus.nexus().read_only && writes_medium(*out.row)) {
+    if (!out.refusal && nexus.nexus().read_only && changes_unit(*out.row, cdb)) {
         refuse(out, {.code = kWriteProtected});
     }
     return out;
