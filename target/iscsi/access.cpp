@@ -38,15 +38,16 @@ bool lists(const std::vector<std::string>& patterns, std::string_view initiator)
 }  // namespace
 
 std::vector<std::size_t> visible_luns(const TargetDefinition& target, std::string_view initiator) {
-    const auto number = [&](std::size_t i) { return target.luns[i].number; };
     std::vector<std::size_t> out;
     for (std::size_t i = 0; i < target.luns.size(); ++i) {
-        const bool fresh = std::ranges::find(out, number(i), number) == out.end();
-        if (fresh && lists(target.luns[i].initiators, initiator)) {
+        if (lists(target.luns[i].initiators, initiator)) {
             out.push_back(i);
         }
     }
-    std::ranges::sort(out, {}, number);
+    const auto number = [&](std::size_t i) { return target.luns[i].number; };
+    std::ranges::sort(out, {}, [&](std::size_t i) { return std::pair(number(i), i); });
+    const auto later = std::ranges::unique(out, {}, number);
+    out.erase(later.begin(), later.end());
     return out;
 }
 

@@ -358,6 +358,7 @@ std::shared_ptr<Session> Server::Impl::create_session(const LoginMachine& machin
         for (std::size_t i = 0; i < session->luns.size(); ++i) {
             session->luns[i].number = session->target->luns[i].number;
         }
+        session->visible = visible_luns(*session->target, session->initiator);
     }
     // Sessions are fewer than tags (ServerLimits), so a free one exists.
     do {
@@ -450,7 +451,7 @@ ServerStatistics Server::Impl::statistics() const {
                                                     s->ignored.load(std::memory_order_relaxed),
                                                     s->rejected.load(std::memory_order_relaxed),
                                                     {}});
-        for (const std::size_t i : visible_luns(*s->target, s->initiator)) {
+        for (const std::size_t i : s->visible) {
             report.luns.push_back({s->luns[i].number, s->luns[i].totals()});
             add(target.luns[i].totals, report.luns.back().totals);
         }

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who gets into a whole server: CHAP over the network, sessions that strangers cannot take away, networks, and what
 // discovery tells to whom.
+#include "target/iscsi/access.hpp"
+
+#include <map>
+
 #include "target/iscsi/login.hpp"
 #include "tests/support/chap_peer.hpp"
 #include "tests/unit/iscsi/initiator.hpp"
@@ -227,6 +231,26 @@ SCENARIO_OF(Access, each_initiator_sees_its_own_luns_and_reaches_no_other, map_l
         co_await i.close();
         co_await sleep_for(w.clock(), 1s);
     }
+}
+
+TEST(Access, of_many_entries_for_one_number_the_first_that_fits_is_seen) {
+    constexpr std::uint64_t kNumbers = 16384;
+    TargetDefinition target;
+    std::map<std::uint64_t, std::size_t> first;
+    for (std::size_t i = 0; i < 3 * kNumbers; ++i) {
+        const std::uint64_t number = i * 7919 % kNumbers;  // every number three times, in no order
+        const bool mine = i % 5 != 0;
+        target.luns.push_back({number, nullptr, {mine ? "iqn.2026-11.org.example:h*" : "iqn.2026-11.org.example:x"}});
+        if (mine) {
+            first.try_emplace(number, i);
+        }
+    }
+    std::vector<std::size_t> expected;
+    for (const auto& [number, place] : first) {
+        expected.push_back(place);
+    }
+    EXPECT_EQ(visible_luns(target, "iqn.2026-11.org.example:host"), expected);
+    EXPECT_TRUE(visible_luns(target, "iqn.2026-11.org.example:nobody").empty());
 }
 
 SCENARIO_OF(Access, discovery_without_chap_goes_by_name_and_network, guard) {
