@@ -46,6 +46,14 @@ struct LoginTimer : Timer {
     Stream& stream;
 };
 
+/// Closes a discovery session that has lived long enough.
+struct DiscoveryTimer : Timer {
+    explicit DiscoveryTimer(Connection& c) : connection(c) {
+        run = [](Work& w) noexcept { static_cast<DiscoveryTimer&>(w).connection.close(); };
+    }
+    Connection& connection;
+};
+
 }  // namespace
 
 std::string Session::isid_text() const {
@@ -106,6 +114,8 @@ class Server::Impl final : public SessionHost {
 
     // Sessions, on the login executor.
     [[nodiscard]] std::shared_ptr<Session> find_session(const LoginMachine& machine) const;
+    /// Why there is no place for the session that is logging in from `host`.
+    [[nodiscard]] std::optional<std::string> no_place(const LoginMachine& machine, const std::string& host) const;
     std::shared_ptr<Session> create_session(const LoginMachine& machine, const Stream& stream);
     Task<void> ask_to_close(std::shared_ptr<Session> session);
     void forget(const std::shared_ptr<Session>& session);
@@ -189,7 +199,12 @@ Task<void> Server::Impl::serve(std::unique_ptr<Stream> stream) {
     co_await resume_on(*in.session->executor);
     {
         Connection connection(env_, *this, *in.session, config_.limits, *stream, receiver, in.numbers);
+        DiscoveryTimer life(connection);
+        if (in.session->discovery()) {
+            env_.clock.arm(life, env_.clock.now() + config_.limits.discovery_life);
+        }
         co_await connection.run();
+        env_.clock.cancel(life);
     }
     stream.reset();
     co_await resume_on(login_executor_);
@@ -324,13 +339,34 @@ Task<std::shared_ptr<Session>> Server::Impl::admit_session(const LoginMachine& m
     if (stopping_) {
         co_return refuse(LoginStatus::kServiceUnavailable, "the target is stopping");
     }
-    if (sessions_.size() >= config_.limits.sessions) {
-        co_return refuse(LoginStatus::kOutOfResources,
-                         "all " + std::to_string(config_.limits.sessions) + " sessions are in use");
+    if (std::optional<std::string> why = no_place(machine, host_of(stream.peer_address()))) {
+        co_return refuse(LoginStatus::kOutOfResources, *std::move(why));
     }
     std::shared_ptr<Session> session = create_session(machine, stream);
     reply.header.tsih = session->tsih;
     co_return session;
+}
+
+/// P3: the two kinds of session do not share their places.
+std::optional<std::string> Server::Impl::no_place(const LoginMachine& machine, const std::string& host) const {
+    const ServerLimits& limits = config_.limits;
+    const auto in_use = [](std::uint32_t all, const std::string& what) {
+        return "all " + std::to_string(all) + " " + what + " are in use";
+    };
+    const auto discoveries = std::ranges::count_if(sessions_, [](const auto& s) { return s->discovery(); });
+    if (!machine.discovery()) {
+        const bool full = sessions_.size() - static_cast<std::size_t>(discoveries) >= limits.sessions;
+        return full ? std::optional(in_use(limits.sessions, "sessions")) : std::nullopt;
+    }
+    if (discoveries >= limits.discovery_sessions) {
+        return in_use(limits.discovery_sessions, "discovery sessions");
+    }
+    const auto from_host = std::ranges::count_if(
+        sessions_, [&](const auto& s) { return s->discovery() && host_of(s->peer_address) == host; });
+    if (from_host >= limits.discovery_per_peer) {
+        return in_use(limits.discovery_per_peer, "discovery sessions of " + host);
+    }
+    return std::nullopt;
 }
 
 std::shared_ptr<Session> Server::Impl::find_session(const LoginMachine& machine) const {

@@ -750,6 +750,69 @@ SCENARIO_WITH(Login, sessions_are_bounded, ServerLimits{.sessions = 3}) {
     }
 }
 
+/// Opens that many discovery sessions from `host`; how many were let in.
+Task<int> discover(World& w, std::vector<std::unique_ptr<Initiator>>& all, const char* host, int times) {
+    int in = 0;
+    for (int n = 0; n < times; ++n) {
+        all.push_back(std::make_unique<Initiator>(w, "iqn.2026-11.org.example:scan" + std::to_string(all.size())));
+        all.back()->host = host;
+        all.back()->target.clear();
+        const auto reply = co_await all.back()->try_login({"SessionType=Discovery"});
+        EXPECT_TRUE(reply && (reply->status_class == 0 || reply->status_class == 3));
+        in += reply && reply->status_class == 0 ? 1 : 0;
+    }
+    co_return in;
+}
+
+SCENARIO_WITH(Discovery, sessions_are_bounded_and_take_no_place_of_a_host,
+              (ServerLimits{.sessions = 2, .discovery_sessions = 5, .discovery_per_peer = 3})) {
+    std::vector<std::unique_ptr<Initiator>> all;
+    EXPECT_EQ(co_await discover(w, all, "client", 4), 3);
+    EXPECT_EQ(co_await discover(w, all, "10.1.2.3", 4), 2);
+    Initiator first(w, "iqn.2026-11.org.example:first");
+    co_await first.log_in();
+    Initiator second(w, "iqn.2026-11.org.example:second");
+    co_await second.log_in();
+    Initiator third(w, "iqn.2026-11.org.example:third");
+    const auto reply = co_await third.try_login();
+    EXPECT_TRUE(reply && reply->status_class == 3);
+    co_await all.front()->close();
+    co_await sleep_for(w.clock(), 1s);
+    EXPECT_EQ(co_await discover(w, all, "client", 2), 1);
+    co_await first.prove_healthy();
+    for (const auto& i : all) {
+        co_await i->close();
+    }
+    co_await first.close();
+    co_await second.close();
+    co_await third.close();
+}
+
+SCENARIO(Discovery, a_session_does_not_live_for_ever) {
+    std::vector<std::unique_ptr<Initiator>> all;
+    EXPECT_EQ(co_await discover(w, all, "client", 1), 1);
+    Initiator host(w);
+    co_await host.log_in();
+    Initiator& idler = *all.front();
+    const TimePoint from = w.clock().now();
+    while (!idler.closed() && w.clock().now() - from < 120s) {
+        NopOut alive;  // not silent, so that keepalive does not end it
+        alive.immediate = true;
+        alive.initiator_task_tag = idler.next_tag++;
+        alive.cmd_sn = idler.cmd_sn;
+        co_await idler.send(alive);
+        co_await host.prove_healthy();
+        co_await sleep_for(w.clock(), 5s);
+    }
+    EXPECT_TRUE(idler.closed());
+    EXPECT_GE(w.clock().now() - from, 60s);
+    EXPECT_LE(w.clock().now() - from, 70s);
+    co_await host.prove_healthy();
+    EXPECT_EQ(w.server->status().sessions.size(), 1U);
+    co_await idler.close();
+    co_await host.close();
+}
+
 SCENARIO(Disconnect, at_every_byte_of_a_write_leaves_nothing_behind) {
     for (std::size_t cut = 1; cut < 1500; cut += 7) {
         Initiator i(w);
