@@ -296,9 +296,10 @@ Task<Result<void>> Daemon::array_remove(std::string array, std::string path) {
         co_return r;
     }
     CO_TRY_VOID(state_.write_added_spares(array, now));
-    auto& spares = std::ranges::find(config_.arrays, array, &config::Array::name)->spares;
-    std::erase_if(spares, [&](const config::Member& m) { return m.path == path; });
-    if (opened && r) {
+    config::Array& configured = *std::ranges::find(config_.arrays, array, &config::Array::name);
+    std::erase_if(configured.spares, [&](const config::Member& m) { return m.path == path; });
+    watch_space(configured);
+    if (opened) {  // the array does nothing with it any more, also if it was no spare of its
         const BlockDevice* const device = open->device;
         started->named.erase(open);
         std::erase_if(started->devices, [device](const auto& d) { return d.get() == device; });
