@@ -262,7 +262,9 @@ Task<Result<void>> Daemon::array_add(std::string array, std::string path, std::u
     }
     started->named.push_back({device.get(), path});
     started->devices.push_back(std::move(device));
-    std::ranges::find(config_.arrays, array, &config::Array::name)->spares.push_back(member_of(now.back()));
+    config::Array& configured = *std::ranges::find(config_.arrays, array, &config::Array::name);
+    configured.spares.push_back(member_of(now.back()));
+    watch_space(configured);
     if (const Result<void> kept = remember_devices(state_, *started); !kept) {
         events_.emit({Severity::kWarning, "devices-not-recorded", "array " + array, kept.error().message,
                       "make room in the state directory before a member is extended"});

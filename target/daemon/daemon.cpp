@@ -374,13 +374,7 @@ Task<std::expected<void, StartFailure>> Daemon::start() {
 }
 
 void Daemon::watch_space(const config::Array& array) {
-    WatchedArray watched{array.name, array.thin_soft_threshold, {}};
-    for (const config::Member& member : array.members) {
-        if (array.thin && member.kind == config::MemberKind::kFile) {
-            watched.members.push_back(state_.resolve(member.path));
-        }
-    }
-    if (!watched.members.empty() && space_.add(std::move(watched))) {
+    if (space_.set(watched_files(array, state_))) {
         background_.spawn(space_.run(stopping_));
     }
 }

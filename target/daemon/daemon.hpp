@@ -134,7 +134,7 @@ class Daemon final : public admin::Management {
     /// Errors: kNotFound names the arrays there are.
     Result<StartedArray*> check_array(const std::string& array);
     Result<raid::MemberSpec> named_device(const StartedArray& started, const std::string& with) const;
-    /// Where `array` is thin and its members are files.
+    /// Of its files as they are now.
     void watch_space(const config::Array& array);
     void space_low(const std::string& array);
     using GivePlace = Task<Result<void>> (raid::Array::*)(std::uint32_t, raid::MemberSpec);
