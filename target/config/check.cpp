@@ -200,7 +200,7 @@ void check_portals(const Config& config, Mistakes& mistakes) {
             names.add(portal.address, portal.place);
         }
         const bool open = std::ranges::any_of(config.targets, [](const Target& t) { return t.open(); });
-        if (!is_loopback(*address) && open && !config.daemon.insecure_no_auth) {
+        if (!is_loopback(portal.address) && open && !config.daemon.insecure_no_auth) {
             mistakes.push_back(
                 {portal.place, fmt::format("portal {} can be reached from other machines and a target lets any "
                                            "initiator in; expected chap_users, allowed_initiators or "
@@ -225,8 +225,7 @@ void check_gate(const Config& config, const ChapGate& gate, Mistakes& mistakes) 
 }
 
 bool beyond_loopback(const std::string& text) {
-    const auto address = parse_address(text);
-    return address && !is_loopback(*address);
+    return parse_address(text) && !is_loopback(text);
 }
 
 void check_peer_keys(const Config& config, Mistakes& mistakes) {

@@ -28,11 +28,6 @@ bool is_wildcard_address(std::string_view address) {
     return address.starts_with("0.0.0.0:") || address.starts_with("[::]:");
 }
 
-bool is_loopback_address(std::string_view address) {
-    const std::optional<IpAddress> ip = IpAddress::of_socket(address);
-    return ip && ip->is_loopback();
-}
-
 /// Who has been proven to log in; empty: nobody had to.
 std::string user_of(const LoginMachine& machine) {
     return machine.chap() != nullptr ? machine.chap()->user() : std::string();
@@ -57,13 +52,7 @@ struct DiscoveryTimer : Timer {
 }  // namespace
 
 std::string Session::isid_text() const {
-    constexpr std::string_view kDigits = "0123456789abcdef";
-    std::string out;
-    for (const std::byte b : isid) {
-        out += kDigits[std::to_integer<unsigned>(b) >> 4U];
-        out += kDigits[std::to_integer<unsigned>(b) & 15U];
-    }
-    return out;
+    return hex_of(isid);
 }
 
 class Server::Impl final : public SessionHost {
@@ -516,7 +505,7 @@ std::string Server::Impl::send_targets(const Session& session, std::string_view 
         append_pair(out, key_row(KeyId::kTargetAddress).name, session.local_address + tag);
         for (const std::string& address : addresses_) {
             // Another machine would look for a loopback address on itself.
-            const bool reachable = !is_loopback_address(address) || is_loopback_address(session.local_address);
+            const bool reachable = !is_loopback(address) || is_loopback(session.local_address);
             if (address != session.local_address && !is_wildcard_address(address) && reachable) {
                 append_pair(out, key_row(KeyId::kTargetAddress).name, address + tag);
             }

@@ -12,14 +12,6 @@ namespace {
 constexpr std::string_view kHowToMake = "; make it by: openssl rand -hex 32 > FILE && chmod 600 FILE";
 constexpr std::size_t kMostBytes = 4096;  // more than a key has, so that a longer file is known by its content
 
-int digit_of(char c) {
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    const char lower = static_cast<char>(c | 0x20);
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
 }  // namespace
 
 Result<PairKey> read_pair_key(const std::string& path) {
@@ -29,22 +21,17 @@ Result<PairKey> read_pair_key(const std::string& path) {
         return fail(text.error().code,
                     path + ": " + text.error().message + (other ? std::string(kHowToMake) : std::string()));
     }
-    PairKey key{};
     std::string_view digits = *text;
     if (digits.ends_with('\n')) {
         digits.remove_suffix(1);
     }
-    bool good = digits.size() == 2 * key.size();
-    for (std::size_t i = 0; good && i < key.size(); ++i) {
-        const int high = digit_of(digits[2 * i]);
-        const int low = digit_of(digits[2 * i + 1]);
-        good = high >= 0 && low >= 0;
-        key[i] = static_cast<std::byte>(good ? high << 4U | low : 0);
-    }
-    if (!good) {
+    PairKey key{};
+    const auto bytes = bytes_of_hex(digits);
+    if (!bytes || bytes->size() != key.size()) {
         return fail(Errc::kInvalidArgument,
                     path + " holds no key: expected 64 hexadecimal digits" + std::string(kHowToMake));
     }
+    std::ranges::copy(*bytes, key.begin());
     return key;
 }
 
