@@ -115,6 +115,9 @@ class IpNetwork {
         return i == bits_;
     }
 
+    /// It holds every address of its family.
+    [[nodiscard]] bool whole() const { return bits_ == 0; }
+
   private:
     static bool bit(const IpAddress& address, unsigned i) {
         return (std::to_integer<unsigned>(address.bytes[i / 8]) >> (7 - i % 8) & 1U) != 0;

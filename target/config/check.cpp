@@ -204,8 +204,8 @@ void check_portals(const Config& config, Mistakes& mistakes) {
             mistakes.push_back(
                 {portal.place, fmt::format("portal {} can be reached from other machines and a target lets any "
                                            "initiator in; expected chap_users, allowed_initiators or "
-                                           "allowed_networks in every [[target]], or insecure_no_auth = true in "
-                                           "[daemon]",
+                                           "allowed_networks in every [[target]], not such as hold all of them, or "
+                                           "insecure_no_auth = true in [daemon]",
                                            portal.address)});
         }
     }
@@ -272,6 +272,18 @@ void check_peers(const Config& config, Mistakes& mistakes) {
 }
 
 }  // namespace
+
+bool Target::open() const {
+    // "iqn.*" is no less than "*": a name costs nothing.
+    const auto any_name = [](std::string_view pattern) {
+        const std::size_t star = pattern.find('*');
+        return star != std::string_view::npos && std::string_view("iqn.").starts_with(pattern.substr(0, star)) &&
+               pattern.find_first_not_of('*', star) == std::string_view::npos;
+    };
+    const bool names = allowed_initiators.empty() || std::ranges::any_of(allowed_initiators, any_name);
+    const bool networks = allowed_networks.empty() || std::ranges::any_of(allowed_networks, &IpNetwork::whole);
+    return names && networks && chap.users.empty();
+}
 
 std::vector<Mistake> check(const Config& config, std::span<const LevelRule> levels) {
     Mistakes mistakes;
