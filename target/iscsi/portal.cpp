@@ -71,6 +71,7 @@ class Server::Impl final : public SessionHost {
         limits.command_window =
             std::max(1U, static_cast<std::uint32_t>(std::min<std::size_t>(places, limits.command_window)));
         fold_names(config_);
+        secrets_ = std::make_shared<const ChapSecrets>(std::exchange(config_.chap, {}));
         limits.max_outstanding_r2t = std::clamp<std::uint32_t>(limits.max_outstanding_r2t, 1, kMaxOutstandingR2t);
     }
     ~Impl() override { CHECK(gate_.inside() == 0); }
@@ -78,6 +79,10 @@ class Server::Impl final : public SessionHost {
     Result<void> listen();
     [[nodiscard]] std::vector<std::string> portal_addresses() const { return addresses_; }
     Task<void> stop();
+    void set_secrets(ChapSecrets secrets) {
+        fold_names(secrets);
+        secrets_ = std::make_shared<const ChapSecrets>(std::move(secrets));
+    }
     [[nodiscard]] ServerStatus status() const;
     [[nodiscard]] ServerStatistics statistics() const;
 
@@ -118,7 +123,8 @@ class Server::Impl final : public SessionHost {
     void note_protocol_error(const Session& session, const std::string& what) override;
 
     Environment& env_;
-    ServerConfig config_;
+    ServerConfig config_;                         ///< without the secrets
+    std::shared_ptr<const ChapSecrets> secrets_;  ///< changes on the login executor
     Executor& login_executor_;
     std::vector<Executor*> processors_;
     std::vector<std::size_t> sessions_on_;  ///< of each processor
@@ -206,7 +212,7 @@ Task<Server::Impl::LoggedIn> Server::Impl::log_in(Stream& stream, Receiver& rece
     LoginTimer timer(stream);
     env_.clock.arm(timer, env_.clock.now() + config_.limits.login_timeout);
     const ServerLimits& limits = config_.limits;
-    const AccessRules rules(config_, env_.random, stream.peer_address());
+    const AccessRules rules(config_, secrets_, env_.random, stream.peer_address());
     LoginMachine machine(rules, OwnLimits{limits.max_recv_data_segment_length, limits.max_burst_length,
                                           limits.first_burst_length, limits.max_outstanding_r2t});
     LoggedIn in;
@@ -488,7 +494,7 @@ std::string Server::Impl::send_targets(const Session& session, std::string_view 
     std::string out;
     const bool all = request == "All";
     const std::string name = fold_iscsi_name(request);
-    const AccessRules rules(config_, env_.random, session.peer_address);
+    const AccessRules rules(config_, nullptr, env_.random, session.peer_address);  // nobody proves anything here
     if (session.discovery() ? request.empty() : all) {
         append_pair(out, key_row(KeyId::kSendTargets).name, "Reject");
         return out;
@@ -596,6 +602,9 @@ std::vector<std::string> Server::portal_addresses() const {
 }
 Task<void> Server::stop() {
     return impl_->stop();
+}
+void Server::set_secrets(ChapSecrets secrets) {
+    impl_->set_secrets(std::move(secrets));
 }
 ServerStatus Server::status() const {
     return impl_->status();

@@ -7,7 +7,7 @@
 //   P2  A session leaves the registry after its last command has ended (its device I/O is complete).
 //   P3  Everything that an unauthenticated peer can make us keep is bounded by ServerLimits, in number and in time. It
 //       takes no place of a normal session.
-// Threads: construction, listen(), stop(), status(), statistics() and destruction on the login executor.
+// Threads: construction, listen(), stop(), set_secrets(), status(), statistics() and destruction on the login executor.
 #pragma once
 
 #include <array>
@@ -114,6 +114,8 @@ class Server {
     [[nodiscard]] std::vector<std::string> portal_addresses() const;
     /// Closes listeners and connections, and waits until every command in flight has ended. Idempotent.
     Task<void> stop();
+    /// For logins that begin from now on; sessions and logins that are under way keep to what they began with.
+    void set_secrets(ChapSecrets secrets);
     [[nodiscard]] ServerStatus status() const;
     [[nodiscard]] ServerStatistics statistics() const;
 
