@@ -69,7 +69,7 @@ TEST(AddedSpares, one_that_had_a_place_and_lost_it_is_let_go) {
     d.rewrite(0, 64);
     ASSERT_TRUE(d.f.scheduler.run_until([&] { return d.state() == MemberState::kInSync; }, 600s));
     sim::SimDisk& next = d.add_disk();
-    ASSERT_TRUE(d.f.scheduler.run(*d.f.caller, d.f.array->fail_member(d.place)));
+    ASSERT_TRUE(d.f.scheduler.run(*d.f.caller, d.f.array->fail_member(d.place, /*force=*/false)));
     EXPECT_EQ(d.remove(&d.spare).error().code, Errc::kRefused) << "it still has the place";
     ASSERT_TRUE(d.add(&next));
     ASSERT_TRUE(d.f.scheduler.run_until([&] { return d.state() == MemberState::kInSync; }, 600s));
