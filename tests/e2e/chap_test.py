@@ -143,7 +143,8 @@ class Chap(EndToEnd):
             os.chmod(file, 0o600)
             node.signal(signal.SIGHUP)
             wait_until(lambda: node.gemel("events").stdout.count("secrets-reloaded") == 2, 10, "the second event")
-            self.assertEqual(self.client(node, "iscsi-inq", user="host", password=SECRET).returncode, 0, "the first again")
+            again = self.client(node, "iscsi-inq", user="host", password=SECRET)
+            self.assertEqual(again.returncode, 0, "the first secret again")
             wait_until(lambda: self.sessions(node) == held, 10, "the session that was there at first is the only one")
         finally:
             running.end()

@@ -132,6 +132,7 @@ class Rebuild(EndToEnd):
         self.assertEqual((self.show(node)["state"], self.show(node)["spares"]), ("optimal", []))
         self.assertEqual(self.show(node)["members"][1]["name"], str(extra))
         third = self.folder / "third"
+        wait_until(lambda: self.show(node)["resync"] is None, 60, "all is right")
         node.gemel("array", "add", "r5", f"{third}:40MiB")
         node.gemel("array", "fail", "r5", "1")
         wait_until(lambda: self.state(node, 1) == "in-sync", 60, "the next spare has the place")
