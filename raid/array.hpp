@@ -205,7 +205,7 @@ class Array : public VolumeStore {
     /// large), kDeviceGone, kClosed.
     Task<Result<void>> add_spare(MemberSpec device);
     /// The array lets go of a spare, which may be closed then. Errors: kRefused (a place has it), kNotFound (it is no
-    /// spare, perhaps no more: it stays open until the array has stopped), kBusy (it does not answer).
+    /// spare, perhaps no more: it may be closed, too), kBusy (it does not answer, or not all its I/O has ended).
     Task<Result<void>> remove_spare(MemberSpec device);
     /// Marks a member failed, durably, or ends the rebuild onto it. Errors: kInvalidArgument (no such place), kRefused
     /// (it is not in use, or the level cannot spare it), kNeedsForce (parity is not right yet everywhere: what the

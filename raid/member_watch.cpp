@@ -50,14 +50,15 @@ class MemberWatch::Watched : public BlockDevice {
 
     [[nodiscard]] DeviceLimits limits() const override { return device_.limits(); }
     Task<Result<void>> read(Lba lba, Slice to, ReadOptions options) override {
-        return watch_.wait(device_.read(lba, to, options), {this, false, to.data()});
+        return out.load() ? none() : watch_.wait(device_.read(lba, to, options), {this, false, to.data()});
     }
     Task<Result<void>> write(Lba lba, Slice from, WriteOptions options) override {
-        return watch_.wait(device_.write(lba, from, options), {this, is_superblock(lba), from.data()});
+        return out.load() ? none()
+                          : watch_.wait(device_.write(lba, from, options), {this, is_superblock(lba), from.data()});
     }
-    Task<Result<void>> flush() override { return watch_.wait(device_.flush(), {this, true, {}}); }
+    Task<Result<void>> flush() override { return out.load() ? none() : watch_.wait(device_.flush(), {this, true, {}}); }
     Task<Result<void>> discard(Lba lba, SectorCount count) override {
-        return watch_.wait(device_.discard(lba, count), {this, false, {}});
+        return out.load() ? none() : watch_.wait(device_.discard(lba, count), {this, false, {}});
     }
     void observe(DeviceObserver* observer) override { device_.observe(observer); }
     [[nodiscard]] Uuid identity() const override { return device_.identity(); }
@@ -65,9 +66,12 @@ class MemberWatch::Watched : public BlockDevice {
 
     [[nodiscard]] const BlockDevice& device() const { return device_; }
     Counter unanswered = std::make_shared<std::atomic<std::uint32_t>>(0);
-    std::atomic<bool> out{false};  ///< it gets no I/O any more (MW4)
+    std::atomic<bool> out{false};  ///< it gets no I/O any more (MW4); then the device may be gone
+    bool retired = false;          ///< home
+    static std::unexpected<Error> refused() { return fail(Errc::kDeviceGone, "the device did not answer, or is gone"); }
 
   private:
+    static Task<Result<void>> none() { co_return refused(); }
     /// At the device's end, which moves when it is extended.
     [[nodiscard]] bool is_superblock(Lba lba) const {
         const SectorCount sectors = device_.limits().sectors;
@@ -103,7 +107,7 @@ BlockDevice* MemberWatch::watched(BlockDevice* device) {
     if (device == nullptr) {
         return nullptr;
     }
-    const auto same = [device](const auto& w) { return w.get() == device || &w->device() == device; };
+    const auto same = [device](const auto& w) { return w.get() == device || (!w->retired && &w->device() == device); };
     if (const auto known = std::ranges::find_if(devices_, same); known != devices_.end()) {
         return known->get();
     }
@@ -113,6 +117,26 @@ BlockDevice* MemberWatch::watched(BlockDevice* device) {
 
 void MemberWatch::forget(const BlockDevice* watched) {
     std::erase_if(devices_, [watched](const auto& w) { return w.get() == watched && w->unanswered->load() == 0; });
+}
+
+/// A coroutine may still have it between two I/Os: so what watched() gave stays. Each executor looks at `out` before it
+/// touches the device, and has done so when this has been there.
+Task<bool> MemberWatch::retire(BlockDevice* watched) {
+    const auto found = std::ranges::find(devices_, watched, [](const auto& w) -> BlockDevice* { return w.get(); });
+    CHECK(found != devices_.end());
+    Watched& device = **found;
+    device.out.store(true);
+    bool quiet = true;
+    Executor& home = Executor::current();
+    for (const auto& lane : lanes_) {
+        co_await resume_on(*lane->executor);
+        for (const Flight* f = lane->first; f != nullptr; f = f->after) {
+            quiet = quiet && f->terms.device != &device;
+        }
+    }
+    co_await resume_on(home);
+    device.retired = quiet && device.unanswered->load() == 0;
+    co_return device.retired;
 }
 
 std::uint32_t MemberWatch::unanswered(const BlockDevice* device) {
@@ -136,7 +160,7 @@ MemberWatch::Lane* MemberWatch::lane_here() {
 
 Task<Result<void>> MemberWatch::wait(Task<Result<void>> io, Terms terms) {
     if (terms.device->out.load(std::memory_order_acquire)) {
-        co_return fail(Errc::kDeviceGone, "the device did not answer");  // MW4
+        co_return Watched::refused();  // MW4; `io` has not begun
     }
     Executor& here = Executor::current();
     Lane* lane = lane_here();

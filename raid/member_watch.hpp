@@ -47,6 +47,9 @@ class MemberWatch {
     BlockDevice* watched(BlockDevice* device);
     /// What watched() gave is of no use any more; its device may go. REQUIRES: no I/O is under way on it. Home.
     void forget(const BlockDevice* watched);
+    /// What watched() gave gets no I/O any more (MW4). True: none is under way on it either, and its device may go; the
+    /// watch knows it no more. Home; ends there.
+    Task<bool> retire(BlockDevice* watched);
     /// Before I/O of hosts starts; nullptr takes it away.
     void set_judge(SilenceJudge* judge) { judge_.store(judge); }
     /// From now on what is overdue is given up whatever becomes of its member.

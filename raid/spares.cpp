@@ -4,7 +4,8 @@
 // Invariants:
 //   SP1 A spare is blank when it is taken, and could be the device of any place. Until a rebuild or a replace begins
 //       onto it (rebuild.cpp, RB7) the array writes nothing to it.
-//   SP2 One that is given back gets no I/O any more, and the array knows nothing of it.
+//   SP2 One that is given back gets no I/O any more, and the array knows nothing of it; nor of one that had a place and
+//       lost it, when that is given back.
 // Threads: home.
 #include <algorithm>
 #include <array>
@@ -78,8 +79,12 @@ Task<Result<void>> ArrayBody::remove_spare_at_home(MemberSpec spec) {
         co_return fail(Errc::kRefused, spec.name + " is a member of array " + name + ", not a spare that is left");
     }
     const auto found = std::ranges::find(spares_, device, &MemberSpec::device);
-    if (found == spares_.end()) {
-        co_return fail(Errc::kNotFound, spec.name + " is no spare of array " + name);
+    if (found == spares_.end()) {  // it may have been a member
+        const bool quiet = co_await watch.retire(device);
+        co_return quiet ? fail(Errc::kNotFound, spec.name + " is no spare of array " + name)
+                        : fail(Errc::kBusy, spec.name +
+                                                " has not ended all I/O that it was given; try again later, or "
+                                                "stop the daemon");
     }
     CO_TRY_VOID(check_answers(*found));
     {

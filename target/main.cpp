@@ -174,8 +174,36 @@ class StopSignals {
     Event requested_;
 };
 
+/// SIGHUP has the secrets file read anew.
+class ReloadSignal {
+  public:
+    ReloadSignal(Processor& main, admin::EventRing& events, Daemon& daemon)
+        : signals_(main.io_context(), SIGHUP), events_(events), daemon_(daemon) {
+        arm();
+    }
+    void stop() { signals_.cancel(); }
+
+  private:
+    void arm() {
+        signals_.async_wait([this](const boost::system::error_code& error, int /*number*/) {
+            if (error) {
+                return;
+            }
+            if (const Result<void> done = daemon_.reload_secrets(); !done) {
+                events_.emit({Severity::kWarning, "reload-refused", "the secrets file", done.error().message,
+                              "correct it, then: gemel reload"});
+            }
+            arm();
+        });
+    }
+    boost::asio::signal_set signals_;
+    admin::EventRing& events_;
+    Daemon& daemon_;
+};
+
 /// The daemon's life. Everything that it refers to outlives it.
 Task<void> live(Runtime& runtime, admin::EventRing& events, Daemon& daemon, StopSignals& signals, int& exit_code) {
+    ReloadSignal reload(runtime.processors().main(), events, daemon);
     events.attach(runtime.processors().main());
     const auto started = co_await daemon.start();
     if (started) {
@@ -187,6 +215,7 @@ Task<void> live(Runtime& runtime, admin::EventRing& events, Daemon& daemon, Stop
     } else if (!signals.requested()) {
         exit_code = exit_with(started.error().exit, started.error().error.message);
     }
+    reload.stop();
     co_await daemon.stop();
     co_await events.detach();
     signals.stop();
@@ -199,8 +228,8 @@ std::uint64_t needed_descriptors(const config::Config& config) {
     for (const config::Array& array : config.arrays) {
         members += array.members.size();
     }
-    return limits.sessions + limits.unauthenticated + config.portals.size() + members + kOwnDescriptors +
-           kDescriptorsPerProcessor * (config.daemon.io_processors + 1);
+    return limits.sessions + limits.discovery_sessions + limits.unauthenticated + config.portals.size() + members +
+           kOwnDescriptors + kDescriptorsPerProcessor * (config.daemon.io_processors + 1);
 }
 
 int run_daemon(const CommandLine& given, config::Config config, config::Secrets secrets, StateDirectory& state) {
@@ -218,8 +247,9 @@ int run_daemon(const CommandLine& given, config::Config config, config::Secrets 
         return exit_with(DaemonExit::kResources, running.error().message);
     }
     int exit_code = static_cast<int>(DaemonExit::kOk);
-    Daemon daemon(**runtime, events, state,
-                  {std::move(config), {given.force.begin(), given.force.end()}, GEMEL_VERSION, std::move(secrets)});
+    Daemon daemon(
+        **runtime, events, state,
+        {std::move(config), {given.force.begin(), given.force.end()}, GEMEL_VERSION, std::move(secrets), given.config});
     StopSignals signals(processors.main());
     start_on(processors.main(), live(**runtime, events, daemon, signals, exit_code));
     if (const auto ran = processors.run_main(); !ran) {

@@ -10,9 +10,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace gemel {
 
@@ -121,19 +123,52 @@ inline MutableBytes LeWriter::claim(std::size_t n) {
     return out;
 }
 
+/// Two lower-case hexadecimal digits for each byte.
+inline std::string hex_of(ConstBytes bytes) {
+    constexpr std::string_view digits = "0123456789abcdef";
+    std::string out;
+    out.reserve(2 * bytes.size());
+    for (const std::byte b : bytes) {
+        out += digits[std::to_integer<unsigned>(b) >> 4U];
+        out += digits[std::to_integer<unsigned>(b) & 15U];
+    }
+    return out;
+}
+
+/// What hex_of() was given, or the same in capitals; nothing if it is no such text.
+inline std::optional<std::vector<std::byte>> bytes_of_hex(std::string_view digits) {
+    const auto value = [](char c) -> unsigned {
+        constexpr std::string_view lower = "0123456789abcdef";
+        constexpr std::string_view upper = "0123456789ABCDEF";
+        const std::size_t at = lower.find(c);
+        return static_cast<unsigned>(at != std::string_view::npos ? at : std::min<std::size_t>(upper.find(c), 16));
+    };
+    std::vector<std::byte> out(digits.size() / 2);
+    bool good = digits.size() % 2 == 0;
+    for (std::size_t i = 0; good && i < out.size(); ++i) {
+        const unsigned high = value(digits[2 * i]);
+        const unsigned low = value(digits[2 * i + 1]);
+        good = high < 16 && low < 16;
+        out[i] = static_cast<std::byte>(high << 4U | low);
+    }
+    return good ? std::optional(std::move(out)) : std::nullopt;
+}
+
 /// 16 random bytes that name an array, a member, a volume or a node incarnation.
 struct Uuid {
     std::array<std::byte, 16> bytes{};
     friend auto operator<=>(const Uuid&, const Uuid&) = default;
     [[nodiscard]] bool is_nil() const { return *this == Uuid{}; }
     /// 32 lower-case hexadecimal digits.
-    [[nodiscard]] std::string text() const {
-        constexpr std::string_view digits = "0123456789abcdef";
-        std::string out;
-        for (const std::byte b : bytes) {
-            out += digits[std::to_integer<unsigned>(b) >> 4U];
-            out += digits[std::to_integer<unsigned>(b) & 15U];
+    [[nodiscard]] std::string text() const { return hex_of(bytes); }
+    /// What text() gave, in capitals too.
+    static std::optional<Uuid> parse(std::string_view text) {
+        const auto found = bytes_of_hex(text);
+        Uuid out;
+        if (!found || found->size() != out.bytes.size()) {
+            return std::nullopt;
         }
+        std::ranges::copy(*found, out.bytes.begin());
         return out;
     }
 };

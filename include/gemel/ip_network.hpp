@@ -64,6 +64,12 @@ struct IpAddress {
     }
 };
 
+/// Of "127.0.0.1:3260" or "[::1]:3260" as numbers. A name may mean anything, whatever it looks like.
+inline bool is_loopback(std::string_view host_and_port) {
+    const std::optional<IpAddress> ip = IpAddress::of_socket(host_and_port);
+    return ip && ip->is_loopback();
+}
+
 class IpNetwork {
   public:
     /// "10.0.0.0/8", "fd00::/8", "10.1.2.3" (that address alone). Errors: kInvalidArgument says what is expected.
@@ -108,6 +114,9 @@ class IpNetwork {
         }
         return i == bits_;
     }
+
+    /// It holds every address of its family.
+    [[nodiscard]] bool whole() const { return bits_ == 0; }
 
   private:
     static bool bit(const IpAddress& address, unsigned i) {

@@ -53,6 +53,8 @@ class Management {
     virtual Task<Result<void>> array_create(std::string definition) = 0;
     /// Of a volume that is not mirrored. Errors: kRefused: it is; kNoSpace, kNeedsForce (it would shrink).
     virtual Task<Result<void>> volume_resize(std::string volume, std::uint64_t bytes, bool shrink) = 0;
+    /// Reads the secrets file anew, all of it or nothing. Errors: kInvalidArgument.
+    virtual Task<Result<void>> reload() = 0;
     virtual Task<Result<boost::json::value>> job_list() = 0;
     enum class JobOrder : std::uint8_t { kPause, kResume, kCancel, kLimit };
     /// `kind`: of the job; empty: of the only one that runs, or kLimit: of all. `limit`: bytes per second; 0: none.

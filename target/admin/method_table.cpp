@@ -110,6 +110,8 @@ constexpr std::array kMethods{
               "iSCSI sessions and their counters"},
     MethodRow{"stats", kNoParams, [](Management& m, Params) -> Answer { return m.statistics(); },
               "operations, bytes and latencies of each LUN and session"},
+    MethodRow{"reload", kNoParams, [](Management& m, Params) -> Answer { return done(m.reload()); },
+              "read the secrets file anew; sessions stay"},
     MethodRow{"mirror.status", kVolumeFilter,
               [](Management& m, Params p) -> Answer { return m.mirror_status(p.text("volume")); },
               "pairs with state, sequence numbers, changed tracks and resync progress"},

@@ -209,12 +209,12 @@ void check_portals(const Config& config, Mistakes& mistakes) {
             names.add(portal.address, portal.place);
         }
         const bool open = std::ranges::any_of(config.targets, [](const Target& t) { return t.open(); });
-        if (!is_loopback(*address) && open && !config.daemon.insecure_no_auth) {
+        if (!is_loopback(portal.address) && open && !config.daemon.insecure_no_auth) {
             mistakes.push_back(
                 {portal.place, fmt::format("portal {} can be reached from other machines and a target lets any "
                                            "initiator in; expected chap_users, allowed_initiators or "
-                                           "allowed_networks in every [[target]], or insecure_no_auth = true in "
-                                           "[daemon]",
+                                           "allowed_networks in every [[target]], not such as hold all of them, or "
+                                           "insecure_no_auth = true in [daemon]",
                                            portal.address)});
         }
     }
@@ -234,8 +234,7 @@ void check_gate(const Config& config, const ChapGate& gate, Mistakes& mistakes) 
 }
 
 bool beyond_loopback(const std::string& text) {
-    const auto address = parse_address(text);
-    return address && !is_loopback(*address);
+    return parse_address(text) && !is_loopback(text);
 }
 
 void check_peer_keys(const Config& config, Mistakes& mistakes) {
@@ -282,6 +281,18 @@ void check_peers(const Config& config, Mistakes& mistakes) {
 }
 
 }  // namespace
+
+bool Target::open() const {
+    // "iqn.*" is no less than "*": a name costs nothing.
+    const auto any_name = [](std::string_view pattern) {
+        const std::size_t star = pattern.find('*');
+        return star != std::string_view::npos && std::string_view("iqn.").starts_with(pattern.substr(0, star)) &&
+               pattern.find_first_not_of('*', star) == std::string_view::npos;
+    };
+    const bool names = allowed_initiators.empty() || std::ranges::any_of(allowed_initiators, any_name);
+    const bool networks = allowed_networks.empty() || std::ranges::any_of(allowed_networks, &IpNetwork::whole);
+    return names && networks && chap.users.empty();
+}
 
 std::vector<Mistake> check(const Config& config, std::span<const LevelRule> levels) {
     Mistakes mistakes;

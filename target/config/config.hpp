@@ -132,10 +132,9 @@ struct Target {
     ChapGate chap;
     Place place;
 
-    /// Whoever reaches a portal may use it.
-    [[nodiscard]] bool open() const {
-        return allowed_initiators.empty() && allowed_networks.empty() && chap.users.empty();
-    }
+    /// Whoever reaches a portal may use it. A list that all names, or all addresses of a family, are in keeps nobody
+    /// out.
+    [[nodiscard]] bool open() const;
 };
 
 struct Replication {

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "target/config/value_syntax.hpp"
 
-#include <arpa/inet.h>
 #include <fmt/format.h>
-#include <netinet/in.h>
 
 #include <algorithm>
 #include <array>
@@ -171,15 +169,6 @@ Result<Address> parse_address(std::string_view text) {
         return bad("the port is not a number from 0 to 65535");
     }
     return out;
-}
-
-bool is_loopback(const Address& address) {
-    in_addr v4{};
-    in6_addr v6{};
-    if (::inet_pton(AF_INET, address.host.c_str(), &v4) == 1) {
-        return (ntohl(v4.s_addr) >> 24U) == 127;
-    }
-    return ::inet_pton(AF_INET6, address.host.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
 }
 
 std::optional<std::string> why_bad_iscsi_name(std::string_view name) {

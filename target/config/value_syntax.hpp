@@ -31,8 +31,6 @@ struct Address {
 };
 /// "host:port" or "[v6]:port". Errors: kInvalidArgument.
 Result<Address> parse_address(std::string_view text);
-/// 127.0.0.0/8 and ::1 as numbers: nobody else can reach it. A name may mean anything, whatever it looks like.
-bool is_loopback(const Address& address);
 
 /// Why `name` is not an iSCSI name (RFC 7143 §4.2.7, RFC 3720 §3.2.6: iqn., eui., naa.), or nothing if it is one.
 std::optional<std::string> why_bad_iscsi_name(std::string_view name);

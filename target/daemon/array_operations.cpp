@@ -262,7 +262,9 @@ Task<Result<void>> Daemon::array_add(std::string array, std::string path, std::u
     }
     started->named.push_back({device.get(), path});
     started->devices.push_back(std::move(device));
-    std::ranges::find(config_.arrays, array, &config::Array::name)->spares.push_back(member_of(now.back()));
+    config::Array& configured = *std::ranges::find(config_.arrays, array, &config::Array::name);
+    configured.spares.push_back(member_of(now.back()));
+    watch_space(configured);
     if (const Result<void> kept = remember_devices(state_, *started); !kept) {
         events_.emit({Severity::kWarning, "devices-not-recorded", "array " + array, kept.error().message,
                       "make room in the state directory before a member is extended"});
@@ -296,9 +298,10 @@ Task<Result<void>> Daemon::array_remove(std::string array, std::string path) {
         co_return r;
     }
     CO_TRY_VOID(state_.write_added_spares(array, now));
-    auto& spares = std::ranges::find(config_.arrays, array, &config::Array::name)->spares;
-    std::erase_if(spares, [&](const config::Member& m) { return m.path == path; });
-    if (opened && r) {
+    config::Array& configured = *std::ranges::find(config_.arrays, array, &config::Array::name);
+    std::erase_if(configured.spares, [&](const config::Member& m) { return m.path == path; });
+    watch_space(configured);
+    if (opened) {  // the array does nothing with it any more, also if it was no spare of its
         const BlockDevice* const device = open->device;
         started->named.erase(open);
         std::erase_if(started->devices, [device](const auto& d) { return d.get() == device; });

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "target/daemon/secrets_file.hpp"
+
 namespace gemel {
 
 namespace {
@@ -99,6 +101,7 @@ Daemon::Daemon(Runtime& runtime, admin::EventRing& events, StateDirectory& state
       force_(std::move(options.force)),
       version_(std::move(options.version)),
       secrets_(std::move(options.secrets)),
+      config_file_(std::move(options.config_file)),
       environment_(runtime.environment()),
       started_(environment_.clock.now()),
       space_(environment_, [this](const std::string& array) { space_low(array); }),
@@ -289,6 +292,31 @@ Result<void> Daemon::make_unit(const config::Target& target, const config::Lun& 
     return {};
 }
 
+Result<void> Daemon::reload_secrets() {
+    if (config_.chap.secrets.empty()) {
+        return fail(Errc::kInvalidArgument,
+                    "the configuration has no [chap], so there is no secrets file to be read "
+                    "anew; all else is read at the start only");
+    }
+    auto secrets = read_secrets(config_, config_file_, state_.path());
+    if (!secrets) {
+        std::string why = std::move(secrets).error();
+        while (why.ends_with('\n')) {
+            why.pop_back();
+        }
+        return fail(Errc::kInvalidArgument, why + "; the secrets are still those of before");
+    }
+    secrets_ = *std::move(secrets);
+    if (server_ != nullptr) {
+        server_->set_secrets(chap_secrets(secrets_, config_.chap.weakest));
+    }
+    events_.emit({Severity::kInfo, "secrets-reloaded", "the secrets file",
+                  fmt::format("{} and {} are known now", counted(secrets_.users.size(), "user"),
+                              counted(secrets_.own.size(), "name of our own")),
+                  ""});
+    return {};
+}
+
 Task<Result<void>> Daemon::make_units() {
     std::map<std::string, scsi::Reservations> known;
     for (const auto& [name, volume] : volumes_) {
@@ -390,13 +418,7 @@ Task<std::expected<void, StartFailure>> Daemon::start() {
 }
 
 void Daemon::watch_space(const config::Array& array) {
-    WatchedArray watched{array.name, array.thin_soft_threshold, {}};
-    for (const config::Member& member : array.members) {
-        if (array.thin && member.kind == config::MemberKind::kFile) {
-            watched.members.push_back(state_.resolve(member.path));
-        }
-    }
-    if (!watched.members.empty() && space_.add(std::move(watched))) {
+    if (space_.set(watched_files(array, state_))) {
         background_.spawn(space_.run(stopping_));
     }
 }

@@ -59,6 +59,7 @@ struct DaemonOptions {
     std::set<std::string> force;  ///< arrays named by --force
     std::string version;
     config::Secrets secrets{};
+    std::string config_file{};  ///< for messages
 };
 
 class Daemon final : public admin::Management {
@@ -75,6 +76,10 @@ class Daemon final : public admin::Management {
     [[nodiscard]] bool holds_memory() const { return runtime_.buffers().loans() > 0; }
     /// "listening on 127.0.0.1:3260 (node alpha, 1 target, 1 LUN, admin socket /x/admin.sock)". REQUIRES: started.
     [[nodiscard]] std::string summary() const;
+
+    /// Reads the secrets file anew. Sessions stay; who logs in from now on goes by it. Errors: kInvalidArgument: what
+    /// is wrong with it, and nothing changes.
+    Result<void> reload_secrets();
 
     Task<Result<boost::json::value>> status() override;
     Task<Result<boost::json::value>> volume_list() override;
@@ -98,6 +103,7 @@ class Daemon final : public admin::Management {
     Task<Result<void>> array_remove(std::string array, std::string path) override;
     Task<Result<void>> array_create(std::string definition) override;
     Task<Result<void>> volume_resize(std::string volume, std::uint64_t bytes, bool shrink) override;
+    Task<Result<void>> reload() override;
     Task<Result<boost::json::value>> job_list() override;
     Task<Result<void>> job_order(std::string array, std::string kind, JobOrder order, std::uint64_t limit) override;
 
@@ -136,7 +142,7 @@ class Daemon final : public admin::Management {
     /// Errors: kNotFound names the arrays there are.
     Result<StartedArray*> check_array(const std::string& array);
     Result<raid::MemberSpec> named_device(const StartedArray& started, const std::string& with) const;
-    /// Where `array` is thin and its members are files.
+    /// Of its files as they are now.
     void watch_space(const config::Array& array);
     void space_low(const std::string& array);
     using GivePlace = Task<Result<void>> (raid::Array::*)(std::uint32_t, raid::MemberSpec);
@@ -153,7 +159,8 @@ class Daemon final : public admin::Management {
     config::Config config_;  ///< gets the arrays that are created, and spares that are added
     const std::set<std::string> force_;
     const std::string version_;
-    const config::Secrets secrets_;
+    config::Secrets secrets_;
+    const std::string config_file_;
     Environment environment_;
     const TimePoint started_;
 

@@ -125,6 +125,10 @@ Task<Result<json::value>> Daemon::statistics() {
     co_return json::value(std::move(out));
 }
 
+Task<Result<void>> Daemon::reload() {
+    co_return reload_secrets();
+}
+
 Task<Result<json::value>> Daemon::mirror_status(std::string volume) {
     if (!volume.empty()) {
         CO_TRY_VOID(check_mirror(volume));

@@ -193,14 +193,11 @@ Result<ArrayRecord> decode_record(std::string_view sealed_text) {
     if (uuid == std::string_view::npos || uuid + 5 + 32 > crc_line) {
         return fail(Errc::kCorrupt, "it has no uuid");
     }
-    for (std::size_t i = 0; i < 16; ++i) {
-        unsigned byte = 0;
-        const char* at = text.data() + uuid + 5 + i * 2;
-        if (std::from_chars(at, at + 2, byte, 16).ptr != at + 2) {
-            return fail(Errc::kCorrupt, "its uuid has other characters than hexadecimal digits");
-        }
-        record.uuid.bytes[i] = static_cast<std::byte>(byte);
+    const std::optional<Uuid> id = Uuid::parse(text.substr(uuid + 5, 32));
+    if (!id) {
+        return fail(Errc::kCorrupt, "its uuid has other characters than hexadecimal digits");
     }
+    record.uuid = *id;
     constexpr std::string_view kDevice = "\ndevice ";
     for (std::size_t at = text.find(kDevice); at < crc_line; at = text.find(kDevice, at + 1)) {
         std::uint64_t bytes = 0;

@@ -7,12 +7,15 @@
 
 namespace gemel::iscsi {
 
+namespace {
+void fold_all(std::vector<std::string>& names) {
+    for (std::string& name : names) {
+        name = fold_iscsi_name(name);
+    }
+}
+}  // namespace
+
 void fold_names(ServerConfig& config) {
-    const auto fold_all = [](std::vector<std::string>& names) {
-        for (std::string& name : names) {
-            name = fold_iscsi_name(name);
-        }
-    };
     for (TargetDefinition& target : config.targets) {
         target.iqn = fold_iscsi_name(target.iqn);
         fold_all(target.allowed_initiators);
@@ -21,7 +24,11 @@ void fold_names(ServerConfig& config) {
             fold_all(lun.read_only_for);
         }
     }
-    for (ChapUser& user : config.chap.users) {
+    fold_names(config.chap);
+}
+
+void fold_names(ChapSecrets& secrets) {
+    for (ChapUser& user : secrets.users) {
         fold_all(user.initiators);
     }
 }
@@ -38,15 +45,16 @@ bool lists(const std::vector<std::string>& patterns, std::string_view initiator)
 }  // namespace
 
 std::vector<std::size_t> visible_luns(const TargetDefinition& target, std::string_view initiator) {
-    const auto number = [&](std::size_t i) { return target.luns[i].number; };
     std::vector<std::size_t> out;
     for (std::size_t i = 0; i < target.luns.size(); ++i) {
-        const bool fresh = std::ranges::find(out, number(i), number) == out.end();
-        if (fresh && lists(target.luns[i].initiators, initiator)) {
+        if (lists(target.luns[i].initiators, initiator)) {
             out.push_back(i);
         }
     }
-    std::ranges::sort(out, {}, number);
+    const auto number = [&](std::size_t i) { return target.luns[i].number; };
+    std::ranges::sort(out, {}, [&](std::size_t i) { return std::pair(number(i), i); });
+    const auto later = std::ranges::unique(out, {}, number);
+    out.erase(later.begin(), later.end());
     return out;
 }
 
@@ -71,7 +79,7 @@ LoginPolicy::Admission AccessRules::admit(std::string_view initiator, std::strin
 
 std::optional<ChapTerms> AccessRules::chap_terms(const TargetDefinition* target) const {
     const ChapGate& gate = target != nullptr ? target->chap : config_.discovery;
-    return gate.users.empty() ? std::nullopt : std::optional(ChapTerms{&config_.chap, &gate, &random_});
+    return gate.users.empty() ? std::nullopt : std::optional(ChapTerms{secrets_.get(), &gate, &random_});
 }
 
 bool AccessRules::shows(const TargetDefinition& target, std::string_view initiator, std::string_view user) const {

@@ -35,28 +35,6 @@ struct FreeDigest {
     void operator()(EVP_MD_CTX* c) const { EVP_MD_CTX_free(c); }
 };
 
-/// Value of a digit, or -1.
-int hex_digit(char c) {
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    const char lower = static_cast<char>(c | 0x20);
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
-std::optional<std::vector<std::byte>> decode_hex(std::string_view digits) {
-    std::vector<std::byte> out(digits.size() / 2);
-    for (std::size_t i = 0; i < out.size(); ++i) {
-        const int high = hex_digit(digits[2 * i]);
-        const int low = hex_digit(digits[2 * i + 1]);
-        if (high < 0 || low < 0) {
-            return std::nullopt;
-        }
-        out[i] = static_cast<std::byte>(high << 4 | low);
-    }
-    return out;
-}
-
 std::optional<std::vector<std::byte>> decode_base64(std::string_view text, std::size_t padding) {
     constexpr std::string_view kAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     std::vector<std::byte> out;
@@ -108,7 +86,7 @@ std::optional<std::vector<std::byte>> decode_binary(std::string_view text, std::
         return std::nullopt;
     }
     if (prefix == "0x" || prefix == "0X") {
-        return body.size() % 2 == 0 && body.size() / 2 <= most ? decode_hex(body) : std::nullopt;
+        return body.size() / 2 <= most ? bytes_of_hex(body) : std::nullopt;
     }
     if ((prefix == "0b" || prefix == "0B") && body.size() % 4 == 0) {
         const std::size_t padding = body.ends_with("==") ? 2 : (body.ends_with('=') ? 1 : 0);
@@ -118,13 +96,7 @@ std::optional<std::vector<std::byte>> decode_binary(std::string_view text, std::
 }
 
 std::string encode_hex(ConstBytes bytes) {
-    constexpr std::string_view kDigits = "0123456789abcdef";
-    std::string out = "0x";
-    for (const std::byte b : bytes) {
-        out += kDigits[std::to_integer<unsigned>(b) >> 4U];
-        out += kDigits[std::to_integer<unsigned>(b) & 15U];
-    }
-    return out;
+    return "0x" + hex_of(bytes);
 }
 
 LoginStatus ChapExchange::handle(const ChapText& text, std::string& answer, std::string& why) {

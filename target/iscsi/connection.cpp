@@ -50,7 +50,7 @@ Connection::Connection(Environment& env, SessionHost& host, Session& session, co
     }
     char port[8];
     std::snprintf(port, sizeof port, "0x%04x", session_.target->portal_group_tag);
-    for (const std::size_t i : visible_luns(*session_.target, session_.initiator)) {
+    for (const std::size_t i : session_.visible) {
         const LunDefinition& lun = session_.target->luns[i];
         scsi::Nexus nexus{session_.initiator + ",i,0x" + session_.isid_text(), session_.target->iqn + ",t," + port,
                           session_.target->portal_group_tag, session_.target->portal_group_tag,

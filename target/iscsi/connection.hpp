@@ -136,6 +136,8 @@ class Connection final : private SendSource {
     std::uint8_t abort_one(const TaskManagementRequest& request);
     std::size_t mark_aborted(const scsi::LogicalUnit* unit);
     Task<void> reset_units(std::vector<scsi::LogicalUnit*> units);
+    /// Whether it is about a unit that this nexus may only read: what others do there is not its to end.
+    [[nodiscard]] bool reaches_read_only(const TaskManagementRequest& request, bool whole_target);
     void respond_to_management(const TaskManagementRequest& request, std::uint8_t response);
     Task<void> wait_for_aborted_task(std::uint32_t initiator_task_tag);
 

@@ -28,11 +28,6 @@ bool is_wildcard_address(std::string_view address) {
     return address.starts_with("0.0.0.0:") || address.starts_with("[::]:");
 }
 
-bool is_loopback_address(std::string_view address) {
-    const std::optional<IpAddress> ip = IpAddress::of_socket(address);
-    return ip && ip->is_loopback();
-}
-
 /// Who has been proven to log in; empty: nobody had to.
 std::string user_of(const LoginMachine& machine) {
     return machine.chap() != nullptr ? machine.chap()->user() : std::string();
@@ -46,16 +41,18 @@ struct LoginTimer : Timer {
     Stream& stream;
 };
 
+/// Closes a discovery session that has lived long enough.
+struct DiscoveryTimer : Timer {
+    explicit DiscoveryTimer(Connection& c) : connection(c) {
+        run = [](Work& w) noexcept { static_cast<DiscoveryTimer&>(w).connection.close(); };
+    }
+    Connection& connection;
+};
+
 }  // namespace
 
 std::string Session::isid_text() const {
-    constexpr std::string_view kDigits = "0123456789abcdef";
-    std::string out;
-    for (const std::byte b : isid) {
-        out += kDigits[std::to_integer<unsigned>(b) >> 4U];
-        out += kDigits[std::to_integer<unsigned>(b) & 15U];
-    }
-    return out;
+    return hex_of(isid);
 }
 
 class Server::Impl final : public SessionHost {
@@ -74,6 +71,7 @@ class Server::Impl final : public SessionHost {
         limits.command_window =
             std::max(1U, static_cast<std::uint32_t>(std::min<std::size_t>(places, limits.command_window)));
         fold_names(config_);
+        secrets_ = std::make_shared<const ChapSecrets>(std::exchange(config_.chap, {}));
         limits.max_outstanding_r2t = std::clamp<std::uint32_t>(limits.max_outstanding_r2t, 1, kMaxOutstandingR2t);
     }
     ~Impl() override { CHECK(gate_.inside() == 0); }
@@ -81,6 +79,10 @@ class Server::Impl final : public SessionHost {
     Result<void> listen();
     [[nodiscard]] std::vector<std::string> portal_addresses() const { return addresses_; }
     Task<void> stop();
+    void set_secrets(ChapSecrets secrets) {
+        fold_names(secrets);
+        secrets_ = std::make_shared<const ChapSecrets>(std::move(secrets));
+    }
     [[nodiscard]] ServerStatus status() const;
     [[nodiscard]] ServerStatistics statistics() const;
 
@@ -106,6 +108,8 @@ class Server::Impl final : public SessionHost {
 
     // Sessions, on the login executor.
     [[nodiscard]] std::shared_ptr<Session> find_session(const LoginMachine& machine) const;
+    /// Why there is no place for the session that is logging in from `host`.
+    [[nodiscard]] std::optional<std::string> no_place(const LoginMachine& machine, const std::string& host) const;
     std::shared_ptr<Session> create_session(const LoginMachine& machine, const Stream& stream);
     Task<void> ask_to_close(std::shared_ptr<Session> session);
     void forget(const std::shared_ptr<Session>& session);
@@ -119,7 +123,8 @@ class Server::Impl final : public SessionHost {
     void note_protocol_error(const Session& session, const std::string& what) override;
 
     Environment& env_;
-    ServerConfig config_;
+    ServerConfig config_;                         ///< without the secrets
+    std::shared_ptr<const ChapSecrets> secrets_;  ///< changes on the login executor
     Executor& login_executor_;
     std::vector<Executor*> processors_;
     std::vector<std::size_t> sessions_on_;  ///< of each processor
@@ -189,7 +194,12 @@ Task<void> Server::Impl::serve(std::unique_ptr<Stream> stream) {
     co_await resume_on(*in.session->executor);
     {
         Connection connection(env_, *this, *in.session, config_.limits, *stream, receiver, in.numbers);
+        DiscoveryTimer life(connection);
+        if (in.session->discovery()) {
+            env_.clock.arm(life, env_.clock.now() + config_.limits.discovery_life);
+        }
         co_await connection.run();
+        env_.clock.cancel(life);
     }
     stream.reset();
     co_await resume_on(login_executor_);
@@ -202,7 +212,7 @@ Task<Server::Impl::LoggedIn> Server::Impl::log_in(Stream& stream, Receiver& rece
     LoginTimer timer(stream);
     env_.clock.arm(timer, env_.clock.now() + config_.limits.login_timeout);
     const ServerLimits& limits = config_.limits;
-    const AccessRules rules(config_, env_.random, stream.peer_address());
+    const AccessRules rules(config_, secrets_, env_.random, stream.peer_address());
     LoginMachine machine(rules, OwnLimits{limits.max_recv_data_segment_length, limits.max_burst_length,
                                           limits.first_burst_length, limits.max_outstanding_r2t});
     LoggedIn in;
@@ -324,13 +334,34 @@ Task<std::shared_ptr<Session>> Server::Impl::admit_session(const LoginMachine& m
     if (stopping_) {
         co_return refuse(LoginStatus::kServiceUnavailable, "the target is stopping");
     }
-    if (sessions_.size() >= config_.limits.sessions) {
-        co_return refuse(LoginStatus::kOutOfResources,
-                         "all " + std::to_string(config_.limits.sessions) + " sessions are in use");
+    if (std::optional<std::string> why = no_place(machine, host_of(stream.peer_address()))) {
+        co_return refuse(LoginStatus::kOutOfResources, *std::move(why));
     }
     std::shared_ptr<Session> session = create_session(machine, stream);
     reply.header.tsih = session->tsih;
     co_return session;
+}
+
+/// P3: the two kinds of session do not share their places.
+std::optional<std::string> Server::Impl::no_place(const LoginMachine& machine, const std::string& host) const {
+    const ServerLimits& limits = config_.limits;
+    const auto in_use = [](std::uint32_t all, const std::string& what) {
+        return "all " + std::to_string(all) + " " + what + " are in use";
+    };
+    const auto discoveries = std::ranges::count_if(sessions_, [](const auto& s) { return s->discovery(); });
+    if (!machine.discovery()) {
+        const bool full = sessions_.size() - static_cast<std::size_t>(discoveries) >= limits.sessions;
+        return full ? std::optional(in_use(limits.sessions, "sessions")) : std::nullopt;
+    }
+    if (discoveries >= limits.discovery_sessions) {
+        return in_use(limits.discovery_sessions, "discovery sessions");
+    }
+    const auto from_host = std::ranges::count_if(
+        sessions_, [&](const auto& s) { return s->discovery() && host_of(s->peer_address) == host; });
+    if (from_host >= limits.discovery_per_peer) {
+        return in_use(limits.discovery_per_peer, "discovery sessions of " + host);
+    }
+    return std::nullopt;
 }
 
 std::shared_ptr<Session> Server::Impl::find_session(const LoginMachine& machine) const {
@@ -358,6 +389,7 @@ std::shared_ptr<Session> Server::Impl::create_session(const LoginMachine& machin
         for (std::size_t i = 0; i < session->luns.size(); ++i) {
             session->luns[i].number = session->target->luns[i].number;
         }
+        session->visible = visible_luns(*session->target, session->initiator);
     }
     // Sessions are fewer than tags (ServerLimits), so a free one exists.
     do {
@@ -451,7 +483,7 @@ ServerStatistics Server::Impl::statistics() const {
                                                     s->ignored.load(std::memory_order_relaxed),
                                                     s->rejected.load(std::memory_order_relaxed),
                                                     {}});
-        for (const std::size_t i : visible_luns(*s->target, s->initiator)) {
+        for (const std::size_t i : s->visible) {
             report.luns.push_back({s->luns[i].number, s->target->luns[i].volume, s->luns[i].totals()});
             add(target.luns[i].totals, report.luns.back().totals);
         }
@@ -463,7 +495,7 @@ std::string Server::Impl::send_targets(const Session& session, std::string_view 
     std::string out;
     const bool all = request == "All";
     const std::string name = fold_iscsi_name(request);
-    const AccessRules rules(config_, env_.random, session.peer_address);
+    const AccessRules rules(config_, nullptr, env_.random, session.peer_address);  // nobody proves anything here
     if (session.discovery() ? request.empty() : all) {
         append_pair(out, key_row(KeyId::kSendTargets).name, "Reject");
         return out;
@@ -480,7 +512,7 @@ std::string Server::Impl::send_targets(const Session& session, std::string_view 
         append_pair(out, key_row(KeyId::kTargetAddress).name, session.local_address + tag);
         for (const std::string& address : addresses_) {
             // Another machine would look for a loopback address on itself.
-            const bool reachable = !is_loopback_address(address) || is_loopback_address(session.local_address);
+            const bool reachable = !is_loopback(address) || is_loopback(session.local_address);
             if (address != session.local_address && !is_wildcard_address(address) && reachable) {
                 append_pair(out, key_row(KeyId::kTargetAddress).name, address + tag);
             }
@@ -571,6 +603,9 @@ std::vector<std::string> Server::portal_addresses() const {
 }
 Task<void> Server::stop() {
     return impl_->stop();
+}
+void Server::set_secrets(ChapSecrets secrets) {
+    impl_->set_secrets(std::move(secrets));
 }
 ServerStatus Server::status() const {
     return impl_->status();

@@ -5,8 +5,9 @@
 // Invariants:
 //   P1  The registry of sessions changes on the login executor only; a session's own state on its processor only.
 //   P2  A session leaves the registry after its last command has ended (its device I/O is complete).
-//   P3  Everything that an unauthenticated peer can make us keep is bounded by ServerLimits.
-// Threads: construction, listen(), stop(), status(), statistics() and destruction on the login executor.
+//   P3  Everything that an unauthenticated peer can make us keep is bounded by ServerLimits, in number and in time. It
+//       takes no place of a normal session.
+// Threads: construction, listen(), stop(), set_secrets(), status(), statistics() and destruction on the login executor.
 #pragma once
 
 #include <array>
@@ -51,9 +52,12 @@ struct TargetDefinition {
 
 /// Bounds on what peers can use. Every one of them is enforced before memory is taken.
 struct ServerLimits {
-    std::uint32_t sessions = 1024;                 ///< normal and discovery sessions together
-    std::uint32_t unauthenticated = 256;           ///< connections that have not logged in yet
-    std::uint32_t unauthenticated_per_peer = 128;  ///< the same from one address; below the total
+    std::uint32_t sessions = 1024;                       ///< normal ones
+    std::uint32_t discovery_sessions = 64;               ///< besides; often anybody may open one
+    std::uint32_t discovery_per_peer = 16;               ///< the same from one address
+    Duration discovery_life = std::chrono::seconds(60);  ///< then the connection is closed
+    std::uint32_t unauthenticated = 256;                 ///< connections that have not logged in yet
+    std::uint32_t unauthenticated_per_peer = 128;        ///< the same from one address; below the total
     Duration login_timeout = std::chrono::seconds(15);
     Duration keepalive = std::chrono::seconds(15);  ///< silence before a NOP-In; twice that closes the connection
     std::uint32_t command_window = 128;             ///< 1..256: commands of a session that are not yet answered
@@ -111,6 +115,8 @@ class Server {
     [[nodiscard]] std::vector<std::string> portal_addresses() const;
     /// Closes listeners and connections, and waits until every command in flight has ended. Idempotent.
     Task<void> stop();
+    /// For logins that begin from now on; sessions and logins that are under way keep to what they began with.
+    void set_secrets(ChapSecrets secrets);
     [[nodiscard]] ServerStatus status() const;
     [[nodiscard]] ServerStatistics statistics() const;
 

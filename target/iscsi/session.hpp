@@ -42,6 +42,7 @@ struct Session {
     std::atomic<std::uint64_t> ignored{0};   ///< requests with a CmdSN outside the window
     std::atomic<std::uint64_t> rejected{0};  ///< PDUs answered by Reject
     std::vector<LunStatistics> luns;         ///< of the target, in its order
+    std::vector<std::size_t> visible;  ///< places in `luns` of those that the initiator sees; fixed as identity is
 
     Connection* connection = nullptr;  ///< N2
     bool close_requested = false;      ///< on the processor

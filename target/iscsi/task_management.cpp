@@ -34,22 +34,26 @@ enum class Function : std::uint8_t {
 
 enum class Handling : std::uint8_t { kOneTask, kOneUnit, kWholeTarget, kRefused };
 
+/// Whose tasks and state it is about.
+enum class Reach : std::uint8_t { kOwn, kEverybody };
+
 struct FunctionRow {
     Function function;
     Handling handling;
+    Reach reach;
     std::uint8_t refusal;  ///< with kRefused
 };
 
 // CLEAR ACA: NACA is not supported, so there is no ACA. TASK REASSIGN needs ErrorRecoveryLevel 2.
 constexpr std::array kFunctions{
-    FunctionRow{Function::kAbortTask, Handling::kOneTask, 0},
-    FunctionRow{Function::kAbortTaskSet, Handling::kOneUnit, 0},
-    FunctionRow{Function::kClearAca, Handling::kRefused, kFunctionNotSupported},
-    FunctionRow{Function::kClearTaskSet, Handling::kOneUnit, 0},
-    FunctionRow{Function::kLogicalUnitReset, Handling::kOneUnit, 0},
-    FunctionRow{Function::kTargetWarmReset, Handling::kWholeTarget, 0},
-    FunctionRow{Function::kTargetColdReset, Handling::kWholeTarget, 0},
-    FunctionRow{Function::kTaskReassign, Handling::kRefused, kReassignmentNotSupported},
+    FunctionRow{Function::kAbortTask, Handling::kOneTask, Reach::kOwn, 0},
+    FunctionRow{Function::kAbortTaskSet, Handling::kOneUnit, Reach::kOwn, 0},
+    FunctionRow{Function::kClearAca, Handling::kRefused, Reach::kOwn, kFunctionNotSupported},
+    FunctionRow{Function::kClearTaskSet, Handling::kOneUnit, Reach::kEverybody, 0},
+    FunctionRow{Function::kLogicalUnitReset, Handling::kOneUnit, Reach::kEverybody, 0},
+    FunctionRow{Function::kTargetWarmReset, Handling::kWholeTarget, Reach::kEverybody, 0},
+    FunctionRow{Function::kTargetColdReset, Handling::kWholeTarget, Reach::kEverybody, 0},
+    FunctionRow{Function::kTaskReassign, Handling::kRefused, Reach::kOwn, kReassignmentNotSupported},
 };
 
 }  // namespace
@@ -65,6 +69,8 @@ void Connection::handle_task_management(const ControlRequest& request) {
         respond_to_management(pdu, row->refusal);
     } else if (row->handling == Handling::kOneUnit && find_lun(pdu.lun) == nullptr) {
         respond_to_management(pdu, kLunDoesNotExist);
+    } else if (row->reach == Reach::kEverybody && reaches_read_only(pdu, row->handling == Handling::kWholeTarget)) {
+        respond_to_management(pdu, kFunctionRejected);
     } else if (management_running_ >= kMostRunning) {
         respond_to_management(pdu, kFunctionRejected);
     } else {
@@ -73,6 +79,11 @@ void Connection::handle_task_management(const ControlRequest& request) {
             --management_running_;
         }
     }
+}
+
+bool Connection::reaches_read_only(const TaskManagementRequest& request, bool whole_target) {
+    const auto only_reads = [](const LunBinding& lun) { return lun.nexus->nexus().read_only; };
+    return whole_target ? std::ranges::any_of(luns_, only_reads) : only_reads(*find_lun(request.lun));
 }
 
 void Connection::respond_to_management(const TaskManagementRequest& request, std::uint8_t response) {

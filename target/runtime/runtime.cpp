@@ -14,13 +14,6 @@ namespace {
 
 constexpr const char* kBootIdFile = "/proc/sys/kernel/random/boot_id";
 
-int hex_digit(char c) {
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /// What the environment says, else what the configuration says.
 DiskQueueKind choose_queue(DiskQueueKind configured) {
     const char* text = std::getenv("GEMEL_DISK_QUEUE");
@@ -48,20 +41,13 @@ Result<Uuid> read_boot_id() {
     std::string text;
     std::getline(file, text);
     std::erase(text, '-');
-    Uuid id;
-    bool good = text.size() == 2 * id.bytes.size();
-    for (std::size_t i = 0; good && i < id.bytes.size(); ++i) {
-        const int high = hex_digit(text[2 * i]);
-        const int low = hex_digit(text[2 * i + 1]);
-        good = high >= 0 && low >= 0;
-        id.bytes[i] = static_cast<std::byte>(high * 16 + low);
-    }
-    if (!good) {
+    const std::optional<Uuid> id = Uuid::parse(text);
+    if (!id) {
         return fail(Errc::kIo, std::string(kBootIdFile) +
                                    " cannot be read: without it a power loss cannot be told from a "
                                    "restart; is /proc mounted?");
     }
-    return id;
+    return *id;
 }
 
 Result<std::unique_ptr<Runtime>> Runtime::create(const RuntimeOptions& options, EventSink& events) {

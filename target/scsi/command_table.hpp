@@ -48,6 +48,14 @@ enum class ReservationClass : std::uint8_t {
     kWrite,    ///< changes the medium or its state
 };
 
+/// What the command changes for all nexuses of the unit.
+enum class Effect : std::uint8_t {
+    kNothing,
+    kLoad,    ///< whether it has its medium, if LOEJ is set
+    kUnit,    ///< its mode, or who may use it
+    kMedium,  ///< what is on the medium
+};
+
 /// Whether a pending unit attention is reported on the command (SAM-5 5.14.5).
 enum class AttentionRule : std::uint8_t { kReport, kPass };
 
@@ -67,6 +75,7 @@ struct CommandRow {
     Field lba;
     Field length;
     ReservationClass reservation;
+    Effect effect;
     AttentionRule attention;
     std::uint16_t timeout_seconds;  ///< recommended, for the timeouts descriptor
     ControlHandler control;         ///< answers at once ...
@@ -88,7 +97,11 @@ bool available(const CommandRow& row, const LunOptions& options);
 /// The command is about the medium, which a removable unit may lack.
 bool needs_medium(const CommandRow& row);
 /// The command changes the medium: refused where that is write protected.
-bool writes_medium(const CommandRow& row);
+inline bool writes_medium(const CommandRow& row) {
+    return row.effect == Effect::kMedium;
+}
+/// The command changes something of the unit for other nexuses, too: refused where the nexus may not write.
+bool changes_unit(const CommandRow& row, const Cdb& cdb);
 
 /// REQUIRES: field.bytes <= 8 and inside the CDB.
 inline std::uint64_t load_field(const Cdb& cdb, Field field) {

@@ -324,7 +324,7 @@ CommandPlan LogicalUnit::plan(const Cdb& cdb) const {
 
 CommandPlan LogicalUnit::plan(const Cdb& cdb, const ItlNexus& nexus) const {
     CommandPlan out = plan(cdb);
-    if (!out.refusal && nexus.nexus().read_only && writes_medium(*out.row)) {
+    if (!out.refusal && nexus.nexus().read_only && changes_unit(*out.row, cdb)) {
         refuse(out, {.code = kWriteProtected});
     }
     return out;
@@ -478,9 +478,7 @@ std::string command_name(const Cdb& cdb) {
     if (row != nullptr) {
         return std::string(row->name);
     }
-    constexpr std::string_view digits = "0123456789abcdef";
-    const unsigned code = cdb_byte(cdb, 0);
-    return std::string("operation code 0x") + digits[code >> 4U] + digits[code & 15U];
+    return "operation code 0x" + hex_of(ConstBytes(cdb).first(1));
 }
 
 std::optional<std::uint64_t> decode_lun(std::uint64_t field) {

@@ -65,7 +65,8 @@ struct Nexus {
     std::string target_port;                 ///< "iqn.2026-11.dev.gemel:ram,t,0x0001"
     std::uint16_t relative_target_port = 1;  ///< from 1
     std::uint16_t target_port_group = 1;
-    bool read_only = false;  ///< the unit is write protected for this initiator, whatever it is for others
+    /// The unit is write protected for this initiator, whatever it is for others; nor does it change anything for them.
+    bool read_only = false;
 };
 
 enum class DataDirection : std::uint8_t { kNone, kIn, kOut };

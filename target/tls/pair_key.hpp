@@ -2,7 +2,7 @@
 // The pre-shared key of a pair of nodes, and the file that it is in.
 //
 // Invariants:
-//   PK1 A key that others than its owner and root can read is not used. It is in no message, event or answer.
+//   PK1 A key that others than the daemon and root can read is not used. It is in no message, event or answer.
 // Threads: any; blocks for a small file.
 #pragma once
 
@@ -16,7 +16,7 @@ namespace gemel::tls {
 
 using PairKey = std::array<std::byte, 32>;
 
-/// Errors: kNotFound, kRefused (who may read it), kInvalidArgument (what is in it): what is wrong and what to do.
+/// Errors: those of read_guarded_file(), kInvalidArgument (what is in it): what is wrong and what to do.
 Result<PairKey> read_pair_key(const std::string& path);
 
 }  // namespace gemel::tls

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """CHAP with real clients: right, wrong and missing secrets, both ways, in discovery, and what the daemon says of it."""
+import contextlib
 import json
 import os
+import signal
 import unittest
 
 from e2e_case import EndToEnd, array, iqn, target, volume
-from lab.daemon import Refused, run
-from lab.initiator import load
+from lab.daemon import Refused, run, wait_until
+from lab.initiator import Load, load
 
 SECRET = "correct-horse-battery"
 OTHER = "another-secret-of-it"
@@ -47,8 +49,20 @@ class Chap(EndToEnd):
         url = f"iscsi://{node.address}" if command[0] == "iscsi-ls" else node.url(iqn(name))
         return run([*command, url], check=False, env=environment)
 
-    def with_password(self, node, user, password):
-        return node.url(iqn("t")).replace("iscsi://", f"iscsi://{user}%{password}@")
+    def sessions(self, node):
+        return [(s["isid"], s["tsih"]) for s in node.ask("session", "list")]
+
+    @staticmethod
+    @contextlib.contextmanager
+    def credentials(user, password):
+        """Of what is started meanwhile."""
+        given = {"LIBISCSI_CHAP_USERNAME": user, "LIBISCSI_CHAP_PASSWORD": password}
+        os.environ.update(given)
+        try:
+            yield
+        finally:
+            for name in given:
+                del os.environ[name]
 
     def test_right_secrets_get_in_and_everything_else_does_not(self):
         node = self.start(self.guarded())
@@ -69,8 +83,10 @@ class Chap(EndToEnd):
                 done = self.client(node, "iscsi-inq", **credentials)
                 self.assertEqual(done.returncode == 0, good, done.stdout + done.stderr)
         self.assertNotEqual(self.client(node, "iscsi-inq", name="u", **right).returncode, 0, "not his target")
-        self.assert_good(load(self.with_password(node, "host", SECRET), operations=50))
-        self.assertEqual(load(self.with_password(node, "host", OTHER), operations=50)["exit_code"], 4)
+        with self.credentials("host", SECRET):
+            self.assert_good(load(node.url(iqn("t")), operations=50))
+        with self.credentials("host", OTHER):
+            self.assertEqual(load(node.url(iqn("t")), operations=50)["exit_code"], 4)
 
     def test_a_session_survives_who_tries_to_take_it_and_the_daemon_counts_him(self):
         node = self.start(self.guarded())
@@ -98,6 +114,45 @@ class Chap(EndToEnd):
         guest = self.client(node, "iscsi-ls", "-i", iqn("guest-1"), user="guest", password=OTHER).stdout
         self.assertIn(iqn("t"), guest)
         self.assertIn(iqn("u"), guest)
+
+    def test_secrets_are_read_anew_while_sessions_stay(self):
+        node = self.start(self.guarded())
+        file = node.state_dir / "secrets"
+        new = "a-secret-of-the-new-year"
+        with self.credentials("host", SECRET):
+            running = Load(node.url(iqn("t")), seconds=60, depth=2)
+        wait_until(lambda: len(self.sessions(node)) == 1, 10, "a session")
+        held = self.sessions(node)
+        try:
+            file.write_text(SECRETS.replace(SECRET, new))
+            self.assertEqual(self.client(node, "iscsi-inq", user="host", password=SECRET).returncode, 0, "not read yet")
+            done = node.gemel("reload")
+            self.assertIn("sessions stay", done.stdout)
+            self.assertNotEqual(self.client(node, "iscsi-inq", user="host", password=SECRET).returncode, 0)
+            self.assertEqual(self.client(node, "iscsi-inq", user="host", password=new).returncode, 0)
+            for text, mode, words in ((SECRETS.replace(SECRET, "too-short"), 0o600, "12 to 255"),
+                                      (SECRETS, 0o644, "chmod 600")):
+                file.write_text(text)
+                os.chmod(file, mode)
+                refused = node.gemel("reload", check=False)
+                self.assertEqual(refused.returncode, 2, refused.stderr)
+                self.assertIn(words, refused.stderr)
+                self.assertEqual(self.client(node, "iscsi-inq", user="host", password=new).returncode, 0, "as before")
+            node.signal(signal.SIGHUP)
+            wait_until(lambda: "reload-refused" in node.gemel("events").stdout, 10, "the event")
+            os.chmod(file, 0o600)
+            node.signal(signal.SIGHUP)
+            wait_until(lambda: node.gemel("events").stdout.count("secrets-reloaded") == 2, 10, "the second event")
+            again = self.client(node, "iscsi-inq", user="host", password=SECRET)
+            self.assertEqual(again.returncode, 0, "the first secret again")
+            wait_until(lambda: self.sessions(node) == held, 10, "the session that was there at first is the only one")
+        finally:
+            running.end()
+        self.assert_good(running.result())
+        self.assertRegex(node.gemel("stats").stdout, r"logins \d+, refused 1: 1 authentication-failure")
+        said = node.gemel("events").stdout + node.log_text()
+        for secret in (SECRET, new, "too-short"):
+            self.assertNotIn(secret, said)
 
     def test_what_is_weaker_than_allowed_is_refused(self):
         node = self.start(self.guarded('weakest_algorithm = "sha256"\n'))

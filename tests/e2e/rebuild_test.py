@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Members that fail: a hot spare, kill -9 in the middle of its rebuild, rebuild onto the same device, wrong orders."""
+import fcntl
 import time
 import unittest
 
@@ -10,6 +11,15 @@ from lab.initiator import load
 
 MEMBERS = array(members=4)
 SPARE = MEMBERS + 'spares = [{kind = "file", path = "spare", size = "40MiB"}]\n'
+
+
+def locked(path):
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 class Rebuild(EndToEnd):
@@ -113,12 +123,22 @@ class Rebuild(EndToEnd):
         self.assertEqual(done.returncode, 4, done.stderr)
         self.assertIn("is a member", done.stderr)
         node.gemel("array", "add", "r5", f"{more}:40MiB")
+        self.assertTrue(locked(more))
         node.gemel("array", "remove", "r5", more)
+        self.assertFalse(locked(more))
         self.assertEqual(self.show(node)["spares"], [])
         self.assertEqual(node.stop(), 0)
         self.start(node)
         self.assertEqual((self.show(node)["state"], self.show(node)["spares"]), ("optimal", []))
         self.assertEqual(self.show(node)["members"][1]["name"], str(extra))
+        third = self.folder / "third"
+        wait_until(lambda: self.show(node)["resync"] is None, 60, "all is right")
+        node.gemel("array", "add", "r5", f"{third}:40MiB")
+        node.gemel("array", "fail", "r5", "1")
+        wait_until(lambda: self.state(node, 1) == "in-sync", 60, "the next spare has the place")
+        self.assertTrue(locked(extra), "it might be taken back")
+        node.gemel("array", "remove", "r5", extra)
+        self.assertFalse(locked(extra), "one that had a place may be pulled, too")
         self.check(node)
 
     def test_a_failed_member_is_rebuilt_onto_itself(self):

@@ -259,4 +259,8 @@ ExitCode promote(const Invocation& given) {
                   "this node is the primary of volume '" + given.volume + "' now");
 }
 
+ExitCode reload(const Invocation& given) {
+    return change(given, "reload", {}, "the secrets file is read anew; sessions stay");
+}
+
 }  // namespace gemel::cli

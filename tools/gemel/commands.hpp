@@ -56,6 +56,7 @@ ExitCode mirror_re_establish(const Invocation& given);
 ExitCode mirror_resize(const Invocation& given);
 ExitCode mirror_verify(const Invocation& given);
 ExitCode promote(const Invocation& given);
+ExitCode reload(const Invocation& given);
 ExitCode list_arrays(const Invocation& given);
 ExitCode show_array(const Invocation& given);
 ExitCode fail_member(const Invocation& given);

@@ -162,6 +162,7 @@ void add_verbs(CLI::App& root, Invocation& given, Verb& chosen) {
         ->check(CLI::Range(1, 86400));
     add_arrays(root, given, chosen);
     add_mirror(root, given, chosen);
+    add_verb(root, "reload", "read the secrets file anew; sessions stay", reload, given, chosen);
     CLI::App& promoted = add_verb(root, "promote", "make this node the primary of a volume", promote, given, chosen);
     add_volume(promoted, given);
     promoted.add_flag("--force", given.force,

@@ -151,6 +151,32 @@ std::string sessions_table(const json::value& now) {
     return rows.size() > 1 ? render_table(rows) : "no sessions\n";
 }
 
+const json::object* object_in(const json::value& from, std::string_view name) {
+    const json::object* object = from.if_object();
+    const json::value* inner = object != nullptr ? object->if_contains(name) : nullptr;
+    return inner != nullptr ? inner->if_object() : nullptr;
+}
+
+/// Since the start, or since `earlier`: how many logins went well and, by reason, how many did not.
+std::string logins_line(const json::value& now, const json::value* earlier) {
+    const json::object* logins = object_in(now, "logins");
+    if (logins == nullptr) {
+        return "";
+    }
+    const auto count = [&](const std::string& path) {
+        const std::uint64_t n = number_of(now, "logins." + path);
+        return n - std::min(n, earlier != nullptr ? number_of(*earlier, "logins." + path) : 0);
+    };
+    std::string reasons;
+    const json::object* by_status = object_in(*now.as_object().if_contains("logins"), "login_failures_by_status");
+    for (const auto& [name, value] : by_status != nullptr ? *by_status : json::object()) {
+        const std::uint64_t n = count("login_failures_by_status." + std::string(name));
+        reasons += n == 0 ? "" : fmt::format("{}{} {}", reasons.empty() ? ": " : ", ", n, std::string_view(name));
+    }
+    return fmt::format("\nlogins {}, refused {}{}; connections turned away {}, protocol errors {}\n", count("logins"),
+                       count("login_failures"), reasons, count("refused_connections"), count("protocol_errors"));
+}
+
 ExitCode repeat_statistics(const Invocation& given) {
     auto client = AdminClient::connect(given.socket);
     if (!client) {
@@ -177,11 +203,12 @@ ExitCode repeat_statistics(const Invocation& given) {
 }  // namespace
 
 std::string render_statistics(const json::value& statistics) {
-    return luns_table(statistics, nullptr, 1) + "\n" + sessions_table(statistics);
+    return luns_table(statistics, nullptr, 1) + "\n" + sessions_table(statistics) + "\n" +
+           logins_line(statistics, nullptr);
 }
 
 std::string render_statistics_since(const json::value& statistics, const json::value& earlier, double seconds) {
-    return luns_table(statistics, &earlier, seconds);
+    return luns_table(statistics, &earlier, seconds) + logins_line(statistics, &earlier);
 }
 
 ExitCode show_statistics(const Invocation& given) {

@@ -38,7 +38,7 @@ std::optional<Options> parse_options(int argc, char** argv, int& exit_code) {
     Options options;
     std::string pattern = "random";
     app.add_option("url", options.url,
-                   "iscsi://[user%secret@]host:port/target-name/lun; LIBISCSI_CHAP_* of the environment count too")
+                   "iscsi://host:port/target-name/lun; for CHAP set LIBISCSI_CHAP_USERNAME and LIBISCSI_CHAP_PASSWORD")
         ->required();
     add_workload(app, options, pattern);
     add_session(app, options);

@@ -69,6 +69,7 @@ class FakeManagement : public Management {
     Task<Result<void>> array_add(std::string a, std::string d, std::uint64_t b) override {
         return note("add " + a + " " + d + " " + std::to_string(b));
     }
+    Task<Result<void>> reload() override { return note("reload"); }
     Task<Result<void>> array_remove(std::string a, std::string d) override { return note("remove " + a + " " + d); }
     Task<Result<void>> array_create(std::string d) override { return note("create " + d); }
     Task<Result<void>> volume_resize(std::string v, std::uint64_t bytes, bool s) override {

@@ -293,6 +293,21 @@ TEST(ConfigParse, AnyAccessListClosesATargetForThePortalBeyondLoopback) {
     const std::string open = "[[portal]]\naddress = \"[::]:3260\"\n[[target]]\niqn = \"iqn.2026-11.dev.gemel:a\"\n";
     EXPECT_FALSE(parse(open, kLevels).has_value());
     EXPECT_TRUE(parse(open + "allowed_networks = [\"10.0.0.0/8\"]\n", kLevels).has_value());
+    for (const char* nobody :
+         {"allowed_initiators = [\"*\"]\n", "allowed_initiators = [\"iqn.2026-11.org.x:h\", \"iqn.*\"]\n",
+          "allowed_initiators = [\"**\"]\nallowed_networks = [\"::/0\"]\n", "allowed_networks = [\"0.0.0.0/0\"]\n",
+          "allowed_networks = [\"10.0.0.0/8\", \"::/0\"]\n"}) {
+        const auto refused = parse(open + nobody, kLevels);
+        ASSERT_FALSE(refused.has_value()) << nobody << "keeps nobody out";
+        EXPECT_NE(render(refused.error(), "test").find("insecure_no_auth"), std::string::npos);
+    }
+    for (const char* some : {"allowed_initiators = [\"iqn.2026-11.*\"]\n", "allowed_initiators = [\"*:h\"]\n",
+                             "allowed_initiators = [\"*\"]\nallowed_networks = [\"10.0.0.0/8\"]\n",
+                             "allowed_initiators = [\"iqn.2026-11.org.x:h\"]\nallowed_networks = [\"::/0\"]\n",
+                             "allowed_networks = [\"0.0.0.0/1\"]\n"}) {
+        EXPECT_TRUE(parse(open + some, kLevels).has_value()) << some;
+    }
+    EXPECT_TRUE(parse(open + "allowed_initiators = [\"*\"]\n[daemon]\ninsecure_no_auth = true\n", kLevels).has_value());
     const std::string chap = "chap_users = [\"host\"]\n[chap]\nsecrets = \"s\"\n";
     EXPECT_TRUE(parse(open + chap, kLevels).has_value());
     EXPECT_FALSE(parse(open + chap + "[[target]]\niqn = \"iqn.2026-11.dev.gemel:b\"\n", kLevels).has_value());

@@ -26,6 +26,14 @@ TEST(IpAddress, KnowsWhatNobodyElseCanReach) {
     for (const char* other : {"128.0.0.1", "126.0.0.1", "::2", "::", "7f00::1", "::ffff:10.0.0.1", "0.0.0.0"}) {
         EXPECT_FALSE(IpAddress::parse(other)->is_loopback()) << other;
     }
+    for (const char* local : {"127.9.9.9:1", "[::1]:1", "[0:0:0:0:0:0:0:1]:1", "[::ffff:127.0.0.1]:1"}) {
+        EXPECT_TRUE(is_loopback(local)) << local;
+    }
+    for (const char* other :
+         {"0.0.0.0:1", "10.0.0.1:1", "127.example.org:1", "127.0.0.1.example.org:1", "127.:1", "127.0.0.256:1",
+          "localhost:1", "[::2]:1", "[::ffff:10.0.0.1]:1", "[fe80::1]:1", "127.0.0.1"}) {
+        EXPECT_FALSE(is_loopback(other)) << other;
+    }
 }
 
 TEST(IpNetwork, HoldsExactlyItsAddresses) {

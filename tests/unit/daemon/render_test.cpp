@@ -81,6 +81,30 @@ TEST(CliRender, StatisticsHaveLunsWithLatenciesAndSessionsWithErrors) {
     EXPECT_EQ(render_statistics(json::object{}), "no LUNs\n\nno sessions\n");
 }
 
+json::value with_logins(unsigned right, unsigned wrong, unsigned unknown) {
+    json::value out = statistics(10);
+    out.as_object()["logins"] = json::object{
+        {"logins", right},
+        {"login_failures", wrong + unknown},
+        {"login_failures_by_status",
+         json::object{{"initiator-error", 0}, {"authentication-failure", wrong}, {"target-not-found", unknown}}},
+        {"refused_connections", 5},
+        {"protocol_errors", 6}};
+    return out;
+}
+
+TEST(CliRender, StatisticsCountLoginsAndWhyTheyWereRefused) {
+    EXPECT_TRUE(
+        render_statistics(with_logins(7, 2, 1))
+            .ends_with("\nlogins 7, refused 3: 2 authentication-failure, 1 target-not-found; connections turned "
+                       "away 5, protocol errors 6\n"));
+    EXPECT_TRUE(render_statistics(with_logins(7, 0, 0))
+                    .ends_with("\nlogins 7, refused 0; connections turned away 5, protocol errors 6\n"));
+    EXPECT_TRUE(render_statistics_since(with_logins(9, 2, 4), with_logins(7, 2, 1), 1)
+                    .ends_with("\nlogins 2, refused 3: 3 target-not-found; connections turned away 0, protocol errors "
+                               "0\n"));
+}
+
 TEST(CliRender, StatisticsSinceAnEarlierAnswerAreRates) {
     const std::string text = render_statistics_since(statistics(30), statistics(10), 2.0);
     EXPECT_NE(text.find("READS/s  READ/s"), std::string::npos) << text;

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who gets into a whole server: CHAP over the network, sessions that strangers cannot take away, networks, and what
 // discovery tells to whom.
+#include "target/iscsi/access.hpp"
+
+#include <functional>
+#include <map>
+
 #include "target/iscsi/login.hpp"
 #include "tests/support/chap_peer.hpp"
 #include "tests/unit/iscsi/initiator.hpp"
@@ -46,6 +51,7 @@ struct Attempt {
     std::string_view user = "alice";
     std::string_view secret = kAlice;
     bool mutual = false;
+    std::function<void()> challenged{};  ///< called before the response is sent
 };
 
 /// Logs in with CHAP as far as the target lets it; the last reply.
@@ -67,6 +73,9 @@ Task<std::optional<LoginResponse>> log_in_as(Initiator& i, Attempt attempt) {
         peer.hear(reply->text());
         keys = {"CHAP_A=7"};
         if (step == 1) {
+            if (attempt.challenged) {
+                attempt.challenged();
+            }
             keys = {"CHAP_N=" + std::string(attempt.user), "CHAP_R=" + encode_hex(peer.response(attempt.secret))};
             if (attempt.mutual) {
                 keys.insert(keys.end(), {"CHAP_I=9", "CHAP_C=0x00112233445566778899"});
@@ -99,6 +108,30 @@ SCENARIO_OF(Access, chap_lets_the_right_ones_in_and_says_who_they_are, guard) {
         co_await sleep_for(w.clock(), 1s);
     }
     EXPECT_EQ(w.server->status().login_failures, 0U);
+}
+
+SCENARIO_OF(Access, new_secrets_are_for_logins_that_begin_with_them, guard) {
+    static constexpr std::string_view kNew = "a secret of the new year";
+    Initiator before(w, "iqn.2026-11.org.example:host1");
+    EXPECT_EQ(status_of(co_await log_in_as(before, {})), 0);
+    Initiator meanwhile(w, "iqn.2026-11.org.example:host2");
+    const auto change = [&w] {
+        w.server->set_secrets(
+            {{{"alice", std::string(kNew), {"iqn.2026-11.org.EXAMPLE:host*"}}}, {}, ChapAlgorithm::kMd5});
+    };
+    EXPECT_EQ(status_of(co_await log_in_as(meanwhile, {.challenged = change})), 0) << "it has been challenged";
+    EXPECT_EQ((co_await before.command(test_unit_ready(), kFinal, 0)).asc(), 0x2900);
+    co_await before.prove_healthy();
+    Initiator old_secret(w, "iqn.2026-11.org.example:host3");
+    EXPECT_EQ(status_of(co_await log_in_as(old_secret, {})), 0x0201);
+    Initiator new_secret(w, "iqn.2026-11.org.example:host4");
+    EXPECT_EQ(status_of(co_await log_in_as(new_secret, {.secret = kNew})), 0);
+    Initiator another(w, "iqn.2026-11.org.example:other");
+    EXPECT_EQ(status_of(co_await log_in_as(another, {.secret = kNew})), 0x0202) << "names are still folded";
+    EXPECT_EQ(w.server->status().sessions.size(), 3U);
+    for (Initiator* i : {&before, &meanwhile, &old_secret, &new_secret, &another}) {
+        co_await i->close();
+    }
 }
 
 SCENARIO_OF(Access, what_is_refused_is_counted_by_status_and_no_event_tells_a_secret, guard) {
@@ -227,6 +260,26 @@ SCENARIO_OF(Access, each_initiator_sees_its_own_luns_and_reaches_no_other, map_l
         co_await i.close();
         co_await sleep_for(w.clock(), 1s);
     }
+}
+
+TEST(Access, of_many_entries_for_one_number_the_first_that_fits_is_seen) {
+    constexpr std::uint64_t kNumbers = 16384;
+    TargetDefinition target;
+    std::map<std::uint64_t, std::size_t> first;
+    for (std::size_t i = 0; i < 3 * kNumbers; ++i) {
+        const std::uint64_t number = i * 7919 % kNumbers;  // every number three times, in no order
+        const bool mine = i % 5 != 0;
+        target.luns.push_back({number, nullptr, {mine ? "iqn.2026-11.org.example:h*" : "iqn.2026-11.org.example:x"}});
+        if (mine) {
+            first.try_emplace(number, i);
+        }
+    }
+    std::vector<std::size_t> expected;
+    for (const auto& [number, place] : first) {
+        expected.push_back(place);
+    }
+    EXPECT_EQ(visible_luns(target, "iqn.2026-11.org.example:host"), expected);
+    EXPECT_TRUE(visible_luns(target, "iqn.2026-11.org.example:nobody").empty());
 }
 
 SCENARIO_OF(Access, discovery_without_chap_goes_by_name_and_network, guard) {

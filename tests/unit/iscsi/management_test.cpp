@@ -348,6 +348,34 @@ SCENARIO(TaskSets, abort_ends_own_tasks_only_and_clear_ends_all) {
     co_await two.close();
 }
 
+void let_read(ServerConfig& config) {
+    config.targets[0].luns.front().read_only_for = {"iqn.2026-11.org.example:reader"};
+}
+
+SCENARIO_OF(TaskSets, of_others_are_not_ended_by_who_may_only_read, let_read) {
+    Initiator reader(w, "iqn.2026-11.org.example:reader");
+    Initiator writer(w);
+    co_await reader.log_in();
+    co_await writer.log_in();
+    const std::uint32_t theirs = co_await send_held_read(w, writer);
+    const auto own = reader.command_pdu(read10(8, 8), kRead, 4096);
+    co_await reader.send(own);
+    co_await sleep_for(w.clock(), 5ms);
+    for (const std::uint8_t function : {kClearTaskSet, kLunReset, kWarmReset, kColdReset}) {
+        EXPECT_EQ(co_await reader.manage(function), 255) << int(function);
+    }
+    co_await send_management(reader, kAbortTaskSet, kReservedTag);
+    EXPECT_FALSE((co_await reader.receive(1s)).has_value()) << "answered while the device still works";
+    w.device.release();
+    EXPECT_EQ((co_await reader.receive(5s))->as<TaskManagementResponse>().response, 0) << "its own it may end";
+    EXPECT_EQ((co_await writer.finish(theirs)).status, 0);
+    EXPECT_EQ((co_await writer.command(test_unit_ready(), kFinal, 0)).status, 0) << "nothing to be told of";
+    EXPECT_EQ(co_await reader.manage(kLunReset, kReservedTag, 5), 0) << "of a unit that it may write to";
+    EXPECT_EQ(co_await writer.manage(kLunReset), 0);
+    co_await reader.close();
+    co_await writer.close();
+}
+
 SCENARIO(TargetReset, warm_keeps_the_sessions_and_cold_ends_them) {
     Initiator one(w);
     Initiator two(w, "iqn.2026-11.org.example:other");

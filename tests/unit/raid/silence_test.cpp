@@ -163,8 +163,13 @@ TEST_F(Silence, another_device_takes_the_place_while_the_silent_one_still_hangs)
     ASSERT_TRUE(began) << began.error().message;
     ASSERT_TRUE(f().scheduler.run_until([this] { return state(1) == MemberState::kInSync; }, std::chrono::minutes(10)));
     EXPECT_EQ(f().array->status().members[1].unanswered, 0U) << "of the device that has the place";
+    const auto let_go = [this] {
+        return f().scheduler.run(*f().caller, f().array->remove_spare({f().disks[1].get(), ""})).error().code;
+    };
+    EXPECT_EQ(let_go(), Errc::kBusy) << "what it was given may still happen";
     f().disks[1]->answer();
     f().scheduler.run_for(kSoon);
+    EXPECT_EQ(let_go(), Errc::kNotFound);
     EXPECT_EQ(state(1), MemberState::kInSync);
     f().disks[0]->die();
     EXPECT_EQ(read_all(), model);

@@ -82,6 +82,24 @@ TEST(AddedSpares, an_array_stops_when_none_is_being_taken_away) {
     mute.kill_process();
 }
 
+TEST(AddedSpares, one_that_had_a_place_and_lost_it_is_let_go) {
+    Spared d;
+    ASSERT_TRUE(d.add(&d.spare));
+    d.f.disks[d.place]->die();
+    d.rewrite(0, 64);
+    ASSERT_TRUE(d.f.scheduler.run_until([&] { return d.state() == MemberState::kInSync; }, 600s));
+    sim::SimDisk& next = d.add_disk();
+    ASSERT_TRUE(d.f.scheduler.run(*d.f.caller, d.f.array->fail_member(d.place, /*force=*/false)));
+    EXPECT_EQ(d.remove(&d.spare).error().code, Errc::kRefused) << "it still has the place";
+    ASSERT_TRUE(d.add(&next));
+    ASSERT_TRUE(d.f.scheduler.run_until([&] { return d.state() == MemberState::kInSync; }, 600s));
+    EXPECT_EQ(d.remove(&d.spare).error().code, Errc::kNotFound);
+    const std::uint64_t io = d.spare.counters().reads + d.spare.counters().writes + d.spare.counters().flushes;
+    d.rewrite(100, 64);
+    EXPECT_EQ(d.spare.counters().reads + d.spare.counters().writes + d.spare.counters().flushes, io);
+    d.expect_redundant(d.f.disks.size() - 1);
+}
+
 TEST(AddedSpares, what_can_be_none_is_refused_and_not_changed) {
     Spared d;
     sim::SimDisk& small = d.f.add_disk(4 * kMiB);

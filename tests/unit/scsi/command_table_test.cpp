@@ -172,5 +172,17 @@ TEST(ReportSupportedOperationCodes, what_is_not_there_is_reported_as_such) {
     }
 }
 
+TEST(CommandTable, what_brings_data_to_stay_has_an_effect_and_what_only_reads_has_none) {
+    for (const CommandRow& row : command_table()) {
+        const bool blocks = row.transfer == Transfer::kBlocksOut || row.transfer == Transfer::kCompare ||
+                            row.transfer == Transfer::kSame;
+        const bool reads = row.transfer == Transfer::kAllocation || row.transfer == Transfer::kBlocksIn ||
+                           row.transfer == Transfer::kVerify || row.transfer == Transfer::kEightBytes;
+        EXPECT_TRUE(!blocks || row.effect == Effect::kMedium) << row.name;
+        EXPECT_TRUE(row.transfer != Transfer::kParameters || row.effect != Effect::kNothing) << row.name;
+        EXPECT_TRUE(!reads || row.effect == Effect::kNothing) << row.name;
+    }
+}
+
 }  // namespace
 }  // namespace gemel::scsi

@@ -220,5 +220,44 @@ TEST(LogicalUnit, commands_on_a_disk_that_dies_end_each_once_in_whatever_order) 
     EXPECT_GT(failed, 0);
 }
 
+TEST(ReadOnlyNexus, changes_nothing_of_the_unit_for_the_others) {
+    ScsiBench bench({.thin = true, .removable = true});
+    const auto reader = bench.unit.attach({.initiator_port = "iqn.2026-11.dev.gemel:reader,i,0x00023d000001",
+                                           .target_port = "iqn.2026-11.dev.gemel:target,t,0x0001",
+                                           .read_only = true});
+    EXPECT_EQ(bench.send({0x00}, {.nexus = reader.get()}).sense, attention(0x29, 0x00));
+    struct Row {
+        const char* what;
+        Cdb cdb;
+        std::size_t bytes;
+    };
+    const Row rows[] = {{"MODE SELECT(6)", cdb_of({0x15, 0x10, 0, 0, 16}), 16},
+                        {"MODE SELECT(10)", cdb_of({0x55, 0x10, 0, 0, 0, 0, 0, 0, 20}), 20},
+                        {"RESERVE(6)", cdb_of({0x16}), 0},
+                        {"RESERVE(10)", cdb_of({0x56}), 0},
+                        {"eject", cdb_of({0x1b, 0, 0, 0, 2}), 0},
+                        {"load", cdb_of({0x1b, 0, 0, 0, 3}), 0},
+                        {"REGISTER", cdb_of({0x5f, 0, 0, 0, 0, 0, 0, 0, 24}), 24},
+                        {"PREEMPT AND ABORT", cdb_of({0x5f, 5, 1, 0, 0, 0, 0, 0, 24}), 24},
+                        {"REGISTER AND IGNORE", cdb_of({0x5f, 6, 0, 0, 0, 0, 0, 0, 24}), 24}};
+    for (const Row& row : rows) {
+        EXPECT_EQ(bench.unit.plan(row.cdb, *reader).direction, DataDirection::kNone) << row.what;
+        const std::vector<std::byte> list(row.bytes, std::byte{1});
+        EXPECT_EQ(bench.send(row.cdb, {.data_out = list, .nexus = reader.get()}).sense,
+                  (SenseCode{SenseKey::kDataProtect, 0x27, 0x00}))
+            << row.what;
+    }
+    EXPECT_EQ(bench.send({0x5e, 0, 0, 0, 0, 0, 0, 0, 255}).number(4, 4), 0U) << "no keys";
+    // What others do not notice it may do.
+    for (const Cdb& harmless : {cdb_of({0x1b, 0, 0, 0, 1}), cdb_of({0x1b}), cdb_of({0x1e, 0, 0, 0, 1}), cdb_of({0x17}),
+                                cdb_of({0x57}), cdb_of({0x5e, 0, 0, 0, 0, 0, 0, 0, 255})}) {
+        EXPECT_EQ(bench.send(harmless, {.nexus = reader.get()}).status, Status::kGood) << command_name(harmless);
+    }
+    EXPECT_EQ(bench.send({0x1e}, {.nexus = reader.get()}).status, Status::kGood);
+    EXPECT_EQ(bench.send({0x16}).status, Status::kGood);
+    EXPECT_EQ(bench.send({0x17}).status, Status::kGood);
+    EXPECT_EQ(bench.send({0x1b, 0, 0, 0, 2}).status, Status::kGood);
+}
+
 }  // namespace
 }  // namespace gemel::scsi

@@ -45,6 +45,7 @@ BAD = [
     ("using namespace in a header", "raid/b.hpp", "+using namespace std;\n", "opens no namespace"),
     ("unfinished work", "raid/b.cpp", f"+// {MARK}: later\n", "open an issue"),
     ("path of a machine", "raid/b.cpp", "+// see /" + "home/someone/x\n", "one machine"),
+    ("secret in an address", "raid/b.cpp", "+// iscsi://user%" + "secret@host/t/0\n", "no secret"),
     ("registry host", "raid/b.cpp", "+// from py" + "pi.org\n", "registry"),
     ("long line", "raid/b.cpp", "+// " + "x" * 120 + "\n", "columns"),
     ("long file", "raid/b.cpp", "+" + "//\n" * 800, "at most 800"),
