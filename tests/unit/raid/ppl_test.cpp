@@ -245,6 +245,63 @@ TEST(Ppl, a_member_lost_before_the_crash_is_no_different) {
     }
 }
 
+/// PP6. What two strips left torn stays unknown when a third one is written and another crash follows.
+TEST(Ppl, what_a_start_could_not_tell_no_later_start_tells) {
+    const std::uint64_t at = 5 * Partial::kRow;
+    const std::uint32_t lost = kFour.data_member(StripeIndex(5), 0);
+    std::size_t unknown = 0;
+    for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+        SCOPED_TRACE(seed);
+        Partial p({.seed = seed, .checksums = seed % 2 == 0});
+        p.rewrite(at + 8, 8);
+        p.rewrite(at + Partial::kStrip + 8, 8);
+        p.power_cut(lost, sim::CachePolicy::kRandom);
+        ASSERT_TRUE(p.f.reopen());
+        unknown += p.check("after the first power cut").size();
+        p.rewrite(at + 2 * Partial::kStrip + 8, 8);
+        p.power_cut(lost, sim::CachePolicy::kKeepAll);
+        ASSERT_TRUE(p.f.reopen());
+        for (const std::uint64_t lba : p.check("after the second power cut")) {
+            EXPECT_EQ(lba, at + 8);
+        }
+    }
+    EXPECT_GT(unknown, 0U);
+}
+
+Task<void> write_to(ArrayFixture& f, std::uint64_t lba, std::vector<std::byte> data) {
+    const Buffer buffer = *f.environment.pool().allocate(data.size());
+    const Slice slice = buffer.slice(data.size(), Lba(lba));
+    std::ranges::copy(data, slice.data().begin());
+    slice.seal();
+    [[maybe_unused]] const Result<void> r = co_await f.volume().write(Lba(lba), slice, {});  // the crash may end it
+}
+
+/// PP5. A member dies while a strip is written; the next strip of the row is logged whole.
+TEST(Ppl, a_member_that_is_lost_between_two_strips_is_no_different) {
+    const std::uint64_t at = 5 * Partial::kRow;
+    const std::uint32_t lost = kFour.data_member(StripeIndex(5), 2);
+    for (std::uint64_t seed = 1; seed <= 130; ++seed) {
+        SCOPED_TRACE(seed);
+        Partial p({.seed = seed, .checksums = seed % 2 == 0});
+        auto& random = p.f.scheduler.random();
+        const auto write = [&](std::uint64_t strip) {
+            const std::uint64_t lba = at + strip * Partial::kStrip + 8;
+            const auto data = p.f.pattern(8);
+            std::ranges::copy(data, p.model.begin() + static_cast<std::ptrdiff_t>(lba * kSectorBytes));
+            p.f.scheduler.start(*p.f.caller, write_to(p.f, lba, data));
+        };
+        ASSERT_TRUE(p.f.scheduler.run_until([&] { return p.status().named_stripes == 0; }));  // durably
+        write(0);
+        p.f.scheduler.run_for(Duration(2'000'000 + random.below(3'000'000)));
+        p.f.disks[lost]->die();
+        write(1);
+        p.f.scheduler.run_for(Duration(2'000'000 + random.below(3'000'000)));
+        p.power_cut(lost, sim::CachePolicy::kDropAll);
+        ASSERT_TRUE(p.f.reopen());
+        EXPECT_TRUE(p.check("after the power cut").empty());
+    }
+}
+
 TEST(Ppl, with_all_members_it_is_the_journal) {
     Partial p;
     p.rewrite(40, 300);
