@@ -203,6 +203,21 @@ TEST(Ppl, a_flush_between_two_strips_leaves_both_known) {
     }
 }
 
+TEST(Ppl, the_flush_of_each_second_between_two_strips_leaves_both_known) {
+    for (std::uint32_t lost = 0; lost < 4; ++lost) {
+        SCOPED_TRACE("without " + std::to_string(lost));
+        Partial p;
+        const std::uint64_t at = 5 * Partial::kRow;
+        p.rewrite(at + 8, 8);
+        p.f.scheduler.run_for(std::chrono::seconds(3));
+        p.older = p.model;
+        p.rewrite(at + Partial::kStrip + 8, 8);
+        p.power_cut(lost, sim::CachePolicy::kDropAll);
+        ASSERT_TRUE(p.f.reopen());
+        EXPECT_TRUE(p.check("after the power cut").empty());
+    }
+}
+
 TEST(Ppl, what_parity_told_stays_when_the_member_is_back) {
     for (std::uint32_t lost = 0; lost < 4; ++lost) {
         SCOPED_TRACE("without " + std::to_string(lost));
