@@ -514,8 +514,8 @@ Task<Result<void>> Array::remove_spare(MemberSpec device) {
 Task<Result<void>> Array::grow() {
     return body_->grow();
 }
-Task<Result<void>> Array::fail_member(std::uint32_t place) {
-    return body_->fail_by_operator(place);
+Task<Result<void>> Array::fail_member(std::uint32_t place, bool force) {
+    return body_->fail_by_operator(place, force);
 }
 Task<Result<void>> Array::scrub(ScrubMode mode) {
     return body_->scrub->start(mode);

@@ -208,8 +208,9 @@ class Array : public VolumeStore {
     /// spare, perhaps no more: it stays open until the array has stopped), kBusy (it does not answer).
     Task<Result<void>> remove_spare(MemberSpec device);
     /// Marks a member failed, durably, or ends the rebuild onto it. Errors: kInvalidArgument (no such place), kRefused
-    /// (it is not in use, or the level cannot spare it), kReadOnly.
-    Task<Result<void>> fail_member(std::uint32_t place);
+    /// (it is not in use, or the level cannot spare it), kNeedsForce (parity is not right yet everywhere: what the
+    /// member holds there would be unreadable), kReadOnly.
+    Task<Result<void>> fail_member(std::uint32_t place, bool force);
     /// Begins to compare every stripe with its redundancy. Success: it is durably begun; it goes on at the next start,
     /// and its end is an event. Errors: kInvalidArgument (no redundancy), kReadOnly, kBusy (a scrub or a resync runs),
     /// kRefused (so many members are missing that nothing could be compared), kClosed.

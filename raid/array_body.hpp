@@ -209,7 +209,7 @@ class ArrayBody : public SilenceJudge {
     /// MD2. Any executor.
     Task<Result<void>> forget_unreadable(std::uint32_t member, std::uint64_t first, std::uint64_t count);
     Job rebuild_job;  ///< of a replace, too: only one of them runs
-    Task<Result<void>> fail_by_operator(std::uint32_t place);
+    Task<Result<void>> fail_by_operator(std::uint32_t place, bool force);
 
     // --- Members that come back (catch_up.cpp) -----------------------------------------------------------------------
     std::unique_ptr<MissedExtents> missed;  ///< nothing where there is no redundancy; fixed after start()
@@ -330,7 +330,7 @@ class ArrayBody : public SilenceJudge {
         CO_TRY_VOID(change(next));
         co_return next == superblock_ ? Result<void>{} : co_await commit(std::move(next));
     }
-    Task<Result<void>> fail_at_home(std::uint32_t place);
+    Task<Result<void>> fail_at_home(std::uint32_t place, bool force);
     Task<bool> offer(Superblock& next);
     [[nodiscard]] std::uint64_t taken_by_all(const Superblock& next) const;
     Task<Result<void>> fail_locked(std::uint32_t index, Error why);

@@ -296,11 +296,11 @@ Task<Result<void>> ArrayBody::fail_members(std::uint32_t set, std::string_view w
     co_return Result<void>{};
 }
 
-Task<Result<void>> ArrayBody::fail_by_operator(std::uint32_t place) {
-    return ordered([this, place] { return fail_at_home(place); });
+Task<Result<void>> ArrayBody::fail_by_operator(std::uint32_t place, bool force) {
+    return ordered([this, place, force] { return fail_at_home(place, force); });
 }
 
-Task<Result<void>> ArrayBody::fail_at_home(std::uint32_t place) {
+Task<Result<void>> ArrayBody::fail_at_home(std::uint32_t place, bool force) {
     const auto guard = co_await control_.lock();
     if (place >= geometry.members) {
         co_return fail(Errc::kInvalidArgument,
@@ -311,6 +311,12 @@ Task<Result<void>> ArrayBody::fail_at_home(std::uint32_t place) {
     }
     if (!can_spare(place)) {
         co_return fail(Errc::kRefused, member_subject(place) + " cannot be spared: the array would lose data");
+    }
+    if (!force && in_sync(place) && level.parities() > 0 && untrusted_columns() > 0) {
+        co_return fail(Errc::kNeedsForce, "the parity of array " + name + " is not right yet everywhere: what " +
+                                              member_subject(place) +
+                                              " holds there could not be read any more. Wait until the resync has "
+                                              "ended, or fail it by force if it is of no use");
     }
     co_return co_await fail_locked(place, Error(Errc::kAborted, "marked failed by an operator"));
 }

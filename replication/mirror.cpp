@@ -480,6 +480,7 @@ PairStatus Mirror::status() const {
     out.region_bytes = meta_.regions().count() * kRegionSectors * kSectorBytes;
     out.held_frames = held_.size();
     out.last_error = last_error_;
+    out.uncertain = meta_.uncertain();
     const TimePoint now = context_.env.clock.now();
     out.last_ack_age_ms = last_ack_ == TimePoint{} ? -1 : (now - last_ack_) / std::chrono::milliseconds(1);
     out.frames_sent = frames_sent_;

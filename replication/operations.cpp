@@ -16,6 +16,12 @@ constexpr Duration kPollInterval = std::chrono::milliseconds(10);
 constexpr Duration kServeTimeout = std::chrono::seconds(5);
 constexpr Duration kCommitRetry = std::chrono::milliseconds(200);
 
+/// Of a record that failed (PM6): the operator must not take the promotion for undone.
+constexpr const char* kMayShow =
+    "; the promotion may have become durable all the same: mend the array, then restart this daemon and look which "
+    "side "
+    "is primary before hosts use either";
+
 std::string text_of(const Uuid& u) {
     return std::string(as_text(u.bytes));
 }
@@ -649,7 +655,7 @@ Task<Result<void>> Mirror::promote_alone() {
              "make sure that the other node does not serve hosts");
     }
     admit_hosts();
-    co_return done;
+    co_return done ? done : fail(done.error().code, done.error().message + kMayShow);
 }
 
 /// With contact: the old primary steps down durably, then this side takes the role, unless they have negotiated since.
@@ -666,7 +672,9 @@ Task<Result<void>> Mirror::take_over(Link& link) {
     }
     next.role = Role::kPrimary;
     next.term = {next.term.counter + 1, context_.env.random.next()};
-    CO_TRY_VOID(co_await meta_.commit_superblock(next));
+    if (const Result<void> done = co_await meta_.commit_superblock(next); !done) {
+        co_return fail(done.error().code, done.error().message + kMayShow);
+    }
     serving_ = true;
     why_.clear();
     refresh_mode();

@@ -95,6 +95,7 @@ struct PairStatus {
     std::uint64_t held_frames = 0;        ///< sent, not yet acknowledged
     ResyncStatus resync;
     std::string last_error;
+    bool uncertain = false;  ///< a record of the pair's state failed: after a start it may be newer than this (PM6)
     std::int64_t last_ack_age_ms = -1;
     std::uint64_t frames_sent = 0;
     std::uint64_t bytes_sent = 0;  ///< payload of host writes

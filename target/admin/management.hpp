@@ -31,7 +31,7 @@ class Management {
     virtual Task<Result<void>> mirror_resize(std::string volume, std::uint64_t bytes, bool shrink) = 0;
     /// One array, or all of them when `array` is empty. Errors: kNotFound.
     virtual Task<Result<boost::json::value>> array_list(std::string array) = 0;
-    virtual Task<Result<void>> array_fail(std::string array, std::uint64_t member) = 0;
+    virtual Task<Result<void>> array_fail(std::string array, std::uint64_t member, bool force) = 0;
     /// `with`: a device of the array's configuration by its path; empty: the one that is in the place.
     virtual Task<Result<void>> array_rebuild(std::string array, std::uint64_t member, std::string with) = 0;
     virtual Task<Result<void>> array_scrub(std::string array, bool repair) = 0;

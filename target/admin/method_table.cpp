@@ -45,10 +45,12 @@ constexpr std::array kResize{
     ParamSpec{"shrink", ParamKind::kFlag, Need::kOptional, "the new size may be smaller"},
 };
 constexpr ParamSpec kArray{"array", ParamKind::kText, Need::kRequired, "name of the array"};
+constexpr ParamSpec kPlace{"member", ParamKind::kNumber, Need::kRequired, "number of its place, from 0"};
 constexpr std::array kOneArray{kArray};
-constexpr std::array kMember{
+constexpr std::array kFail{
     kArray,
-    ParamSpec{"member", ParamKind::kNumber, Need::kRequired, "number of its place, from 0"},
+    kPlace,
+    ParamSpec{"force", ParamKind::kFlag, Need::kOptional, "although parity is not right yet everywhere"},
 };
 constexpr std::array kCreate{
     ParamSpec{"definition", ParamKind::kText, Need::kRequired,
@@ -65,7 +67,7 @@ constexpr std::array kRemove{
 };
 constexpr std::array kRebuild{
     kArray,
-    ParamSpec{"member", ParamKind::kNumber, Need::kRequired, "number of its place, from 0"},
+    kPlace,
     ParamSpec{"with", ParamKind::kText, Need::kOptional, "path of a spare; default the device in the place"},
 };
 constexpr std::array kScrub{
@@ -77,7 +79,7 @@ constexpr ParamSpec kKind{"kind", ParamKind::kText, Need::kOptional,
 constexpr std::array kJob{kArray, kKind};
 constexpr std::array kReplace{
     kArray,
-    ParamSpec{"member", ParamKind::kNumber, Need::kRequired, "number of its place, from 0"},
+    kPlace,
     ParamSpec{"with", ParamKind::kText, Need::kOptional, "path of a spare; default the first one"},
 };
 constexpr std::array kLimit{
@@ -133,8 +135,10 @@ constexpr std::array kMethods{
               "arrays with members, spares, resync, rebuild and scrub"},
     MethodRow{"array.show", kOneArray, [](Management& m, Params p) -> Answer { return m.array_list(p.text("array")); },
               "one array, in a list"},
-    MethodRow{"array.fail", kMember,
-              [](Management& m, Params p) -> Answer { return done(m.array_fail(p.text("array"), p.number("member"))); },
+    MethodRow{"array.fail", kFail,
+              [](Management& m, Params p) -> Answer {
+                  return done(m.array_fail(p.text("array"), p.number("member"), p.flag("force")));
+              },
               "mark a member failed"},
     MethodRow{"array.rebuild", kRebuild,
               [](Management& m, Params p) -> Answer {

@@ -252,6 +252,9 @@ Alert read_alert(TableReader& table) {
             table.mistake("webhook", *why);
         }
     }
+    if (mail.empty() ? to.sendmail != Alert().sendmail : !to.sendmail.starts_with('/')) {
+        table.mistake("sendmail", "'sendmail' is the absolute path of the program that sends a 'mail'");
+    }
     if (!mail.empty()) {
         if (const auto why = why_bad_mail_address(mail)) {
             table.mistake("mail", *why);

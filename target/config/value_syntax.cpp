@@ -230,8 +230,8 @@ std::optional<std::string> why_bad_url(std::string_view url) {
     if (good) {
         return std::nullopt;
     }
-    return fmt::format(
-        "'{}' is no web address; expected http:// or https://, a host, and printable ASCII without blanks", url);
+    // Not quoted: it may hold a secret.
+    return "this is no web address; expected http:// or https://, a host, and printable ASCII without blanks";
 }
 
 std::optional<std::string> why_bad_mail_address(std::string_view address) {

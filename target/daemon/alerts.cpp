@@ -74,10 +74,13 @@ Alerts::Delivery Alerts::make_delivery(const config::Alert& alert, const std::st
             break;
     }
     // Not as arguments, which every user of the machine can see: an address may hold a secret.
-    return {{"curl", "--config", "-"},
-            fmt::format("silent\nshow-error\nfail\nmax-time = 20\nproto = \"=http,https\"\n"
+    // A redirect is followed, as a POST and not to a weaker protocol: without it would count as taken.
+    const std::string_view onwards = alert.to.starts_with("https") ? "=https" : "=http,https";
+    return {{"curl", "-q", "--config", "-"},
+            fmt::format("silent\nshow-error\nfail\ngloboff\nmax-time = 20\nproto = \"=http,https\"\nlocation\n"
+                        "max-redirs = 3\npost301\npost302\npost303\nproto-redir = \"{}\"\n"
                         "header = \"Content-Type: application/json\"\nurl = {}\ndata-raw = {}\n",
-                        curl_quoted(alert.to), curl_quoted(json_text(node, lost, events)))};
+                        onwards, curl_quoted(alert.to), curl_quoted(json_text(node, lost, events)))};
 }
 
 Alerts::Alerts(Environment& environment, admin::EventRing& events, std::string node, std::vector<config::Alert> alerts)
@@ -115,14 +118,18 @@ void Alerts::give_up() {
 Alerts::Batch Alerts::batch_for(const Route& route) const {
     Batch out;
     out.next = route.next;
+    out.lost = route.lost;
+    std::size_t bytes = 0;
     for (admin::StoredEvent& e : events_.since(route.next, kLookAhead)) {
+        const bool wanted = e.severity >= least_of(route.alert.severity) && e.id != kFailedId;
+        bytes += wanted ? e.id.size() + e.subject.size() + e.cause.size() + e.action.size() : 0;
+        if (wanted && !out.events.empty() && (out.events.size() == kMostAtOnce || bytes > kMostBytes)) {
+            break;
+        }
         out.lost += e.sequence - out.next;
         out.next = e.sequence + 1;
-        if (e.severity >= least_of(route.alert.severity) && e.id != kFailedId) {
+        if (wanted) {
             out.events.push_back(std::move(e));
-        }
-        if (out.events.size() == kMostAtOnce) {
-            break;
         }
     }
     return out;
@@ -134,6 +141,7 @@ Task<void> Alerts::serve(Route& route) {
         if (batch.events.empty()) {
             const bool looked_at_all = batch.next == route.next;
             route.next = batch.next;
+            route.lost = batch.lost;
             if (looked_at_all && draining_) {
                 break;
             }
@@ -150,6 +158,7 @@ Task<void> Alerts::serve(Route& route) {
         }
         if (told) {
             route.next = batch.next;
+            route.lost = 0;
             route.failures = 0;
             co_await rest(route.alert.interval);
             continue;

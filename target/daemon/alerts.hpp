@@ -3,8 +3,10 @@
 // posts to a web address, or sends mail.
 //
 // Invariants:
-//   AL1 An alert is told of events in order, one delivery at a time, each of at most kMostAtOnce events. The same ones
-//       come again, at growing intervals, until a delivery succeeds; how many the ring dropped meanwhile is told.
+//   AL1 An alert is told of events in order, one delivery at a time, each of at most kMostAtOnce events and, but for
+//       the first, kMostBytes of their texts: curl takes no line of more than 100 KiB, quoted. The same ones come
+//       again, at growing intervals, until a delivery succeeds; how many the ring dropped meanwhile is told. What is
+//       not told when the daemon ends never is: the ring is in memory.
 //   AL2 A delivery takes kMostTime at most, and the next one begins no sooner than the alert's `interval` after its
 //   end:
 //       a storm of events is no storm of programs.
@@ -27,6 +29,7 @@ namespace gemel {
 class Alerts {
   public:
     static constexpr std::size_t kMostAtOnce = 100;
+    static constexpr std::size_t kMostBytes = 16 * kKiB;
     static constexpr Duration kMostTime = std::chrono::seconds(30);
     static constexpr Duration kGrace = std::chrono::seconds(5);
 
@@ -53,6 +56,7 @@ class Alerts {
         config::Alert alert;
         ChildProcess child;
         std::uint64_t next = 1;  ///< event
+        std::uint64_t lost = 0;  ///< events before it that the ring dropped, not yet told
         unsigned failures = 0;   ///< of deliveries, one after another
     };
     /// What a route is told next.

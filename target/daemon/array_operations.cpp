@@ -48,12 +48,12 @@ Task<Result<json::value>> Daemon::array_list(std::string array) {
     co_return json::value(std::move(out));
 }
 
-Task<Result<void>> Daemon::array_fail(std::string array, std::uint64_t member) {
+Task<Result<void>> Daemon::array_fail(std::string array, std::uint64_t member, bool force) {
     CO_TRY(StartedArray * started, check_array(array));
     Executor& home = Executor::current();
     co_await resume_on(runtime_.processors().io(0));
     Result<void> r = co_await started->array->fail_member(
-        static_cast<std::uint32_t>(std::min<std::uint64_t>(member, raid::kMostPlaces)));
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(member, raid::kMostPlaces)), force);
     co_await resume_on(home);
     co_return r;
 }

@@ -128,13 +128,20 @@ Result<void> Daemon::probe_ports() {
 Result<void> Daemon::make_peer_network() {
     std::vector<tls::TlsPeer> peers;
     for (const config::Peer& peer : config_.peers) {
-        if (!peer.key_file.empty()) {
-            Result<tls::PairKey> key = tls::read_pair_key(state_.resolve(peer.key_file));
-            if (!key) {
-                return fail(key.error().code, fmt::format("peer '{}': {}", peer.node, key.error().message));
-            }
-            peers.push_back({peer.node, peer.address, *key});
+        if (peer.key_file.empty()) {
+            continue;
         }
+        const Result<tls::PairKey> key = tls::read_pair_key(state_.resolve(peer.key_file));
+        if (!key) {
+            return fail(key.error().code, fmt::format("peer '{}': {}", peer.node, key.error().message));
+        }
+        if (const auto other = std::ranges::find(peers, *key, &tls::TlsPeer::key); other != peers.end()) {
+            return fail(Errc::kInvalidArgument,
+                        fmt::format("peers '{}' and '{}' have the same key, so that each could be the other; make one "
+                                    "for each pair of nodes",
+                                    other->node, peer.node));
+        }
+        peers.push_back({peer.node, peer.address, *key});
     }
     if (!peers.empty()) {
         peer_network_ = std::make_unique<tls::TlsNetwork>(environment_.network, config_.node.name, std::move(peers));
@@ -311,7 +318,7 @@ iscsi::ServerConfig Daemon::server_config() {
         definition.chap = {target.chap.users, target.chap.own};
         for (const config::Lun& lun : target.luns) {
             if (const auto unit = units_.find(lun.volume); unit != units_.end()) {
-                definition.luns.push_back({lun.lun, unit->second.get(), lun.initiators, lun.read_only_for});
+                definition.luns.push_back({lun.lun, unit->second.get(), lun.initiators, lun.read_only_for, lun.volume});
             }
         }
         out.targets.push_back(std::move(definition));

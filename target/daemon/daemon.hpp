@@ -88,7 +88,7 @@ class Daemon final : public admin::Management {
     Task<Result<void>> mirror_resize(std::string volume, std::uint64_t bytes, bool shrink) override;
     Task<Result<void>> promote(std::string volume, bool force) override;
     Task<Result<boost::json::value>> array_list(std::string array) override;
-    Task<Result<void>> array_fail(std::string array, std::uint64_t member) override;
+    Task<Result<void>> array_fail(std::string array, std::uint64_t member, bool force) override;
     Task<Result<void>> array_rebuild(std::string array, std::uint64_t member, std::string with) override;
     Task<Result<void>> array_scrub(std::string array, bool repair) override;
     Task<Result<void>> array_replace(std::string array, std::uint64_t member, std::string with) override;

@@ -120,7 +120,7 @@ Task<Result<json::value>> Daemon::session_list() {
 
 Task<Result<json::value>> Daemon::statistics() {
     const bool serves = server_ != nullptr;
-    json::object out = statistics_json(serves ? server_->statistics() : iscsi::ServerStatistics{}, config_.targets);
+    json::object out = statistics_json(serves ? server_->statistics() : iscsi::ServerStatistics{});
     out["logins"] = serves ? json::value(iscsi_json(server_->status())) : json::value(nullptr);
     co_return json::value(std::move(out));
 }

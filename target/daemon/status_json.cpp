@@ -6,7 +6,6 @@
 #include <boost/json/array.hpp>
 
 #include "target/admin/event_ring.hpp"
-#include "target/iscsi/text_keys.hpp"
 
 namespace gemel {
 
@@ -156,6 +155,7 @@ json::object pair_json(const replication::PairStatus& s) {
                                 {"bytes_per_second", s.resync.bytes_per_second},
                                 {"seconds_left", s.resync.seconds_left}}},
         {"last_error", s.last_error},
+        {"uncertain", s.uncertain},
         {"last_ack_age_ms", s.last_ack_age_ms},
         {"frames_sent", s.frames_sent},
         {"bytes_sent", s.bytes_sent},
@@ -181,7 +181,7 @@ json::object session_json(const iscsi::SessionStatus& s) {
 namespace {
 
 json::object lun_json(const iscsi::LunReport& lun) {
-    json::object out{{"lun", lun.number}};
+    json::object out{{"lun", lun.number}, {"volume", lun.volume}};
     for (std::size_t k = 0; k < lun.totals.kinds.size(); ++k) {
         const iscsi::CommandFigures<std::uint64_t>& f = lun.totals.kinds[k];
         out[iscsi::kCommandKindNames[k]] = json::object{{"operations", f.operations},
@@ -195,32 +195,13 @@ json::object lun_json(const iscsi::LunReport& lun) {
     return out;
 }
 
-/// Of the LUNs of one number, which are for different initiators, `earlier` stand before the one that is meant.
-std::string volume_of(const std::vector<config::Target>& targets, const std::string& iqn, std::uint64_t number,
-                      std::ptrdiff_t earlier) {
-    for (const config::Target& target : targets) {
-        for (const config::Lun& lun : target.luns) {
-            if (iscsi::fold_iscsi_name(target.iqn) == iqn && lun.lun == number && earlier-- == 0) {
-                return lun.volume;
-            }
-        }
-    }
-    return {};
-}
-
 }  // namespace
 
-json::object statistics_json(const iscsi::ServerStatistics& statistics, const std::vector<config::Target>& targets) {
+json::object statistics_json(const iscsi::ServerStatistics& statistics) {
     json::array target_list;
     for (const iscsi::TargetReport& target : statistics.targets) {
         json::array luns;
-        for (auto lun = target.luns.begin(); lun != target.luns.end(); ++lun) {
-            json::object line = lun_json(*lun);
-            const auto earlier = std::count_if(
-                target.luns.begin(), lun, [&](const iscsi::LunReport& other) { return other.number == lun->number; });
-            line["volume"] = volume_of(targets, target.iqn, lun->number, earlier);
-            luns.push_back(std::move(line));
-        }
+        std::ranges::transform(target.luns, std::back_inserter(luns), lun_json);
         target_list.push_back(
             json::object{{"iqn", target.iqn}, {"sessions", target.sessions}, {"luns", std::move(luns)}});
     }

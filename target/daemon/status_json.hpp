@@ -17,9 +17,7 @@ boost::json::object job_json(const raid::JobStatus& status);
 boost::json::object array_json(const raid::ArrayStatus& status);
 boost::json::object pair_json(const replication::PairStatus& status);
 boost::json::object session_json(const iscsi::SessionStatus& status);
-/// `targets`: tells the LUNs' volumes.
-boost::json::object statistics_json(const iscsi::ServerStatistics& statistics,
-                                    const std::vector<config::Target>& targets);
+boost::json::object statistics_json(const iscsi::ServerStatistics& statistics);
 boost::json::object iscsi_json(const iscsi::ServerStatus& status);
 boost::json::object target_json(const config::Target& target);
 

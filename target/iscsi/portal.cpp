@@ -431,7 +431,8 @@ ServerStatistics Server::Impl::statistics() const {
         TargetReport& report = out.targets.emplace_back(TargetReport{target.iqn, 0, {}});
         const auto ended = ended_.find(&target);
         for (std::size_t i = 0; i < target.luns.size(); ++i) {
-            report.luns.push_back({target.luns[i].number, ended != ended_.end() ? ended->second[i] : LunTotals{}});
+            report.luns.push_back(
+                {target.luns[i].number, target.luns[i].volume, ended != ended_.end() ? ended->second[i] : LunTotals{}});
         }
     }
     for (const std::shared_ptr<Session>& s : sessions_) {
@@ -451,7 +452,7 @@ ServerStatistics Server::Impl::statistics() const {
                                                     s->rejected.load(std::memory_order_relaxed),
                                                     {}});
         for (const std::size_t i : visible_luns(*s->target, s->initiator)) {
-            report.luns.push_back({s->luns[i].number, s->luns[i].totals()});
+            report.luns.push_back({s->luns[i].number, s->target->luns[i].volume, s->luns[i].totals()});
             add(target.luns[i].totals, report.luns.back().totals);
         }
     }

@@ -35,6 +35,7 @@ struct LunDefinition {
     scsi::LogicalUnit* unit = nullptr;
     std::vector<std::string> initiators;     ///< names of those who see it, '*' matches any run; empty: everyone
     std::vector<std::string> read_only_for;  ///< names of those who cannot write to it; empty: nobody
+    std::string volume;                      ///< what statistics call it
 };
 
 /// One target node. The logical units outlive the server.

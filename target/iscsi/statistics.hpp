@@ -82,6 +82,7 @@ class LunStatistics {
 
 struct LunReport {
     std::uint64_t number = 0;
+    std::string volume;
     LunTotals totals;
 };
 

@@ -20,12 +20,19 @@ namespace gemel {
 
 namespace {
 
-constexpr std::size_t kMostOfErrors = 300;
+constexpr std::size_t kMostOfErrors = 4096;  ///< what a program writes beyond is an error to it
+constexpr std::size_t kMostOfLine = 300;
 
 /// Memory as a file.
 class MemoryFile {
   public:
-    MemoryFile() : fd_(::memfd_create("gemel", MFD_CLOEXEC)) {}
+    /// `fixed`: its size for ever, filled with zeros; 0: as what is written.
+    explicit MemoryFile(std::size_t fixed = 0) : fd_(::memfd_create("gemel", MFD_CLOEXEC | MFD_ALLOW_SEALING)) {
+        if (fd_ >= 0 && fixed > 0) {
+            good_ = ::ftruncate(fd_, static_cast<off_t>(fixed)) == 0 &&
+                    ::fcntl(fd_, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK) == 0;
+        }
+    }
     ~MemoryFile() {
         if (fd_ >= 0) {
             ::close(fd_);
@@ -34,18 +41,20 @@ class MemoryFile {
     MemoryFile(const MemoryFile&) = delete;
     MemoryFile& operator=(const MemoryFile&) = delete;
     [[nodiscard]] int fd() const { return fd_; }
+    [[nodiscard]] bool good() const { return fd_ >= 0 && good_; }
     [[nodiscard]] bool fill(const std::string& text) const {
         return fd_ >= 0 && ::pwrite(fd_, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size());
     }
     [[nodiscard]] std::string first_line() const {
-        std::array<char, kMostOfErrors> text{};
+        std::array<char, kMostOfLine> text{};
         const ssize_t n = ::pread(fd_, text.data(), text.size(), 0);
         const std::string all(text.data(), n > 0 ? static_cast<std::size_t>(n) : 0);
-        return all.substr(0, all.find('\n'));
+        return all.substr(0, all.find_first_of(std::string_view("\n\0", 2)));
     }
 
   private:
     const int fd_;
+    bool good_ = true;
 };
 
 /// CH1. The error number of posix_spawnp.
@@ -92,8 +101,8 @@ struct KillTimer : Timer {
 
 Task<Result<void>> ChildProcess::run(std::vector<std::string> arguments, std::string input, Duration most) {
     const MemoryFile in;
-    const MemoryFile errors;
-    if (!in.fill(input) || errors.fd() < 0) {
+    const MemoryFile errors(kMostOfErrors);
+    if (!in.fill(input) || !errors.good()) {
         co_return fail(Errc::kResources, std::string("memory for a program's input: ") + std::strerror(errno));
     }
     pid_t pid = 0;

@@ -52,8 +52,11 @@ SSL_SESSION* session_of(SSL* ssl, const PairKey& key) {
 /// What all streams of a network share.
 class TlsContext {
   public:
-    TlsContext(std::string node, std::vector<TlsPeer> peers)
-        : node(std::move(node)), peers(std::move(peers)), context_(SSL_CTX_new(TLS_method())) {
+    TlsContext(std::string node, std::vector<TlsPeer> peers, std::uint64_t rekey_bytes)
+        : node(std::move(node)),
+          peers(std::move(peers)),
+          rekey_bytes(rekey_bytes),
+          context_(SSL_CTX_new(TLS_method())) {
         SSL_CTX* c = context_.get();
         CHECK(c != nullptr && SSL_CTX_set_min_proto_version(c, TLS1_3_VERSION) == 1 &&
               SSL_CTX_set_ciphersuites(c, kCipher) == 1 && SSL_CTX_set_num_tickets(c, 0) == 1);
@@ -71,6 +74,7 @@ class TlsContext {
 
     const std::string node;
     const std::vector<TlsPeer> peers;
+    const std::uint64_t rekey_bytes;
 
   private:
     static int use_session(SSL* ssl, const EVP_MD* md, const unsigned char** id, std::size_t* id_bytes,
@@ -125,6 +129,7 @@ class TlsStream final : public Stream {
     std::unique_ptr<Stream> below_;
     Ssl ssl_;
     bool ready_ = false;
+    std::uint64_t rekeyed_ = 0;  ///< bytes written since the key changed
     std::optional<Error> failed_;
     Mutex handshaking_;  ///< a read and a write may both begin it
     Mutex sending_;      ///< reading may have something to send, too
@@ -182,7 +187,7 @@ Task<Result<void>> TlsStream::handshake() {
         const std::string reason = done == 1 || error == SSL_ERROR_WANT_READ ? std::string() : openssl_reason();
         Result<void> r = co_await send();
         if (done == 1) {
-            ready_ = r && SSL_session_reused(ssl_.get()) == 1;  // by the key, TL1
+            ready_ = r && SSL_session_reused(ssl_.get()) == 1 && peer != nullptr;  // by the key, TL1
             r = ready_ || !r ? std::move(r) : fail(Errc::kRefused, "it was not made by a key");
         } else if (error != SSL_ERROR_WANT_READ) {
             r = fail(Errc::kRefused, reason);
@@ -223,14 +228,16 @@ Task<Result<std::size_t>> TlsStream::read_some(MutableBytes to) {
     for (;;) {
         int error = SSL_ERROR_NONE;
         const std::size_t n = read_now(to, error);
-        if (has_output()) {
+        const bool broken = n == 0 && error != SSL_ERROR_ZERO_RETURN && error != SSL_ERROR_WANT_READ;
+        const std::string reason = broken ? openssl_reason() : std::string();  // before other streams have their turn
+        if (has_output() && !broken) {
             CO_TRY_VOID(co_await send());
         }
         if (n > 0 || error == SSL_ERROR_ZERO_RETURN) {
             co_return n;
         }
-        if (error != SSL_ERROR_WANT_READ) {
-            co_return fail(Errc::kIo, "reading from " + peer_address() + ": TLS: " + openssl_reason());
+        if (broken) {
+            co_return fail(Errc::kIo, "reading from " + peer_address() + ": TLS: " + reason);
         }
         CO_TRY(const bool more, co_await receive());
         if (!more) {
@@ -246,6 +253,10 @@ Task<Result<void>> TlsStream::write(std::span<const ConstBytes> parts) {
     std::size_t encrypted = 0;
     for (ConstBytes part : parts) {
         while (!part.empty()) {
+            if (rekeyed_ >= context.rekey_bytes) {  // TL5; the peer need not answer: its own keys are its own
+                SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_NOT_REQUESTED);
+                rekeyed_ = 0;
+            }
             std::size_t n = 0;
             ERR_clear_error();
             const std::size_t step = std::min(part.size(), kSendBytes);
@@ -254,6 +265,7 @@ Task<Result<void>> TlsStream::write(std::span<const ConstBytes> parts) {
             }
             part = part.subspan(n);
             encrypted += n;
+            rekeyed_ += n;
             if (encrypted >= kSendBytes) {
                 encrypted = 0;
                 CO_TRY_VOID(co_await send());
@@ -281,8 +293,8 @@ class TlsListener final : public Listener {
 
 }  // namespace
 
-TlsNetwork::TlsNetwork(Network& below, std::string node, std::vector<TlsPeer> peers)
-    : below_(below), context_(std::make_unique<TlsContext>(std::move(node), std::move(peers))) {}
+TlsNetwork::TlsNetwork(Network& below, std::string node, std::vector<TlsPeer> peers, std::uint64_t rekey_bytes)
+    : below_(below), context_(std::make_unique<TlsContext>(std::move(node), std::move(peers), rekey_bytes)) {}
 
 TlsNetwork::~TlsNetwork() = default;
 

@@ -5,7 +5,8 @@
 //   TL1 Not a byte of the user's is read or written on a stream before both sides have proven that they hold the key.
 //   TL2 peer_identity() is the name of the peer whose key that was.
 //   TL3 The handshake takes place in the first read or write; listening and accepting never wait for a peer.
-//   TL4 What a peer sends costs a fixed amount of memory: one record is held at most.
+//   TL4 What a peer sends costs a fixed amount of memory: one read of 64 KiB is held at most.
+//   TL5 A key encrypts no more than `rekey_bytes` (RFC 8446 §5.5 allows some 380 GiB), however long a stream lives.
 // Threads: as of Network; a stream belongs to one executor at a time.
 #pragma once
 
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "gemel/stream.hpp"
+#include "gemel/units.hpp"
 #include "target/tls/pair_key.hpp"
 
 namespace gemel::tls {
@@ -28,8 +30,10 @@ class TlsContext;
 
 class TlsNetwork final : public Network {
   public:
+    static constexpr std::uint64_t kRekeyBytes = 64 * kGiB;
+
     /// `node`: this one's name. REQUIRES: `below` outlives it, and it outlives its streams and listeners.
-    TlsNetwork(Network& below, std::string node, std::vector<TlsPeer> peers);
+    TlsNetwork(Network& below, std::string node, std::vector<TlsPeer> peers, std::uint64_t rekey_bytes = kRekeyBytes);
     ~TlsNetwork() override;
 
     Result<std::unique_ptr<Listener>> listen(std::string_view address) override;

@@ -110,7 +110,7 @@ Task<Result<void>> RaidLab::fill(BlockDevice& device) {
 }
 
 void RaidLab::lose(Subject& subject, std::uint32_t member) {
-    Result<void> r = run_blocking(processor(0), subject.array->fail_member(member));
+    Result<void> r = run_blocking(processor(0), subject.array->fail_member(member, /*force=*/false));
     if (r) {
         r = run_blocking(processor(0), fill(*subject.members[member]));
     }

@@ -11,14 +11,15 @@ from lab.daemon import wait_until
 
 
 class Hook(http.server.BaseHTTPRequestHandler):
-    """Takes what is posted; the first time it is out of order."""
+    """Takes what is posted; the first time it is out of order, then it has moved."""
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.posts += 1
-        if self.server.posts > 1:
+        if self.path == "/moved":
             self.server.events += json.loads(body)["events"]
-        self.send_response(503 if self.server.posts == 1 else 204)
+        self.send_response(204 if self.path == "/moved" else 503 if self.server.posts == 1 else 301)
+        self.send_header("Location", "/moved")
         self.end_headers()
 
     def log_message(self, *_):

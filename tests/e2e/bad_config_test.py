@@ -73,6 +73,17 @@ class BadConfig(EndToEnd):
             node.start()
         self.assertRegex(refused.exception.text, r"insecure_no_auth|allowed_initiators")
 
+    def test_one_key_for_two_peers_is_refused(self):
+        peers = '[node]\nname = "n"\n[replication]\nlisten = "127.0.0.1:0"\n'
+        for name in ("b", "c"):
+            file = self.folder / f"{name}.key"
+            file.write_text("1f" * 32 + "\n")
+            file.chmod(0o600)
+            peers += f'[[peer]]\nnode = "{name}"\naddress = "127.0.0.1:9"\nkey_file = "{file}"\n'
+        with self.assertRaises(Refused) as refused:
+            self.daemon("n", peers + GOOD).start()
+        self.assertRegex(refused.exception.text, "peers 'b' and 'c' have the same key.* make one for each pair")
+
     def test_an_initiator_not_on_the_list_cannot_log_in(self):
         text = array() + volume() + target(more='allowed_initiators = ["iqn.2026-11.dev.gemel:friend*"]\n')
         node = self.start(self.daemon("n", text))

@@ -101,7 +101,7 @@ constexpr std::array<std::string_view, 87> kRaidStates{
     "target failed in a replace",
 };
 
-constexpr std::array<std::string_view, 33> kReplicationStates{
+constexpr std::array<std::string_view, 34> kReplicationStates{
     "write overlapping one in flight",
     "primary crashed with writes in flight",
     "resync running",
@@ -115,6 +115,7 @@ constexpr std::array<std::string_view, 33> kReplicationStates{
     "peer's array failed",
     "promoted with contact",
     "promoted without contact",
+    "promotion with an unknown outcome",
     "split brain refused",
     "split brain resolved",
     "severed",

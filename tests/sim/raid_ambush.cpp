@@ -66,7 +66,7 @@ void RaidWorld::relapse() {
     const auto place = static_cast<std::uint32_t>(victim);
     const auto lost = [&] { return array_->status().members[place].state != raid::MemberState::kInSync; };
     if (!scheduler_.run_until(lost, kNoticed)) {
-        const Result<void> failed = scheduler_.run(home(), array_->fail_member(place));
+        const Result<void> failed = scheduler_.run(home(), array_->fail_member(place, /*force=*/true));
         static_cast<void>(failed);  // nothing has asked it since
     }
     if (relapser_.one_in(2)) {

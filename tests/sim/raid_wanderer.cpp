@@ -37,7 +37,7 @@ void RaidWorld::wander() {
     if (end == 0) {
         const auto place = static_cast<std::uint32_t>(victim);
         if (array_->status().members[place].state == raid::MemberState::kInSync) {
-            const Result<void> failed = scheduler_.run(home(), array_->fail_member(place));
+            const Result<void> failed = scheduler_.run(home(), array_->fail_member(place, /*force=*/true));
             static_cast<void>(failed);  // nothing has asked it since
         }
         disk.revive();

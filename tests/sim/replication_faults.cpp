@@ -305,8 +305,14 @@ void ReplicationWorld::promote_without_contact() {
     const std::size_t node = 1 - active_;
     abandon_service();
     const auto r = operation(node, nodes_[node]->replicator().promote(SimNode::kVolume, true), "promote --force");
-    // Whether it was in time is durable; nobody writes until it is known.
-    const bool promoted = *r || (interrupted_ && wait_for(node) && nodes_[node]->pair_now().role == Role::kPrimary);
+    // Whether it was in time is durable; nobody writes until it is known. A record that failed shows after a start.
+    const bool unknown = !*r && usable(node) && nodes_[node]->pair_now().uncertain;
+    if (unknown) {
+        chronicle_.reached("promotion with an unknown outcome");
+        crash_node(node, Crash::kKill);
+    }
+    const bool promoted =
+        *r || ((interrupted_ || unknown) && wait_for(node) && nodes_[node]->pair_now().role == Role::kPrimary);
     if (!promoted) {
         if (before.state == PairState::kResyncTarget) {
             chronicle_.reached("promotion of a resync target refused");

@@ -159,7 +159,7 @@ ExitCode show_array(const Invocation& given) {
 }
 
 ExitCode fail_member(const Invocation& given) {
-    return change(given, "array.fail", {{"array", given.array}, {"member", given.member}},
+    return change(given, "array.fail", {{"array", given.array}, {"member", given.member}, {"force", given.force}},
                   member_text(given) + " is marked failed");
 }
 

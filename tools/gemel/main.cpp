@@ -91,7 +91,9 @@ void add_arrays(CLI::App& root, Invocation& given, Verb& chosen) {
     array.require_subcommand(1);
     add_verb(array, "list", "arrays with level, state and size", list_arrays, given, chosen);
     add_array(add_verb(array, "show", "one array, its members and spares", show_array, given, chosen), given);
-    add_member(add_verb(array, "fail", "mark a member failed", fail_member, given, chosen), given);
+    CLI::App& fail = add_verb(array, "fail", "mark a member failed", fail_member, given, chosen);
+    add_member(fail, given);
+    fail.add_flag("--force", given.force, "although parity is not right yet everywhere; what it holds there is lost");
     CLI::App& rebuild =
         add_verb(array, "rebuild", "rebuild a member that is not in sync", rebuild_member, given, chosen);
     add_member(rebuild, given);
@@ -147,7 +149,7 @@ void add_verbs(CLI::App& root, Invocation& given, Verb& chosen) {
     CLI::App& stats =
         add_verb(root, "stats", "what hosts do: operations, bytes, latencies, errors", show_statistics, given, chosen);
     stats.add_option("--interval", given.interval_seconds, "seconds from one answer to the next, until interrupted")
-        ->check(CLI::PositiveNumber);
+        ->check(CLI::Range(1, 86400));
     add_arrays(root, given, chosen);
     add_mirror(root, given, chosen);
     CLI::App& promoted = add_verb(root, "promote", "make this node the primary of a volume", promote, given, chosen);

@@ -374,6 +374,8 @@ std::string render_pair_details(const json::object& pair) {
              Line{"received",
                   fmt::format("{} in {} frames", size_of(p, "bytes_received"), text_of(p, "frames_received"))},
              Line{"last error", text_of(p, "last_error")},
+             Line{"metadata",
+                  flag_of(p, "uncertain") ? "a record failed: the state may be newer after a restart" : "durable"},
          }) {
         out += fmt::format("{:<17} {}\n", l.name, l.value);
     }

@@ -39,14 +39,16 @@ std::vector<std::uint64_t> latencies_in(const json::value& lun, std::string_view
     return out;
 }
 
-/// The same LUN in an earlier answer; null: it was not there.
-const json::value* same_lun(const json::value* earlier, std::string_view iqn, std::uint64_t number) {
+/// The same LUN in an earlier answer; null: it was not there. One number may be several volumes, for different hosts.
+const json::value* same_lun(const json::value* earlier, std::string_view iqn, const json::value& now) {
     if (earlier == nullptr) {
         return nullptr;
     }
     for (const json::value& target : list_in(*earlier, "targets")) {
         for (const json::value& lun : list_in(target, "luns")) {
-            if (text_of(target, "iqn") == iqn && number_of(lun, "lun") == number) {
+            const bool same =
+                number_of(lun, "lun") == number_of(now, "lun") && text_of(lun, "volume") == text_of(now, "volume");
+            if (same && text_of(target, "iqn") == iqn) {
                 return &lun;
             }
         }
@@ -114,7 +116,7 @@ std::string luns_table(const json::value& now, const json::value* earlier, doubl
                                                 "ABORTED", "IN FLIGHT"}};
     for (const json::value& target : list_in(now, "targets")) {
         for (const json::value& lun : list_in(target, "luns")) {
-            const json::value* before = same_lun(earlier, text_of(target, "iqn"), number_of(lun, "lun"));
+            const json::value* before = same_lun(earlier, text_of(target, "iqn"), lun);
             const Figures r = figures_of(lun, before, "reads", seconds);
             const Figures w = figures_of(lun, before, "writes", seconds);
             const Figures o = figures_of(lun, before, "other", seconds);

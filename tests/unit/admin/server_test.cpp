@@ -52,8 +52,8 @@ class FakeManagement : public Management {
         last = "list " + a;
         co_return json::value(json::array{});
     }
-    Task<Result<void>> array_fail(std::string a, std::uint64_t m) override {
-        return note("fail " + a + " " + std::to_string(m));
+    Task<Result<void>> array_fail(std::string a, std::uint64_t m, bool f) override {
+        return note("fail " + a + " " + std::to_string(m) + (f ? " force" : ""));
     }
     Task<Result<void>> array_rebuild(std::string a, std::uint64_t m, std::string w) override {
         return note("rebuild " + a + " " + std::to_string(m) + " " + w);

@@ -44,7 +44,7 @@ TEST(AlertDelivery, AWebAddressIsNoArgumentAndNothingInItLeavesItsQuotes) {
     alert.kind = config::AlertKind::kWebhook;
     alert.to = "https://example.org/\"\\secret";
     const Alerts::Delivery d = Alerts::make_delivery(alert, "alpha", 0, {event(7, "a \"quoted\" name")});
-    EXPECT_EQ(d.arguments, (std::vector<std::string>{"curl", "--config", "-"}));
+    EXPECT_EQ(d.arguments, (std::vector<std::string>{"curl", "-q", "--config", "-"}));
     EXPECT_NE(d.input.find("url = \"https://example.org/\\\"\\\\secret\"\n"), std::string::npos) << d.input;
     EXPECT_NE(d.input.find(R"(\"subject\":\"a \\\"quoted\\\" name\")"), std::string::npos) << d.input;
 }
@@ -141,6 +141,36 @@ TEST_F(AlertsTest, TellEachEventOnceInOrderFromTheFirstOn) {
     emit(Severity::kWarning, "later");
     wait_for([&] { return told().ends_with("later "); });
     EXPECT_EQ(told(), "before bad later ");
+}
+
+TEST_F(AlertsTest, ADeliveryIsShortEnoughForCurlWhateverIsInTheTexts) {
+    start("wc -c >> sizes && echo '{\"events\":[]}' >> told");
+    for (int i = 0; i < 40; ++i) {
+        ring_.emit({Severity::kError, "test", std::string(1024, '"'), std::string(1024, '"'), std::string(1024, '"')});
+    }
+    const auto sizes = [&] {
+        std::ifstream in(folder_ / "sizes");
+        std::vector<std::size_t> out;
+        for (std::size_t n = 0; in >> n;) {
+            out.push_back(n);
+        }
+        return out;
+    };
+    wait_for([&] { return sizes().size() == 8; });
+    EXPECT_LT(std::ranges::max(sizes()), 50000U) << "quoted once more it is twice as long, and curl takes 100 KiB";
+}
+
+TEST_F(AlertsTest, WhatTheRingDroppedIsToldWithTheNextThatIsWanted) {
+    for (int i = 0; i < 100; ++i) {
+        emit(Severity::kInfo, "too mild");
+    }
+    emit(Severity::kError, "bad");
+    start("cat >> told");
+    wait_for([&] { return told() == "bad "; });
+    std::ifstream in(folder_ / "told");
+    std::string line;
+    ASSERT_TRUE(std::getline(in, line));
+    EXPECT_EQ(json::parse(line).at("lost").to_number<int>(), 37);  // of 101 the ring keeps 64
 }
 
 TEST_F(AlertsTest, OneThatFailsIsAnEventAndIsToldAgainWhatItMissed) {

@@ -621,7 +621,7 @@ TEST(ArrayStop, refuses_what_operators_order_meanwhile) {
     }
     ASSERT_FALSE(stopped);
     EXPECT_EQ(f.scheduler.run(*f.caller, f.array->resize("a", sectors_of(2 * kMiB))).error().code, Errc::kClosed);
-    EXPECT_EQ(f.scheduler.run(*f.caller, f.array->fail_member(1)).error().code, Errc::kClosed);
+    EXPECT_EQ(f.scheduler.run(*f.caller, f.array->fail_member(1, /*force=*/false)).error().code, Errc::kClosed);
     EXPECT_EQ(f.scheduler.run(*f.caller, f.array->grow()).error().code, Errc::kClosed);
     ASSERT_TRUE(f.scheduler.run_until([&] { return stopped.has_value(); }));
     EXPECT_TRUE(*stopped);

@@ -335,7 +335,8 @@ TEST(CatchUp, what_was_under_way_when_a_member_came_back_is_missed_by_the_next_o
         ASSERT_TRUE(writers.errors.empty());
         d.f.scheduler.run_for(Duration(d.f.scheduler.random().below(1'500'000)));
         d.f.disks[2]->power_cut(sim::CachePolicy::kDropAll);
-        [[maybe_unused]] const Result<void> noticed = d.f.scheduler.run(*d.f.caller, d.f.array->fail_member(2));
+        [[maybe_unused]] const Result<void> noticed =
+            d.f.scheduler.run(*d.f.caller, d.f.array->fail_member(2, /*force=*/false));
         ASSERT_EQ(d.f.array->status().members[2].state, MemberState::kFailed);
         ASSERT_TRUE(d.f.stop());
         d.f.disks[2]->revive();

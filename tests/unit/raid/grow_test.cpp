@@ -174,7 +174,7 @@ TEST(Grow, what_stands_in_the_way_is_named) {
     EXPECT_NE(small.error().message.find("member 1 (disk1) has 2097152 bytes"), std::string::npos);
     EXPECT_NE(small.error().message.find("4194304"), std::string::npos) << small.error().message;
     f.disks[1]->extend(SectorCount(8192));
-    ASSERT_TRUE(f.scheduler.run(*f.caller, f.array->fail_member(1)));
+    ASSERT_TRUE(f.scheduler.run(*f.caller, f.array->fail_member(1, /*force=*/false)));
     const auto lost = grow(f);
     ASSERT_FALSE(lost);
     EXPECT_EQ(lost.error().code, Errc::kRefused);

@@ -270,7 +270,7 @@ TEST_F(LogOnArray, a_member_gets_the_log_though_it_is_never_idle) {
     ArrayFixture f({.level = "1", .members = 2});
     ASSERT_TRUE(f.create());
     f.settle();
-    ASSERT_TRUE(f.scheduler.run(*f.caller, f.array->fail_member(1)));
+    ASSERT_TRUE(f.scheduler.run(*f.caller, f.array->fail_member(1, /*force=*/false)));
     bool over = false;
     int failed = 0;
     for (LogClientId c = 0; c < 4; ++c) {

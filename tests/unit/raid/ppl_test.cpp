@@ -107,7 +107,7 @@ struct Partial {
         for (auto& d : f.disks) {
             d->power_cut(policy);
         }
-        [[maybe_unused]] const auto stopped = f.stop();  // it cannot be clean
+        f.stop_anyhow();
         for (std::uint32_t i = 0; i < f.disks.size(); ++i) {
             if (i != lost) {
                 f.disks[i]->revive();

@@ -433,13 +433,33 @@ TEST(Rebuild, an_operator_fails_a_member_that_can_be_spared_and_no_other) {
     ArrayFixture f({.level = "5", .members = 3});
     ASSERT_TRUE(f.create());
     f.settle();
-    const auto fails = [&](std::uint32_t m) { return f.scheduler.run(*f.caller, f.array->fail_member(m)); };
+    const auto fails = [&](std::uint32_t m) {
+        return f.scheduler.run(*f.caller, f.array->fail_member(m, /*force=*/false));
+    };
     EXPECT_EQ(fails(3).error().code, Errc::kInvalidArgument);
     ASSERT_TRUE(fails(1));
     EXPECT_EQ(f.array->status().members[1].state, MemberState::kFailed);
     EXPECT_EQ(fails(1).error().code, Errc::kRefused);
     EXPECT_EQ(fails(0).error().code, Errc::kRefused);
     EXPECT_EQ(f.array->status().state, ArrayState::kDegraded);
+}
+
+TEST(Rebuild, an_operator_needs_force_to_fail_a_member_while_parity_is_not_right) {
+    ArrayFixture f({.level = "5", .members = 3});
+    ASSERT_TRUE(f.create());
+    f.settle();
+    const auto data = f.pattern(64);
+    ASSERT_TRUE(f.write(0, data));
+    f.crash(/*power=*/false);
+    ASSERT_TRUE(f.reopen());
+    const auto fails = [&](bool force) { return f.scheduler.run(*f.caller, f.array->fail_member(1, force)); };
+    ASSERT_TRUE(f.array->status().resyncing);
+    EXPECT_EQ(fails(false).error().code, Errc::kNeedsForce);
+    EXPECT_EQ(f.array->status().members[1].state, MemberState::kInSync);
+    f.settle();
+    EXPECT_TRUE(fails(false));
+    const auto back = f.read(0, 64);
+    EXPECT_TRUE(back.result && back.data == data);
 }
 
 TEST(Rebuild, what_cannot_be_is_refused_and_nothing_changes) {

@@ -223,7 +223,7 @@ TEST(Redo, a_record_is_for_the_device_that_had_the_place) {
     ASSERT_TRUE(d.rebuilt_to(30));
     d.f.array->job(JobKind::kRebuild)->pause(true);
     d.rewrite(0, 8);  // of the place, which is on the device by now
-    ASSERT_TRUE(d.f.scheduler.run(*d.f.caller, d.f.array->fail_member(0)));
+    ASSERT_TRUE(d.f.scheduler.run(*d.f.caller, d.f.array->fail_member(0, /*force=*/false)));
     d.rewrite(0, 8);  // in parity only
     ASSERT_TRUE(d.f.scheduler.run_until([&] { return !d.f.array->status().rebuild; }, std::chrono::hours(1)));
     sim::SimDisk& second = d.f.add_disk(4 * kMiB);

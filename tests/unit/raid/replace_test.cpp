@@ -286,7 +286,7 @@ TEST(Replace, when_the_old_member_fails_its_place_is_rebuilt_onto_the_target) {
                     old.hang();
                     break;
                 default:
-                    ASSERT_TRUE(d.f.scheduler.run(*d.f.caller, d.f.array->fail_member(d.place)));
+                    ASSERT_TRUE(d.f.scheduler.run(*d.f.caller, d.f.array->fail_member(d.place, /*force=*/false)));
                     break;
             }
             d.rewrite(0, 2000);

@@ -473,7 +473,7 @@ TEST(Scrub, waits_for_a_member_that_it_needs_and_goes_on_when_it_is_rebuilt) {
     s.job().set_limit(bytes_of(s.geometry().sectors()) / 20);
     ASSERT_TRUE(s.begin(ScrubMode::kCheck));
     s.until_percent(20);
-    ASSERT_TRUE(s.f.scheduler.run(*s.f.caller, s.f.array->fail_member(2)));
+    ASSERT_TRUE(s.f.scheduler.run(*s.f.caller, s.f.array->fail_member(2, /*force=*/false)));
     s.f.scheduler.run_for(5s);
     const auto waiting = s.f.array->status().scrub;
     ASSERT_TRUE(waiting && waiting->waiting);
@@ -538,7 +538,7 @@ TEST(Scrub, what_cannot_be_is_refused) {
     s.finish();
     for (const Shape& shape : {Shape{"5", 4, 1}, Shape{"1", 2, 1}}) {
         Scrubbed less(options_of(shape));
-        ASSERT_TRUE(less.f.scheduler.run(*less.f.caller, less.f.array->fail_member(0)));
+        ASSERT_TRUE(less.f.scheduler.run(*less.f.caller, less.f.array->fail_member(0, /*force=*/false)));
         expect(less.f, Errc::kRefused, "rebuild them first");
         less.f.disks[1]->die();
         ASSERT_FALSE(less.f.write(0, less.f.pattern(64)));

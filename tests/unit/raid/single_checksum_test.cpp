@@ -131,7 +131,7 @@ TEST_P(EverySingle, SilentCorruptionOfEveryKindIsNeverReturned) {
         for (const auto& disk : a.f.disks) {
             old.push_back(disk->snapshot());
         }
-        a.rewrite(random.below(a.sectors - 256), 256);  // what is older than this is stale
+        a.rewrite(random.below(a.sectors - 256), 256);   // what is older than this is stale
         a.f.scheduler.run_for(std::chrono::seconds(5));  // it says that it is clean, then it is at rest
         ASSERT_TRUE(a.f.flush());
         std::vector<Bytes> now;

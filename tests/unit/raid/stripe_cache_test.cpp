@@ -141,7 +141,7 @@ TEST(StripeCache, a_member_that_was_away_is_asked_again) {
     f.rewrite(0, kBlock);
     const Geometry g{Layout::kParity, 5, kStrip, 1000 * kStrip};
     const std::uint32_t m = g.data_member(StripeIndex(0), 0);
-    ASSERT_TRUE(f.scheduler.run(*f.caller, f.array->fail_member(m)));
+    ASSERT_TRUE(f.scheduler.run(*f.caller, f.array->fail_member(m, /*force=*/false)));
     f.rewrite(0, kBlock);  // parity only
     ASSERT_TRUE(f.scheduler.run(*f.caller, f.array->rebuild(m, {})));
     ASSERT_TRUE(f.scheduler.run_until([&] { return !f.array->status().rebuild; }, 1h));

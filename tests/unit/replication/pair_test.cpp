@@ -298,6 +298,22 @@ TEST(Pair, PromoteWithoutContactNeedsForceAndTheOldPrimaryComesBackAsSecondary) 
     EXPECT_EQ(w.read(w.alpha, 128 * 9).value(), 2U);
 }
 
+TEST(Pair, APromotionWhoseRecordFailedSaysThatItMayShowAfterARestart) {
+    PairWorld w;
+    w.pair_up();
+    w.kill(w.alpha);
+    w.beta.store.log().failing = true;
+    const Result<void> promoted = w.scheduler.run(w.beta.home, w.beta.node->promote("vol", true));
+    ASSERT_FALSE(promoted);
+    EXPECT_NE(promoted.error().message.find("may have become durable"), std::string::npos) << promoted.error().message;
+    EXPECT_TRUE(w.status(w.beta).uncertain);
+    EXPECT_EQ(w.status(w.beta).role, Role::kSecondary);
+    w.beta.store.log().failing = false;
+    ASSERT_TRUE(w.scheduler.run(w.beta.home, w.beta.node->promote("vol", true)));
+    EXPECT_FALSE(w.status(w.beta).uncertain);
+    EXPECT_EQ(w.status(w.beta).role, Role::kPrimary);
+}
+
 TEST(Pair, BothSidesWrittenAloneIsSplitBrainAndOnlyAnOperatorEndsIt) {
     PairWorld w;
     w.pair_up();

@@ -80,6 +80,12 @@ TEST_F(ChildProcessTest, OneThatTakesTooLongIsEndedWithItsChildren) {
     }(environment_.clock, child)));
 }
 
+TEST_F(ChildProcessTest, WhatItSaysIsBounded) {
+    const Result<void> r = run("head -c 100000000 /dev/zero | tr '\\0' 'x' >&2; exit 4");
+    ASSERT_FALSE(r.has_value());
+    EXPECT_LT(r.error().message.size(), 400U);
+}
+
 TEST_F(ChildProcessTest, GetsNothingOfTheDaemon) {
     const int kept = ::open("/dev/null", O_RDONLY);  // one that a library forgot to mark
     ASSERT_GE(kept, 0);

@@ -87,8 +87,8 @@ class TlsNetworkTest : public ::testing::Test {
     }
 
     /// beta, as it knows its peers.
-    void listen(std::vector<TlsPeer> peers) {
-        beta_ = std::make_unique<TlsNetwork>(network_.host("beta"), "beta", std::move(peers));
+    void listen(std::vector<TlsPeer> peers, std::uint64_t rekey_bytes = TlsNetwork::kRekeyBytes) {
+        beta_ = std::make_unique<TlsNetwork>(network_.host("beta"), "beta", std::move(peers), rekey_bytes);
         listener_ = beta_->listen("beta:1").value();
     }
     template <class T>
@@ -183,6 +183,24 @@ TEST_F(TlsNetworkTest, BothSidesMayBeginAtOnceAndWriteBesideTheirReads) {
             *back.received == pattern(900000, 4);
     };
     EXPECT_TRUE(run(all(*dialled_, *accepted_)));
+}
+
+TEST_F(TlsNetworkTest, KeysChangeWhileBothSidesWrite) {
+    TlsNetwork often(tapped_, "alpha", {{"beta", "beta:1", key_of(1)}}, 100000);
+    listen({{"alpha", "alpha:1", key_of(1)}}, 70000);
+    connect(often);
+    const auto all = [](Stream& a, Stream& b) -> Task<bool> {
+        auto [there, back] =
+            co_await when_both(exchange(a, b, pattern(3000000, 3)), exchange(b, a, pattern(3000000, 4)));
+        co_return there.received&& back.received && *there.received == pattern(3000000, 3) &&
+            *back.received == pattern(3000000, 4);
+    };
+    EXPECT_TRUE(run(all(*dialled_, *accepted_)));
+    const std::size_t with_updates = tapped_.sent.size();
+    tapped_.sent.clear();
+    connect();
+    EXPECT_TRUE(run(all(*dialled_, *accepted_)));
+    EXPECT_GT(with_updates, tapped_.sent.size()) << "no key was changed";
 }
 
 TEST_F(TlsNetworkTest, NothingCanBeReadOnTheWire) {
