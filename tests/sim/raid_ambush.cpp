@@ -63,6 +63,7 @@ void RaidWorld::relapse() {
     chronicle_.reached("member lost right after a rebuild");
     disk.power_cut(static_cast<CachePolicy>(relapser_.below(4)));
     lost_[victim] = true;
+    doubt_exposed();
     const auto place = static_cast<std::uint32_t>(victim);
     const auto lost = [&] { return array_->status().members[place].state != raid::MemberState::kInSync; };
     if (!scheduler_.run_until(lost, kNoticed)) {

@@ -56,6 +56,7 @@ void RaidWorld::lose_to_copy(const Copy& copy) {
         if (disks_[i].get() == copy.disk) {
             chronicle_.reached(lost_[i] ? "older copy in a rebuild" : "older copy of a member");
             lost_[i] = true;
+            doubt_exposed();
         }
     }
     if (target_ && copy.disk == target_.get()) {

@@ -448,6 +448,7 @@ void RaidWorld::damage_a_member() {
     if (!spares(victim)) {
         return;
     }
+    doubt_exposed();
     SimDisk& disk = *disks_[victim];
     if (random_.one_in(4)) {
         chronicle_.fault(disk.name() + " fails a read");
