@@ -109,6 +109,7 @@ class BadMembers(EndToEnd):
         (self.folder / "kept").rename(self.member(node, 1))
         self.start(node)
         wait_until(lambda: self.array_state(node)["state"] == "optimal", 60, "it has caught up")
+        self.assertIn("it came back and gets what it missed", node.gemel("events").stdout)
         self.check(node)
 
     def test_an_older_copy_of_a_member_never_returns_old_data(self):

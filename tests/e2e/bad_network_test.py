@@ -9,12 +9,14 @@ import time
 import unittest
 from pathlib import Path
 
-from e2e_case import EndToEnd, Pair, array, iqn, target, volume
+from e2e_case import MIRROR_SECONDS, EndToEnd, Pair, array, iqn, target, volume
 from lab.daemon import Refused, wait_until
 from lab.initiator import Load, load
 
 CHANCE = random.Random(7)
 LOGIN = bytes([0x43, 0x87, 0, 0]) + bytes(44)
+TLS_HANDSHAKE = 0x16
+KEY = "1f" * 32
 
 
 def pdu(opcode, data_length, rest=b""):
@@ -126,22 +128,31 @@ class LinkWithKeys(Pair):
     def config(self, node, listen, other):
         text = super().config(node, listen, other)
         at = f'address = "{self.to[other].address}"\n'
-        return text.replace(at, at + f'key_file = "{self.key(node, "1f" * 32)}"\n')
+        return text.replace(at, at + f'key_file = "{self.key(node, KEY)}"\n')
+
+    def events(self, node):
+        return node.gemel("events").stdout
 
     def test_a_pair_mirrors_over_tls_through_garbage_cuts_and_flipped_bits(self):
         self.establish()
         ledger = self.folder / "ledger"
-        running = Load(self.url(self.alpha), seconds=8, depth=8, reads=0, block_size="16KiB", verify=ledger)
-        for payload in GARBAGE:
-            throw("%s:%d" % self.to["beta"].target, payload)
+        running = Load(self.url(self.alpha), seconds=10, depth=8, reads=0, block_size="16KiB", verify=ledger)
+        time.sleep(0.5)
         for proxy in self.proxies:
             proxy.corrupt_next()
         time.sleep(1)
         self.cut()
         time.sleep(0.5)
         self.heal()
+        for payload in GARBAGE:
+            throw("%s:%d" % self.to["beta"].target, payload, linger=0.05)
+        self.assertIsNone(running.process.poll(), "the load ended before the faults did")
         self.assert_good(running.result())
         self.wait_mirrored(self.alpha)
+        self.assertIn("peer-lost", self.events(self.alpha))
+        openings = [o for proxy in self.proxies for o in proxy.openings]
+        self.assertGreaterEqual(len(openings), 2, "one of the start, one after the cut")
+        self.assertEqual({o[0] for o in openings}, {TLS_HANDSHAKE})
         self.beta.gemel("promote", "vol")
         self.wait_mirrored(self.beta)
         self.assert_good(load(self.url(self.beta), verify=ledger, check=True, block_size="64KiB", depth=4))
@@ -150,9 +161,19 @@ class LinkWithKeys(Pair):
         key = self.key("beta", "2e" * 32)
         self.start(self.alpha)
         self.start(self.beta)
-        done = self.alpha.gemel("mirror", "establish", "vol", "--peer", "beta", check=False)
-        self.assertEqual(done.returncode, 5, done.stderr)
-        self.beta.stop()
+        refused = "binder does not verify; both nodes need the same key_file"
+        wait_until(lambda: refused in self.events(self.beta), 20, "beta refuses the key")
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            done = self.alpha.gemel("mirror", "establish", "vol", "--peer", "beta", check=False)
+            self.assertEqual(done.returncode, 5, done.stderr)
+        self.assertEqual(self.beta.ask("mirror", "status"), [])
+        self.assertEqual(self.beta.stop(), 0)
+        self.key("beta", KEY)
+        self.start(self.beta)
+        self.alpha.establish("vol", "beta", MIRROR_SECONDS)
+        self.wait_mirrored(self.alpha)
+        self.assertEqual(self.beta.stop(), 0)
         key.chmod(0o644)
         with self.assertRaises(Refused) as failed:
             self.beta.start()

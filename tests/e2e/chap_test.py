@@ -90,9 +90,14 @@ class Chap(EndToEnd):
 
     def test_a_session_survives_who_tries_to_take_it_and_the_daemon_counts_him(self):
         node = self.start(self.guarded())
+        running = Load(self.with_password(node, "host", SECRET), seconds=4, depth=4, reads=50,
+                       verify=self.folder / "ledger")
+        wait_until(lambda: node.ask("session", "list"), 20, "the session is there")
         for _ in range(3):
             self.client(node, "iscsi-inq", user="host", password="not-the-secret-1")
         self.client(node, "iscsi-inq", user="guest", password=OTHER)
+        self.assertIsNone(running.process.poll(), "the session ended before the attempts did")
+        self.assert_good(running.result())
         status = node.ask("status")
         failures = status["iscsi"]["login_failures_by_status"]
         self.assertEqual(failures["authentication-failure"], 3)

@@ -48,11 +48,15 @@ class Kills(EndToEnd):
 
     def kill_under(self, reads):
         """One kill and restart under a load of each array; `reads` is their share of it by level, in percent."""
-        running = {level: self.load(level, reads[level], 1) for level in LEVELS}
-        time.sleep(self.chance.uniform(0.15, 0.7))
+        running = {level: self.load(level, reads[level], 60) for level in LEVELS}
+        wait_until(lambda: len(self.node.ask("session", "list")) == len(LEVELS), 20, "all loads run")
+        time.sleep(self.chance.uniform(0, 0.5))
         self.node.kill()
         self.kills += 1
         self.start(self.node)
+        time.sleep(self.chance.uniform(0, 0.3))
+        for one in running.values():
+            one.end()
         for level, one in running.items():
             result = one.result()
             self.assert_good(result)

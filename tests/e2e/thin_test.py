@@ -45,12 +45,12 @@ class Thin(Pair):
             self.assertGreater(full[n], empty[n] + 0.95 * 64 * ROW)
         sent = self.alpha.pair("vol")["bytes_sent"]
         io(url, f"discard {FIRST}M {LENGTH}M", "flush")
-        self.assertLess(self.alpha.pair("vol")["bytes_sent"] - sent, 64 * 1024, "zeros went over the link")
+        self.assertLess(self.alpha.pair("vol")["bytes_sent"] - sent, LENGTH * MIB // 8, "zeros went over the link")
         for n in nodes:
-            wait_until(lambda n=n: self.used(n) < full[n] - 0.95 * LENGTH * ROW, 10, "the space is given back")
+            wait_until(lambda n=n: self.used(n) < full[n] - 0.95 * LENGTH * ROW, 60, "the space is given back")
         self.check(self.alpha)
         self.alpha.kill()
-        wait_until(lambda: not self.beta.pair("vol")["connected"], 10, "the loss is noticed")
+        wait_until(lambda: not self.beta.pair("vol")["connected"], 60, "the loss is noticed")
         self.beta.gemel("promote", "vol", "--force")
         self.check(self.beta)
         self.start(self.alpha)

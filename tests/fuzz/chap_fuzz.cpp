@@ -71,24 +71,32 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
     check_decoding(as_text(rest));
     bool answered = false;
     bool over = false;
-    std::string said;  ///< by the initiator
+    std::string whole;  ///< the text so far, which requests that go on (C) make up together
+    std::string said;   ///< by the initiator
     while (rest.size() >= 3) {
         LoginRequest request;
         request.immediate = true;
         request.flags = std::to_integer<std::uint8_t>(rest[0]);
         const std::size_t length = std::min<std::size_t>(load_be<std::uint16_t>(&rest[1]) % 8193U, rest.size() - 3);
+        if (whole.empty()) {
+            answered = false;
+        }
         const std::string text = filled_in(as_text(rest.subspan(3, length)), peer, answered);
         rest = rest.subspan(3 + length);
         const bool was_proven = machine.chap() != nullptr && machine.chap()->proven();
         const LoginReply reply = machine.handle(request, text);
         const bool proven = machine.chap() != nullptr && machine.chap()->proven();
-        CHECK(answered || !proven);
+        whole += text;
+        CHECK(!proven || was_proven || (answered && whole.contains("CHAP_N=u")));
         CHECK(proven || (!reply.full_feature && (reply.header.flags & kFinal) == 0));
         CHECK(proven || !reply.text.contains("CHAP_R=0"));
         CHECK(!proven || was_proven || reply.status() == LoginStatus::kSuccess);
         CHECK(!over || reply.status() == LoginStatus::kInvalidDuringLogin);
         CHECK(reply.text.size() <= LoginMachine::kMaxDataBytes);
         said += text;
+        if ((request.flags & kContinue) == 0) {
+            whole.clear();
+        }
         CHECK(!reply.why.contains(kSecret) || said.contains(kSecret));
         over |= reply.full_feature || reply.status() != LoginStatus::kSuccess;
         peer.hear(reply.text);

@@ -11,7 +11,7 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::string_view, 89> kRaidStates{
+constexpr std::array<std::string_view, 92> kRaidStates{
     "older copy of a member",
     "older copy in a replace",
     "array grown",
@@ -56,6 +56,8 @@ constexpr std::array<std::string_view, 89> kRaidStates{
     "second failure in a rebuild",
     "rebuild onto a spare that the config does not place",
     "stale member rebuilt",
+    "member rebuilt",
+    "spare, or the old member, quicker than the operator",
     "resync after unclean stop",
     "resync interrupted",
     "crash while opening",
@@ -68,6 +70,7 @@ constexpr std::array<std::string_view, 89> kRaidStates{
     "policy journal",
     "policy ppl",
     "partial parity used",
+    "partial parity recorded",
     "degraded crash with partial parity",
     "hot write",
     "block from the stripe cache",

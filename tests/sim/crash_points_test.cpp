@@ -12,8 +12,8 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
-#include "gemel/test_switch.hpp"
 #include "raid/array.hpp"
 #include "raid/level_table.hpp"
 #include "tests/support/sim_disk.hpp"
@@ -29,18 +29,6 @@ constexpr std::size_t kMostChoicesDegraded = 8;  ///< or a few more
 constexpr Duration kPatience = std::chrono::seconds(60);
 
 using Content = std::vector<std::byte>;
-
-/// A deliberate bug, which some point must show: ctest.sh, crash_mutants.
-[[maybe_unused]] const bool kSwitched = [] {
-#ifdef GEMEL_TEST_SWITCHES
-    const char* const name = std::getenv("GEMEL_SWITCH");
-    const auto* const row =
-        std::ranges::find(kTestSwitches, std::string_view(name != nullptr ? name : ""), &TestSwitchRow::name);
-    CHECK(name == nullptr || row != kTestSwitches.end());
-    active_test_switch = name != nullptr ? row->id : TestSwitch::kNone;
-#endif
-    return true;
-}();
 
 struct Step {
     enum class Kind : std::uint8_t { kWrite, kDiscard, kWait, kFlush, kGrow };
@@ -74,9 +62,10 @@ void PrintTo(const Scenario& s, std::ostream* out) {
 Content content_of(std::uint64_t sector, unsigned stamp) {
     Content out(kSectorBytes);
     std::uint64_t word = (sector + 1) * 0x9e3779b97f4a7c15ULL + stamp * 0xd1b54a32d192ed03ULL;
-    for (std::byte& b : out) {
+    for (std::size_t at = 0; at < out.size(); at += sizeof word) {
         word = word * 6364136223846793005ULL + 1442695040888963407ULL;
-        b = static_cast<std::byte>(word >> 56U);
+        const std::uint64_t mixed = word ^ word >> 29U;  // the low bits of `word` alone repeat early
+        std::memcpy(out.data() + at, &mixed, sizeof mixed);
     }
     return out;
 }
@@ -151,7 +140,7 @@ class Ledger {
 /// One life of the node: disks with a given content, and the array on them.
 class World {
   public:
-    World(const Scenario& scenario, const std::vector<Content>& media, std::uint32_t missing = 0)
+    World(const Scenario& scenario, const std::vector<Media>& media, std::uint32_t missing = 0)
         : network_(scheduler_, 1), environment_(scheduler_, network_, "node", ++lives), home_(executor(scheduler_)) {
         config_.name = "array";
         config_.level = scenario.level;
@@ -162,7 +151,7 @@ class World {
         config_.former_sizes = {SectorCount(kDiskSectors)};
         for (std::size_t i = 0; i < scenario.members; ++i) {
             SimDiskOptions o{.name = "disk" + std::to_string(i)};
-            o.sectors = SectorCount(media.empty() ? kDiskSectors : media[i].size() / kSectorBytes);
+            o.sectors = media.empty() ? SectorCount(kDiskSectors) : media[i].sectors();
             disks_.push_back(std::make_unique<SimDisk>(scheduler_, i + 1, o));
             if (!media.empty()) {
                 disks_[i]->load(media[i]);
@@ -250,10 +239,10 @@ class World {
         CHECK(scheduler_.run(home_, array_->stop()));
         array_.reset();
     }
-    [[nodiscard]] std::vector<Content> durable() const {
-        std::vector<Content> out;
+    [[nodiscard]] std::vector<Media> durable() const {
+        std::vector<Media> out;
         for (const auto& disk : disks_) {
-            out.push_back(disk->durable_snapshot());
+            out.push_back(disk->media());
         }
         return out;
     }
@@ -363,8 +352,8 @@ class Choices {
     [[nodiscard]] std::size_t size() const { return std::min(all_, kMostChoices); }
     [[nodiscard]] bool every() const { return all_ <= kMostChoices; }
     /// Number 0: nothing unflushed was kept; size() - 1: the newest of everything.
-    [[nodiscard]] std::vector<Content> media(std::size_t number) const {
-        std::vector<Content> out = media_;
+    [[nodiscard]] std::vector<Media> media(std::size_t number) const {
+        std::vector<Media> out = media_;
         SeededRandom random(number);
         std::size_t left = number;
         for (const auto& [disk, u] : sectors_) {
@@ -376,14 +365,15 @@ class Choices {
             } else {
                 take = number == 0 ? 0 : number == kMostChoices - 1 ? n - 1 : random.below(n);
             }
-            std::ranges::copy(u.contents[take],
-                              out[disk].begin() + static_cast<std::ptrdiff_t>(u.sector * kSectorBytes));
+            if (take > 0) {  // the first is what it holds
+                out[disk].set_sector(u.sector, u.contents[take]);
+            }
         }
         return out;
     }
 
   private:
-    std::vector<Content> media_;
+    std::vector<Media> media_;
     std::vector<std::pair<std::size_t, UncertainSector>> sectors_;
     std::size_t all_ = 1;
 };
@@ -401,7 +391,7 @@ class CrashPoints : public testing::TestWithParam<Scenario> {
     [[nodiscard]] const Scenario& scenario() const { return GetParam(); }
     [[nodiscard]] const raid::LevelRow& level() const { return *raid::find_level(scenario().level); }
 
-    std::vector<Content> fresh() {
+    std::vector<Media> fresh() {
         Scenario whole = scenario();
         whole.missing = 0;
         World world(whole, {});
@@ -412,7 +402,7 @@ class CrashPoints : public testing::TestWithParam<Scenario> {
         return scenario().missing == 0 ? world.durable() : degraded(world.durable());
     }
     /// The array has seen that the members are gone.
-    std::vector<Content> degraded(const std::vector<Content>& media) {
+    std::vector<Media> degraded(const std::vector<Media>& media) {
         World world(scenario(), media);
         world.open_now();
         CHECK(world.array() != nullptr);
@@ -462,7 +452,7 @@ class CrashPoints : public testing::TestWithParam<Scenario> {
     }
 
     /// One start after a power cut that left `media`.
-    void recover(const std::vector<Content>& media, const Ledger& ledger, std::uint32_t missing) {
+    void recover(const std::vector<Media>& media, const Ledger& ledger, std::uint32_t missing) {
         ++counts_.recoveries;
         World world(scenario(), media, missing);
         world.open_now();
@@ -492,7 +482,7 @@ class CrashPoints : public testing::TestWithParam<Scenario> {
     }
 
     /// Without any one member the array reads the same.
-    void check_redundancy(const std::vector<Content>& media) {
+    void check_redundancy(const std::vector<Media>& media) {
         std::optional<Content> whole;
         for (const std::uint32_t missing : losses()) {
             World world(scenario(), media, missing);
@@ -512,7 +502,7 @@ class CrashPoints : public testing::TestWithParam<Scenario> {
         const std::size_t count = std::min(choices.size(), most);
         for (std::size_t i = 0; i < count; ++i) {
             const std::size_t number = count == 1 ? 0 : i * (choices.size() - 1) / (count - 1);
-            const std::vector<Content> media = choices.media(number);
+            const std::vector<Media> media = choices.media(number);
             for (const std::uint32_t missing : losses()) {
                 if (missing == 0 || i % (1 + count / kMostChoicesDegraded) == 0) {
                     ASSERT_NO_FATAL_FAILURE(recover(media, ledger, missing))
@@ -523,7 +513,7 @@ class CrashPoints : public testing::TestWithParam<Scenario> {
     }
 
     /// The recovery from `media`, cut at its points.
-    void cut_recovery(const std::vector<Content>& media, const Ledger& ledger, std::uint64_t stride,
+    void cut_recovery(const std::vector<Media>& media, const Ledger& ledger, std::uint64_t stride,
                       std::uint32_t missing = 0) {
         World world(scenario(), media, missing);
         world.start_open();
@@ -549,7 +539,7 @@ class CrashPoints : public testing::TestWithParam<Scenario> {
     }
 
     /// A start of all members, one of which came back, after a power cut that left `media`.
-    void finish_return(const std::vector<Content>& media, const Ledger& ledger) {
+    void finish_return(const std::vector<Media>& media, const Ledger& ledger) {
         ++counts_.recoveries;
         World world(scenario(), media);
         world.open_now();
@@ -603,9 +593,13 @@ TEST_P(CrashPoints, leave_what_was_promised) {
     stripe_sectors_ =
         raid::Geometry{level().layout, static_cast<std::uint32_t>(scenario().members), kStripBytes / kSectorBytes, 0}
             .row_sectors();
-    std::vector<Content> base = fresh();
-    for (Content& disk : base) {
-        disk.resize(disk.size() + scenario().extended * kSectorBytes, std::byte{0xa5});
+    std::vector<Media> base = fresh();
+    for (Media& disk : base) {
+        const std::uint64_t end = disk.sectors().value;
+        disk.resize(SectorCount(end + scenario().extended));
+        for (std::uint64_t s = end; s < disk.sectors().value; ++s) {
+            disk.set_sector(s, Content(kSectorBytes, std::byte{0xa5}));
+        }
     }
     Ledger ledger;
     if (scenario().extended > 0) {  // the superblocks move at the start

@@ -16,17 +16,6 @@
 #include "tests/sim/history_process.hpp"
 #include "tests/sim/shrink.hpp"
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-/// A history allocates some 100,000 times. Stacks of three frames, and less of what was freed kept back, halve what
-/// that takes; whoever needs more stack replays the seed with ASAN_OPTIONS=malloc_context_size=30, which wins.
-extern "C" const char* __asan_default_options();
-const char* __asan_default_options() {
-    return "malloc_context_size=3:quarantine_size_mb=16:thread_local_quarantine_size_kb=64:max_malloc_fill_size=0";
-}
-#endif
-#endif
-
 namespace gemel::sim {
 namespace {
 

@@ -64,6 +64,7 @@ void RaidWorld::relapse() {
     disk.power_cut(static_cast<CachePolicy>(relapser_.below(4)));
     doubt_exposed();
     lost_[victim] = true;
+    doubt_exposed();
     const auto place = static_cast<std::uint32_t>(victim);
     const auto lost = [&] { return array_->status().members[place].state != raid::MemberState::kInSync; };
     if (!scheduler_.run_until(lost, kNoticed)) {

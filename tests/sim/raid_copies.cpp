@@ -56,6 +56,7 @@ void RaidWorld::lose_to_copy(const Copy& copy) {
         if (disks_[i].get() == copy.disk) {
             chronicle_.reached(lost_[i] ? "older copy in a rebuild" : "older copy of a member");
             lost_[i] = true;
+            doubt_exposed();
         }
     }
     if (target_ && copy.disk == target_.get()) {
@@ -98,7 +99,8 @@ const RaidWorld::Copy* RaidWorld::find_copy(bool clean) {
     }
     for (std::size_t i = 0; i < disks_.size(); ++i) {
         if (copy.disk == disks_[i].get()) {
-            return spares(i) || (lost_[i] && copy.target) ? &copy : nullptr;
+            const bool extended = bytes_of(disks_[i]->limits().sectors) != copy.content.size();
+            return !extended && (spares(i) || (lost_[i] && copy.target)) ? &copy : nullptr;
         }
     }
     return nullptr;  // it has no place any more
@@ -110,7 +112,8 @@ void RaidWorld::put_back(const Copy* copy) {
         return;
     }
     const auto onto = [&](SimDisk* disk) {
-        if (disk == copy->disk && bytes_of(disk->limits().sectors) == copy->content.size()) {
+        if (disk == copy->disk) {
+            CHECK(bytes_of(disk->limits().sectors) == copy->content.size());
             disk->power_cut(CachePolicy::kDropAll);
             disk->load(copy->content);
             disk->heal();

@@ -176,21 +176,21 @@ void RaidWorld::operate_growth() {
 /// As the newest superblock on any disk says, where the disk ends or ended.
 std::optional<raid::Geometry> RaidWorld::geometry() const {
     std::optional<raid::Superblock> newest;
-    const auto look = [&newest](std::span<const std::byte> image, Lba lba) {
-        auto sb = raid::decode_superblock(image.subspan(byte_offset(lba)).first<raid::kSuperblockBytes>());
+    const auto look = [&newest](const SimDisk& disk, Lba lba) {
+        const auto slot = disk.snapshot(lba, SectorCount(raid::kSuperblockBytes / kSectorBytes));
+        auto sb = raid::decode_superblock(ConstBytes(slot).first<raid::kSuperblockBytes>());
         if (sb && (!newest || sb->epoch > newest->epoch)) {
             newest = *std::move(sb);
         }
     };
     for (const auto& disk : disks_) {
-        const std::vector<std::byte> image = disk->snapshot();
         const SectorCount size = disk->limits().sectors;
         std::vector<SectorCount> ends = base_.former_sizes;
         std::erase_if(ends, [size](SectorCount end) { return end >= size; });
         ends.push_back(size);
         for (const SectorCount end : ends) {
-            look(image, raid::superblock_slot(end, 0));
-            look(image, raid::superblock_slot(end, 1));
+            look(*disk, raid::superblock_slot(end, 0));
+            look(*disk, raid::superblock_slot(end, 1));
         }
     }
     return newest ? std::optional(raid::geometry_of(*newest)) : std::nullopt;

@@ -454,6 +454,7 @@ void RaidWorld::damage_a_member() {
     if (!spares(victim)) {
         return;
     }
+    doubt_exposed();
     SimDisk& disk = *disks_[victim];
     if (random_.one_in(4)) {
         chronicle_.fault(disk.name() + " fails a read");
@@ -565,11 +566,11 @@ void RaidWorld::stop_array() {
 
 void RaidWorld::lose_in_crash() {
     const std::size_t victim = random_.below(disks_.size());
-    doubt_exposed();
     const bool ppl = base_.policy == raid::RecoveryPolicy::kPartial;  // for such crashes
     if ((member_faults_ || ppl) && spares(victim) && damaged() == 0 &&
         (ppl ? !partials_.one_in(3) : random_.one_in(3))) {
         lost_[victim] = true;
+        doubt_exposed();
         chronicle_.fault("a member is lost in the crash");
         chronicle_.reached("member lost in a crash");
     }

@@ -7,7 +7,6 @@ namespace gemel::sim {
 
 namespace {
 
-constexpr std::array<std::byte, kSectorBytes> kZeros{};
 constexpr Duration kHangPoll = std::chrono::milliseconds(100);
 
 // Whole sectors are copied by memcpy: element by element they take a third of the simulator's time at -O1.
@@ -20,20 +19,18 @@ std::shared_ptr<const std::byte[]> copy_of(ConstBytes from) {
 }  // namespace
 
 SimDisk::SimDisk(SimScheduler& scheduler, std::uint64_t seed, SimDiskOptions options)
-    : scheduler_(scheduler), random_(seed), options_(std::move(options)) {
-    pages_.resize((options_.sectors.value + kSectorsPerBlock - 1) / kSectorsPerBlock);
-}
+    : scheduler_(scheduler), random_(seed), options_(std::move(options)), media_(options_.sectors) {}
 
 void SimDisk::extend(SectorCount sectors) {
     CHECK(sectors >= options_.sectors);
     const std::uint64_t from = options_.sectors.value;
     options_.sectors = sectors;
-    pages_.resize((sectors.value + kSectorsPerBlock - 1) / kSectorsPerBlock);
+    media_.resize(sectors);
     std::vector<std::byte> data(kSectorBytes);
     const bool anything = random_.one_in(2);
     for (std::uint64_t s = from; anything && s < sectors.value; ++s) {
         std::ranges::generate(data, [this] { return static_cast<std::byte>(random_.next()); });
-        to_media(s, data);
+        media_.set_sector(s, data);
     }
 }
 
@@ -110,26 +107,10 @@ void SimDisk::set_fault_rates(std::uint32_t read, std::uint32_t write, std::uint
     options_.flush_error_one_in = flush;
 }
 
-ConstBytes SimDisk::media(std::uint64_t sector) const {
-    const auto& page = pages_[sector / kSectorsPerBlock];
-    if (!page) {
-        return kZeros;
-    }
-    return ConstBytes(page->bytes).subspan(sector % kSectorsPerBlock * kSectorBytes, kSectorBytes);
-}
-
-void SimDisk::to_media(std::uint64_t sector, ConstBytes data) {
-    auto& page = pages_[sector / kSectorsPerBlock];
-    if (page.use_count() != 1) {
-        page = page ? std::make_shared<Page>(*page) : std::make_shared<Page>();
-    }
-    std::memcpy(page->bytes.data() + sector % kSectorsPerBlock * kSectorBytes, data.data(), kSectorBytes);
-}
-
 ConstBytes SimDisk::visible(std::uint64_t sector) const {
     const auto it = cache_.find(sector);
     if (it == cache_.end()) {
-        return media(sector);
+        return media_.sector(sector);
     }
     const Version& v = it->second.back();
     return v.bytes();
@@ -139,7 +120,7 @@ void SimDisk::copy_visible(Lba lba, MutableBytes to) const {
     const std::uint64_t end = lba.value + to.size() / kSectorBytes;
     const auto place = [&](std::uint64_t sector) { return to.data() + (sector - lba.value) * kSectorBytes; };
     for (std::uint64_t at = lba.value; at < end; ++at) {
-        std::memcpy(place(at), media(at).data(), kSectorBytes);
+        std::memcpy(place(at), media_.sector(at).data(), kSectorBytes);
     }
     for (auto it = cache_.lower_bound(lba.value); it != cache_.end() && it->first < end; ++it) {
         const Version& newest = it->second.back();
@@ -163,7 +144,7 @@ void SimDisk::apply(Pending& p, std::size_t sector, bool durable) {
         Versions& versions = it->second;
         const auto mine = std::ranges::find_if(versions, [&](const Version& v) { return v.data == p.data; });
         if (mine != versions.end()) {
-            to_media(at, mine->bytes());
+            media_.set_sector(at, mine->bytes());
             versions.erase(versions.begin(), std::next(mine));
         }
         if (versions.empty()) {
@@ -306,7 +287,7 @@ void SimDisk::settle(std::uint64_t serial) {
         const auto end = std::ranges::find_if(versions, [&](const Version& v) { return v.serial > serial; });
         if (end != versions.begin()) {
             const Version& newest = *std::prev(end);
-            to_media(it->first, newest.bytes());
+            media_.set_sector(it->first, newest.bytes());
             versions.erase(versions.begin(), end);
         }
         it = versions.empty() ? cache_.erase(it) : std::next(it);
@@ -365,7 +346,7 @@ void SimDisk::power_cut(CachePolicy policy) {
         }
         if (keep > 0) {
             const Version& v = versions[keep - 1];
-            to_media(sector, v.bytes());
+            media_.set_sector(sector, v.bytes());
         }
     }
     cache_.clear();
@@ -395,23 +376,26 @@ void SimDisk::rot(Lba lba) {
     std::ranges::copy(visible(lba.value), copy.begin());
     copy[random_.below(kSectorBytes)] ^= std::byte{1} << random_.below(8);
     cache_.erase(lba.value);
-    to_media(lba.value, copy);
+    media_.set_sector(lba.value, copy);
 }
 
-std::vector<std::byte> SimDisk::snapshot() const {
-    std::vector<std::byte> out = durable_snapshot();
-    for (const auto& [sector, versions] : cache_) {
-        std::ranges::copy(visible(sector), out.begin() + static_cast<std::ptrdiff_t>(sector * kSectorBytes));
-    }
+std::vector<std::byte> SimDisk::snapshot(Lba lba, SectorCount sectors) const {
+    std::vector<std::byte> out(bytes_of(sectors));
+    copy_visible(lba, out);
     return out;
 }
 
 void SimDisk::load(const SimDisk& other) {
     CHECK(cache_.empty() && pending_.empty() && options_.sectors == other.options_.sectors);
-    pages_ = other.pages_;
+    media_ = other.media_;
     for (const auto& [sector, versions] : other.cache_) {
-        to_media(sector, other.visible(sector));
+        media_.set_sector(sector, other.visible(sector));
     }
+}
+
+void SimDisk::load(const Media& media) {
+    CHECK(cache_.empty() && pending_.empty() && options_.sectors == media.sectors());
+    media_ = media;
 }
 
 std::vector<UncertainSector> SimDisk::uncertain() const {
@@ -420,7 +404,7 @@ std::vector<UncertainSector> SimDisk::uncertain() const {
         UncertainSector& u = found[sector];
         if (u.contents.empty()) {
             u.sector = sector;
-            u.contents.emplace_back(media(sector).begin(), media(sector).end());
+            u.contents.emplace_back(media_.sector(sector).begin(), media_.sector(sector).end());
         }
         if (std::ranges::none_of(u.contents, [&](const auto& known) { return std::ranges::equal(known, content); })) {
             u.contents.emplace_back(content.begin(), content.end());
@@ -448,19 +432,8 @@ std::vector<UncertainSector> SimDisk::uncertain() const {
 void SimDisk::load(ConstBytes content) {
     CHECK(cache_.empty() && pending_.empty() && content.size() <= options_.sectors.value * kSectorBytes);
     for (std::size_t at = 0; at < content.size(); at += kSectorBytes) {
-        to_media(at / kSectorBytes, content.subspan(at, kSectorBytes));
+        media_.set_sector(at / kSectorBytes, content.subspan(at, kSectorBytes));
     }
-}
-
-std::vector<std::byte> SimDisk::durable_snapshot() const {
-    std::vector<std::byte> out(options_.sectors.value * kSectorBytes);
-    for (std::size_t i = 0; i < pages_.size(); ++i) {
-        if (pages_[i]) {
-            const std::size_t n = std::min<std::size_t>(kBlockBytes, out.size() - i * kBlockBytes);
-            std::memcpy(out.data() + i * kBlockBytes, pages_[i]->bytes.data(), n);
-        }
-    }
-    return out;
 }
 
 }  // namespace gemel::sim

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "gemel/block_device.hpp"
+#include "tests/support/media.hpp"
 #include "tests/support/sim_scheduler.hpp"
 
 namespace gemel::sim {
@@ -123,10 +124,13 @@ class SimDisk : public BlockDevice {
     void set_silent_fault_rates(std::uint32_t lost, std::uint32_t misplaced, std::uint32_t rot);
 
     /// What reads would return now, whole, without latency or faults.
-    [[nodiscard]] std::vector<std::byte> snapshot() const;
-    [[nodiscard]] std::vector<std::byte> durable_snapshot() const;
+    [[nodiscard]] std::vector<std::byte> snapshot() const { return snapshot(Lba(0), options_.sectors); }
+    [[nodiscard]] std::vector<std::byte> snapshot(Lba lba, SectorCount sectors) const;
+    [[nodiscard]] std::vector<std::byte> durable_snapshot() const { return media_.bytes(); }
+    [[nodiscard]] const Media& media() const { return media_; }
     /// Makes the durable content that of another disk of the same size. REQUIRES: nothing cached or in flight.
     void load(const SimDisk& other);
+    void load(const Media& media);
     /// Where a power cut now has a choice (SD3), in order of address.
     [[nodiscard]] std::vector<UncertainSector> uncertain() const;
     /// Makes `content` the durable content, from sector 0 on. REQUIRES: nothing cached or in flight.
@@ -154,9 +158,6 @@ class SimDisk : public BlockDevice {
         bool dropped = false;  ///< a crash has decided about it
         std::vector<bool> applied{};
     };
-    struct Page {
-        std::array<std::byte, kBlockBytes> bytes{};
-    };
 
     [[nodiscard]] Duration latency(std::size_t bytes);
     Task<void> delay(std::size_t bytes);
@@ -169,17 +170,15 @@ class SimDisk : public BlockDevice {
     void surface(Lba lba, std::uint64_t sectors);
     void complete_write(Pending& p);
     void crash_pending();
-    void to_media(std::uint64_t sector, ConstBytes data);
     /// What visible() gives of consecutive sectors.
     void copy_visible(Lba lba, MutableBytes to) const;
-    [[nodiscard]] ConstBytes media(std::uint64_t sector) const;
     [[nodiscard]] ConstBytes visible(std::uint64_t sector) const;
     void settle(std::uint64_t serial);
 
     SimScheduler& scheduler_;
     SeededRandom random_;
     SimDiskOptions options_;
-    std::vector<std::shared_ptr<Page>> pages_;  ///< shared with copies of this disk until one of them is written
+    Media media_;
     using Versions = std::pmr::vector<Version>;
     std::pmr::unsynchronized_pool_resource cache_memory_;  ///< the cache is most of what the simulator allocates
     std::pmr::map<std::uint64_t, Versions> cache_{&cache_memory_};  ///< SD2: per sector, oldest first, never empty

@@ -203,8 +203,7 @@ ExitCode repeat_statistics(const Invocation& given) {
 }  // namespace
 
 std::string render_statistics(const json::value& statistics) {
-    return luns_table(statistics, nullptr, 1) + "\n" + sessions_table(statistics) + "\n" +
-           logins_line(statistics, nullptr);
+    return luns_table(statistics, nullptr, 1) + "\n" + sessions_table(statistics) + logins_line(statistics, nullptr);
 }
 
 std::string render_statistics_since(const json::value& statistics, const json::value& earlier, double seconds) {

@@ -5,6 +5,7 @@ Processes are only ever ended by the pid that was started here.
 """
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -46,8 +47,11 @@ def binaries():
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return s.getsockname()[1]
+    """Below those that the system gives to whoever connects: nobody has it by chance when it is listened on later."""
+    while True:
+        port = random.randrange(10240, 32768)
+        if not in_use(f"127.0.0.1:{port}"):
+            return port
 
 
 def in_use(address):

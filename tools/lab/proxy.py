@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network cable that can be cut: a small TCP proxy.
 
-In a program: Proxy("127.0.0.1:7262"), then .cut(), .heal(), .freeze(), .corrupt_next(), .forwarded.
+In a program: Proxy("127.0.0.1:7262"), then .cut(), .heal(), .freeze(), .corrupt_next(), .forwarded, .openings.
 As a process: proxy.py LISTEN TARGET [LISTEN TARGET ...]; SIGUSR1 cuts all, SIGUSR2 heals all, SIGTERM ends.
 """
 import signal
@@ -31,6 +31,7 @@ class Proxy:
         self._connections = set()
         self._corrupt = 0
         self.forwarded = [0, 0]  # bytes towards the target, bytes back
+        self.openings = []  # the first bytes of each connection, as its opener sent them
         self._listener = socket.create_server(split_address(listen), backlog=64)
         self.address = "%s:%d" % self._listener.getsockname()[:2]
         self.port = self._listener.getsockname()[1]
@@ -93,16 +94,19 @@ class Proxy:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         back = threading.Thread(target=self._pump, args=(far, near, 1), daemon=True)
         back.start()
-        self._pump(near, far, 0)
+        self._pump(near, far, 0, opening=True)
         back.join()
         with self._changed:
             self._connections.difference_update((near, far))
         near.close()
         far.close()
 
-    def _pump(self, source, sink, direction):
+    def _pump(self, source, sink, direction, opening=False):
         try:
             while piece := source.recv(PIECE):
+                if opening:
+                    self.openings.append(piece[:64])
+                    opening = False
                 sink.sendall(self._passed(piece))
                 self.forwarded[direction] += len(piece)
         except OSError:

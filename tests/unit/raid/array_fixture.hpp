@@ -186,11 +186,11 @@ inline std::vector<std::vector<std::byte>> contents(const ArrayFixture& f) {
 
 /// The newest one; nothing if the disk holds none.
 inline std::optional<Superblock> find_superblock(const sim::SimDisk& disk) {
-    const std::vector<std::byte> all = disk.snapshot();
     std::optional<Superblock> newest;
     for (std::uint64_t i = 0; i < 2; ++i) {
-        const std::size_t at = byte_offset(superblock_slot(disk.limits().sectors, i));
-        const auto found = decode_superblock(ConstBytes(all).subspan(at).first<kSuperblockBytes>());
+        const Lba at = superblock_slot(disk.limits().sectors, i);
+        const std::vector<std::byte> slot = disk.snapshot(at, SectorCount(kSuperblockBytes / kSectorBytes));
+        const auto found = decode_superblock(ConstBytes(slot).first<kSuperblockBytes>());
         if (found && (!newest || found->epoch > newest->epoch)) {
             newest = *found;
         }

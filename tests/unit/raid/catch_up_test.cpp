@@ -317,7 +317,7 @@ TEST(CatchUp, a_member_of_an_array_that_always_logs_is_rebuilt_whole) {
 
 /// Writes that began while a member was away are named by its set only, which its return empties (ME4).
 TEST(CatchUp, what_was_under_way_when_a_member_came_back_is_missed_by_the_next_one) {
-    for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    for (std::uint64_t seed = 1; seed <= 20; ++seed) {
         SCOPED_TRACE(seed);
         FixtureOptions options = options_of({"5", 4, seed % 2 == 0 ? 1U : 4U}, 8 * kMiB);
         options.seed = seed;

@@ -68,7 +68,13 @@ struct Full {
         f.disks[member]->load(ConstBytes(all));
     }
     void flip(std::uint32_t member, std::uint64_t block) {
-        edit(member, [&](Bytes& all) { all[block * kBlockBytes + 77] ^= std::byte{4}; });
+        CHECK(f.flush());
+        sim::Media media = f.disks[member]->media();
+        const ConstBytes sector = media.sector(block * kSectorsPerBlock);
+        Bytes wrong(sector.begin(), sector.end());
+        wrong[77] ^= std::byte{4};
+        media.set_sector(block * kSectorsPerBlock, wrong);
+        f.disks[member]->load(media);
     }
     void expect_all_right(const std::string& what) {
         for (std::uint64_t at = 0; at < sectors; at += kChunk) {

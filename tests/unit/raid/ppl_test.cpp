@@ -218,6 +218,21 @@ TEST(Ppl, a_flush_between_two_strips_leaves_both_known) {
     }
 }
 
+TEST(Ppl, the_flush_of_each_second_between_two_strips_leaves_both_known) {
+    for (std::uint32_t lost = 0; lost < 4; ++lost) {
+        SCOPED_TRACE("without " + std::to_string(lost));
+        Partial p;
+        const std::uint64_t at = 5 * Partial::kRow;
+        p.rewrite(at + 8, 8);
+        p.f.scheduler.run_for(std::chrono::seconds(3));
+        p.older = p.model;
+        p.rewrite(at + Partial::kStrip + 8, 8);
+        p.power_cut(lost, sim::CachePolicy::kDropAll);
+        ASSERT_TRUE(p.f.reopen());
+        EXPECT_TRUE(p.check("after the power cut").empty());
+    }
+}
+
 TEST(Ppl, what_parity_told_stays_when_the_member_is_back) {
     for (std::uint32_t lost = 0; lost < 4; ++lost) {
         SCOPED_TRACE("without " + std::to_string(lost));
@@ -277,6 +292,63 @@ TEST(Ppl, what_a_start_told_stays_known_after_another_power_cut) {
             ASSERT_TRUE(p.f.reopen());
             EXPECT_TRUE(p.check("after another one").empty());
         }
+    }
+}
+
+/// PP6. What two strips left torn stays unknown when a third one is written and another crash follows.
+TEST(Ppl, what_a_start_could_not_tell_no_later_start_tells) {
+    const std::uint64_t at = 5 * Partial::kRow;
+    const std::uint32_t lost = kFour.data_member(StripeIndex(5), 0);
+    std::size_t unknown = 0;
+    for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+        SCOPED_TRACE(seed);
+        Partial p({.seed = seed, .checksums = seed % 2 == 0});
+        p.rewrite(at + 8, 8);
+        p.rewrite(at + Partial::kStrip + 8, 8);
+        p.power_cut(lost, sim::CachePolicy::kRandom);
+        ASSERT_TRUE(p.f.reopen());
+        unknown += p.check("after the first power cut").size();
+        p.rewrite(at + 2 * Partial::kStrip + 8, 8);
+        p.power_cut(lost, sim::CachePolicy::kKeepAll);
+        ASSERT_TRUE(p.f.reopen());
+        for (const std::uint64_t lba : p.check("after the second power cut")) {
+            EXPECT_EQ(lba, at + 8);
+        }
+    }
+    EXPECT_GT(unknown, 0U);
+}
+
+Task<void> write_to(ArrayFixture& f, std::uint64_t lba, std::vector<std::byte> data) {
+    const Buffer buffer = *f.environment.pool().allocate(data.size());
+    const Slice slice = buffer.slice(data.size(), Lba(lba));
+    std::ranges::copy(data, slice.data().begin());
+    slice.seal();
+    [[maybe_unused]] const Result<void> r = co_await f.volume().write(Lba(lba), slice, {});  // the crash may end it
+}
+
+/// PP5. A member dies while a strip is written; the next strip of the row is logged whole.
+TEST(Ppl, a_member_that_is_lost_between_two_strips_is_no_different) {
+    const std::uint64_t at = 5 * Partial::kRow;
+    const std::uint32_t lost = kFour.data_member(StripeIndex(5), 2);
+    for (std::uint64_t seed = 1; seed <= 130; ++seed) {
+        SCOPED_TRACE(seed);
+        Partial p({.seed = seed, .checksums = seed % 2 == 0});
+        auto& random = p.f.scheduler.random();
+        const auto write = [&](std::uint64_t strip) {
+            const std::uint64_t lba = at + strip * Partial::kStrip + 8;
+            const auto data = p.f.pattern(8);
+            std::ranges::copy(data, p.model.begin() + static_cast<std::ptrdiff_t>(lba * kSectorBytes));
+            p.f.scheduler.start(*p.f.caller, write_to(p.f, lba, data));
+        };
+        ASSERT_TRUE(p.f.scheduler.run_until([&] { return p.status().named_stripes == 0; }));  // durably
+        write(0);
+        p.f.scheduler.run_for(Duration(2'000'000 + random.below(3'000'000)));
+        p.f.disks[lost]->die();
+        write(1);
+        p.f.scheduler.run_for(Duration(2'000'000 + random.below(3'000'000)));
+        p.power_cut(lost, sim::CachePolicy::kDropAll);
+        ASSERT_TRUE(p.f.reopen());
+        EXPECT_TRUE(p.check("after the power cut").empty());
     }
 }
 

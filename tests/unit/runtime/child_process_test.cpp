@@ -6,12 +6,25 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
 #include "tests/support/real_runtime.hpp"
 
 namespace gemel {
 namespace {
 
 using namespace std::chrono_literals;
+
+/// There, and not only as what nobody has asked after.
+bool runs(long pid) {
+    std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
+    std::string stat;
+    std::getline(in, stat);
+    const std::size_t name_end = stat.rfind(") ");
+    return name_end != std::string::npos && stat[name_end + 2] != 'Z';
+}
 
 class ChildProcessTest : public ::testing::Test {
   protected:
@@ -49,9 +62,22 @@ TEST_F(ChildProcessTest, OneThatIsNotThereCannotBeStarted) {
 }
 
 TEST_F(ChildProcessTest, OneThatTakesTooLongIsEndedWithItsChildren) {
-    const Result<void> r = run("sleep 600 & sleep 600", "", 200ms);
+    std::string file = (std::filesystem::temp_directory_path() / "gemel-child-XXXXXX").string();
+    const int made = ::mkstemp(file.data());
+    ASSERT_GE(made, 0);
+    ::close(made);
+    const Result<void> r = run("sleep 600 & echo $! > " + file + "; sleep 600", "", 2s);
     ASSERT_FALSE(r.has_value());
     EXPECT_EQ(r.error().code, Errc::kTimedOut);
+    long child = 0;
+    ASSERT_TRUE(std::ifstream(file) >> child) << "the shell has not started it";
+    std::filesystem::remove(file);
+    EXPECT_TRUE(runtime_.run([](Clock& clock, long pid) -> Task<bool> {
+        for (int i = 0; i < 1000 && runs(pid); ++i) {
+            co_await sleep_for(clock, 10ms);
+        }
+        co_return !runs(pid);
+    }(environment_.clock, child)));
 }
 
 TEST_F(ChildProcessTest, WhatItSaysIsBounded) {
