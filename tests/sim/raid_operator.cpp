@@ -28,6 +28,7 @@ void RaidWorld::note_members() {
             named_[i] = nullptr;
         }
         away_[i] = lost_[i] && (away_[i] || !in_sync);
+        lost_[i] = lost_[i] || (faulted_[i] && !in_sync);
         if (away_[i] && in_sync && !disks_[i]->dead()) {  // one that died at the end of its rebuild is soon seen
             lost_[i] = false;
             away_[i] = false;
@@ -99,6 +100,7 @@ void RaidWorld::begin_rebuild() {
     }
     SimDisk* const named = named_[place];
     away_[place] = true;
+    faulted_[place] = false;
     SimDisk* disk = disks_[place].get();
     const bool own = operator_.one_in(3);
     const bool silent = disk->hangs() || status.members[place].unanswered > 0;
@@ -157,6 +159,7 @@ void RaidWorld::disturb_rebuild() {
             if (member_faults_ && lost_[member]) {
                 chronicle_.fault(disks_[member]->name() + " fails in its rebuild");
                 operator_.one_in(2) ? disks_[member]->die() : disks_[member]->fail_next_writes(1);
+                faulted_[member] = true;
             }
             break;
         default:

@@ -94,6 +94,7 @@ void RaidWorld::note_replace() {
         if (member.state == MemberState::kInSync && !lost_[target_place_]) {
             chronicle_.reached("replace finished");
         }
+        faulted_[target_place_] = target_faulted_;
         away_[target_place_] = lost_[target_place_];  // what was lost is not the member any more
         named_[target_place_] = nullptr;
         if (replacer_.one_in(2) && !disks_[target_place_]->dead()) {

@@ -124,6 +124,7 @@ void RaidWorld::choose_disks(std::uint64_t members, std::uint64_t data_sectors) 
     lost_.assign(members, false);
     named_.assign(members, nullptr);
     away_.assign(members, false);
+    faulted_.assign(members, false);
     if (alignment_ > 1) {
         chronicle_.reached("4Kn members");
     }
@@ -243,11 +244,12 @@ bool RaidWorld::open_once(bool force) {
             chronicle_.reached("stale member refused");
         }
         const bool in_sync = status.members[i].state == MemberState::kInSync;
-        if (!in_sync && !lost_[i] && !lies(i)) {
+        if (!in_sync && !lost_[i] && !lies(i) && !faulted_[i]) {
             chronicle_.violation("member " + std::to_string(i) + " is not in sync after open, for no reason");
         }
         lost_[i] = !in_sync;
         away_[i] = !in_sync;
+        faulted_[i] = false;
     }
     told_by_p_ = status.resyncing && (told_by_p_ || force);
     if (status.resyncing) {

@@ -217,6 +217,7 @@ class RaidWorld : public HostWorld {
     std::size_t target_place_ = 0;
     bool target_faulted_ = false;
     bool replaces_ = false;
+    std::vector<bool> faulted_;  ///< by place: its failure was planned before it was in sync, and may come after that
     std::vector<bool> away_;  ///< by place: the array was seen without it since it was lost
     bool resumed_ = false;    ///< the rebuild goes on after a crash
     raid::ArrayConfig base_;
