@@ -62,9 +62,10 @@ void ReplicationWorld::spoil_among_faults() {
     other().disks().front()->damage(lba, SectorCount(1));
     doubted_[node].insert(lba.value);
     lost_block_ = true;
-    scheduler_.run(other().home(), [](BlockDevice& volume, Lba at, Buffer memory) -> Task<Result<void>> {
-        co_return co_await volume.read(at, memory.slice(kBlockBytes, at));  // so that it is seen
-    }(other().volume(), lba, *other().environment().pool().allocate(kBlockBytes)));
+    [[maybe_unused]] const Result<void> seen =
+        scheduler_.run(other().home(), [](BlockDevice& volume, Lba at, Buffer memory) -> Task<Result<void>> {
+            co_return co_await volume.read(at, memory.slice(kBlockBytes, at));  // so that it is seen
+        }(other().volume(), lba, *other().environment().pool().allocate(kBlockBytes)));
     chronicle_.reached("secondary's block lost among faults");
 }
 
@@ -74,7 +75,8 @@ bool ReplicationWorld::unreadable_expected(std::string_view /*volume*/, Lba lba)
 
 /// REQUIRES: mirrored, no faults any more.
 VerifyReport ReplicationWorld::verify(VerifyOrder order) {
-    scheduler_.run(active().home(), active().replicator().verify(SimNode::kVolume, VerifyOrder::kCancel));
+    [[maybe_unused]] const Result<void> cancelled =
+        scheduler_.run(active().home(), active().replicator().verify(SimNode::kVolume, VerifyOrder::kCancel));
     const auto under_way = [this] {
         const PairStatus s = active().pair_now();
         return s.verify && (s.verify->state == VerifyState::kRunning || s.verify->state == VerifyState::kWaiting ||
