@@ -90,8 +90,8 @@ class Chap(EndToEnd):
 
     def test_a_session_survives_who_tries_to_take_it_and_the_daemon_counts_him(self):
         node = self.start(self.guarded())
-        running = Load(self.with_password(node, "host", SECRET), seconds=4, depth=4, reads=50,
-                       verify=self.folder / "ledger")
+        with self.credentials("host", SECRET):
+            running = Load(node.url(iqn("t")), seconds=4, depth=4, reads=50, verify=self.folder / "ledger")
         wait_until(lambda: node.ask("session", "list"), 20, "the session is there")
         for _ in range(3):
             self.client(node, "iscsi-inq", user="host", password="not-the-secret-1")

@@ -61,7 +61,7 @@ class Copies(Pair):
         self.assert_good(load(self.url(self.alpha), seconds=1, depth=8, reads=0, block_size="16KiB"))
         self.assert_good(load(copy, verify=ledger, check=True, block_size="64KiB", depth=4))
         self.assertNotEqual(load(copy, operations=1, reads=0)["exit_code"], 0, "it is only read")
-        serials = {run(["iscsi-inq", "-e", "1", "-c", "128", url]).stdout for url in (copy, self.beta.url(iqn("t")))}
+        serials = {run(["iscsi-inq", "-e", "1", "-c", "128", url]).stdout for url in (copy, self.url(self.alpha))}
         self.assertEqual(len(serials), 2, serials)
         self.alpha.gemel("mirror", "re-establish", "vol", "--wait")
         self.wait_mirrored(self.alpha)
