@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Media: the durable content of a simulated disk. Copies are cheap: they share every block until one of them changes
-// it. Threads: the simulator's one.
+// Media: the durable content of a simulated disk. Copies are cheap: they share every block until one of them changes it.
+// Threads: the simulator's one.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <memory>
 #include <vector>
 
+#include "gemel/bytes.hpp"
 #include "gemel/units.hpp"
 
 namespace gemel::sim {
