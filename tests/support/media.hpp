@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Media: the durable content of a simulated disk. Copies are cheap: they share every block until one of them changes it.
+// Media: the durable content of a simulated disk. Copies are cheap: they share every block until one of them changes
+// it.
 // Threads: the simulator's one.
 #pragma once
 
