@@ -61,6 +61,7 @@ void Mirror::announce_size(SectorCount sectors) {
         if (DeviceObserver* o = observer_.load(); o != nullptr) {
             o->capacity_changed(sectors);
         }
+        severed_copy_.announce(sectors);
     }
 }
 
@@ -81,7 +82,10 @@ void Mirror::refresh_mode() {
         }
     }
     mode_.store(mode);
-    copy_readable_.store(started_ && !stopping_ && s.role == Role::kSecondary && s.state == PairState::kSevered);
+    const bool readable = started_ && !stopping_ && s.role == Role::kSecondary && s.state == PairState::kSevered;
+    if (readable != severed_times_.load() % 2) {
+        severed_times_.fetch_add(1);
+    }
 }
 
 /// The primary goes on without its peer: changes go to the tracks.
@@ -112,15 +116,13 @@ Task<Result<void>> Mirror::read(Lba lba, Slice to, ReadOptions options) {
 }
 
 Task<Result<void>> Mirror::read_severed(Lba lba, Slice to, ReadOptions options) {
-    const auto readable = [this] {
-        return copy_readable_.load()
-                   ? Result<void>{}
-                   : fail(Errc::kRefused,
-                          "volume " + info_.name + " is no severed secondary here: sever it to read its copy");
-    };
-    CO_TRY_VOID(readable());
-    CO_TRY_VOID(co_await device_.read(lba, to, options));
-    co_return readable();  // re-established meanwhile: it may have changed under the read
+    const std::uint64_t before = severed_times_.load();
+    Result<void> read = before % 2 == 1 ? co_await device_.read(lba, to, options) : Result<void>{};
+    if (before % 2 == 0 || severed_times_.load() != before) {  // it may have changed under the read
+        co_return fail(Errc::kRefused,
+                       "volume " + info_.name + " is no severed secondary here: sever it to read its copy");
+    }
+    co_return read;
 }
 
 Task<Result<void>> Mirror::write(Lba lba, Slice from, WriteOptions options) {

@@ -223,7 +223,8 @@ class Mirror : public BlockDevice, public DeviceObserver {
     Task<Result<void>> begin_resync(std::uint64_t run, bool full);
     Task<Result<void>> copy_pass(std::uint64_t run);
     Task<void> copy_tracks(Run tracks, std::uint64_t run);
-    Task<Result<Buffer>> read_copy(Lba lba, SectorCount sectors);
+    enum class Patience : std::uint8_t { kNone, kResync };
+    Task<Result<Buffer>> read_copy(Lba lba, SectorCount sectors, Patience patience = Patience::kNone);
     Task<Result<void>> copy_range(Lba lba, SectorCount sectors);
     Task<Result<void>> finish_resync(std::uint64_t run);
     Task<void> resync_begun(std::uint64_t session, std::uint64_t generation);
@@ -245,13 +246,15 @@ class Mirror : public BlockDevice, public DeviceObserver {
 
     // heal.cpp
     Task<Result<void>> read_paired(Lba lba, Slice to, ReadOptions options);
+    [[nodiscard]] bool soon_in_step() const;
     Task<Result<void>> heal_read(Lba lba, Slice to);
-    Task<Result<Buffer>> heal(Lba lba, SectorCount sectors, bool host);
-    Task<Result<std::uint64_t>> heal_locked(Lba lba, Slice mine);
+    Task<Result<Buffer>> heal(Lba lba, SectorCount sectors);
+    Task<Result<std::uint64_t>> heal_locked(Lba lba, Slice mine, TimePoint due);
     Task<std::uint64_t> rewrite(Lba lba, Slice mine, const Frame& theirs);
     void note_healed(std::uint64_t blocks);
     Task<void> tell_healed();
     void take_reports();
+    bool room_for_suspect(std::uint64_t first, std::uint64_t end);
     Task<void> reports_taken();
     Task<void> heal_suspects();
     Task<Result<void>> heal_suspect(Extent suspect);
@@ -271,7 +274,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     [[nodiscard]] bool comparing() const;
     void move_on(VerifyReport& v);
     Task<Result<void>> compare(Lba lba, SectorCount sectors);
-    Task<Result<std::uint64_t>> repair(Difference d, Slice mine);
+    Task<Result<std::uint64_t>> repair(Difference d, Slice mine, TimePoint due);
     void note_difference(const Difference& d);
     [[nodiscard]] VerifyReport verify_report() const;
     void end_verify(VerifyState state, std::string why);
@@ -313,7 +316,7 @@ class Mirror : public BlockDevice, public DeviceObserver {
     VolumeInfo info_;
     BlockDevice& device_;
     SeveredCopy severed_copy_{*this};
-    std::atomic<bool> copy_readable_{false};
+    std::atomic<std::uint64_t> severed_times_{0};  ///< odd: this is a severed secondary, whose copy can be read
     PairMetadata meta_;
     std::atomic<DeviceObserver*> observer_{nullptr};
     std::atomic<Mode> mode_{Mode::kNotReady};
@@ -407,16 +410,18 @@ class Mirror : public BlockDevice, public DeviceObserver {
     struct Suspect {
         SectorCount sectors;
         TimePoint due{};
-        bool told = false;  ///< that it cannot be healed
+        std::uint32_t doublings = 0;  ///< of the time until it is tried again
+        bool told = false;            ///< that it cannot be healed
     };
     Reports reports_;  ///< what the device could not read, from any executor
     std::map<std::uint64_t, Suspect> suspects_;
+    std::optional<std::uint64_t> healing_at_;  ///< of them, under way
     std::uint32_t answering_ = 0;
     bool healing_ = false;
     std::uint64_t healed_blocks_ = 0;
     std::uint64_t healed_told_ = 0;
     bool telling_ = false;
-    TimePoint silent_until_{};  ///< the peer did not answer in time
+    TimePoint silent_until_{};  ///< the peer did not answer a question in time: it is asked nothing
     Event suspects_changed_;
     Semaphore questions_{kMaxQuestions};
     std::optional<VerifyReport> verify_;

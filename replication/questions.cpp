@@ -8,7 +8,8 @@
 //   Q2  At most kMaxAnswering questions are being answered; the others are refused. Memory for each is one frame's. The
 //       side that asks has fewer under way than that.
 //   Q3  An answer is read behind every frame that came before the question (it waits for their interval locks).
-//   Q4  A question is given up after kMostPatience: hosts wait behind the lock under which it is asked.
+//   Q4  A question is given up after kMostPatience, and for kSilencePause no other is asked then: hosts wait behind the
+//       locks under which they are asked, and others for their turn (Q2).
 #include "replication/block_runs.hpp"
 #include "replication/mirror.hpp"
 
@@ -18,6 +19,7 @@ namespace {
 
 constexpr std::uint32_t kMaxAnswering = 32;
 constexpr Duration kMostPatience = std::chrono::seconds(2);
+constexpr Duration kSilencePause = std::chrono::seconds(10);
 static_assert(kMaxQuestions < kMaxAnswering);
 
 FrameType answer_to(FrameType question) {
@@ -55,6 +57,10 @@ Task<Result<Frame>> Mirror::ask_now(FrameType type, Lba lba, SectorCount sectors
         co_return fail(Errc::kUnsupported,
                        "node '" + peer_node() + "' is too old to be asked about its copy; update it");
     }
+    const TimePoint begin = clock().now();
+    if (begin < silent_until_) {  // Q4
+        co_return fail(Errc::kTimedOut, "node '" + peer_node() + "' does not answer");
+    }
     FrameHeader h = request_header(type);
     h.term_counter = meta_.superblock().term.counter;
     h.term_nonce = meta_.superblock().term.nonce;
@@ -62,12 +68,18 @@ Task<Result<Frame>> Mirror::ask_now(FrameType type, Lba lba, SectorCount sectors
     h.sector_count = static_cast<std::uint32_t>(sectors.value);
     const std::uint64_t session = session_;
     const std::uint64_t round = round_;
-    CO_TRY(Frame answer,
-           co_await peers_.ask(*link_, h, {}, std::min<Duration>(context_.config.ack_timeout, kMostPatience)));
+    const Duration patience = std::min<Duration>(context_.config.ack_timeout, kMostPatience);
+    Result<Frame> answer = co_await peers_.ask(*link_, h, {}, patience);
+    if (!answer && answer.error().code == Errc::kTimedOut && clock().now() - begin >= patience) {
+        silent_until_ = clock().now() + kSilencePause;
+    }
+    if (!answer) {
+        co_return answer;
+    }
     if (!in_step() || session != session_ || round != round_) {  // Q1
         co_return fail(Errc::kClosed, "the pair was not in step all the time");
     }
-    if (answer.header.type != answer_to(type)) {
+    if (answer->header.type != answer_to(type)) {
         co_return fail(Errc::kProtocol, "an answer of another kind than was asked for");
     }
     co_return answer;

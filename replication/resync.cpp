@@ -201,11 +201,12 @@ Task<void> Mirror::copy_tracks(Run tracks, std::uint64_t run) {
 }
 
 /// A part of the volume in new memory, blocks that cannot be read marked as such. What a device that does not answer
-/// keeps is left to it.
-Task<Result<Buffer>> Mirror::read_copy(Lba lba, SectorCount sectors) {
+/// keeps is left to it. Only a resync waits for memory, and asks again: behind all others hosts wait for the lock.
+Task<Result<Buffer>> Mirror::read_copy(Lba lba, SectorCount sectors, Patience patience) {
+    const bool waits = patience == Patience::kResync;
     for (int i = 0;; ++i) {
         Result<Buffer> memory = context_.env.buffers.allocate(bytes_of(sectors));
-        while (!memory && memory.error().code == Errc::kResources && (sending_ || in_step())) {
+        while (!memory && memory.error().code == Errc::kResources && waits && sending_) {
             co_await stop_.wait_until(clock(), clock().now() + kMemoryRetry);
             memory = context_.env.buffers.allocate(bytes_of(sectors));
         }
@@ -226,7 +227,7 @@ Task<Result<Buffer>> Mirror::read_copy(Lba lba, SectorCount sectors) {
             }
             co_return memory;
         }
-        if (r.error().code != Errc::kTimedOut || i == kReadTries) {
+        if (r.error().code != Errc::kTimedOut || i == kReadTries || !waits) {
             co_return std::unexpected(r.error());
         }
     }
@@ -235,7 +236,7 @@ Task<Result<Buffer>> Mirror::read_copy(Lba lba, SectorCount sectors) {
 /// Reads and sends under the interval lock (M4). kMediumError: an unreadable block, nothing was sent: never as zeros.
 Task<Result<void>> Mirror::copy_range(Lba lba, SectorCount sectors) {
     const IntervalLock::Guard guard = co_await lock_.acquire(lba.value, lba.value + sectors.value - 1);
-    CO_TRY(const Buffer memory, co_await read_copy(lba, sectors));
+    CO_TRY(const Buffer memory, co_await read_copy(lba, sectors, Patience::kResync));
     const Slice slice = memory.slice(bytes_of(sectors), lba);
     if (!slice.all_readable()) {
         co_return fail(Errc::kMediumError, "unreadable blocks");

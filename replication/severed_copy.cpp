@@ -36,6 +36,12 @@ Task<Result<void>> SeveredCopy::flush() {
     co_return Result<void>{};
 }
 
+void SeveredCopy::announce(SectorCount sectors) {
+    if (DeviceObserver* o = observer_.load(); o != nullptr) {
+        o->capacity_changed(sectors);
+    }
+}
+
 Uuid SeveredCopy::identity() const {
     Uuid id = mirror_.own_uuid();
     for (std::byte& b : id.bytes) {

@@ -4,6 +4,8 @@
 // Threads: as its mirror's.
 #pragma once
 
+#include <atomic>
+
 #include "gemel/block_device.hpp"
 
 namespace gemel::replication {
@@ -20,12 +22,16 @@ class SeveredCopy : public BlockDevice {
     Task<Result<void>> write(Lba lba, Slice from, WriteOptions options) override;
     Task<Result<void>> discard(Lba lba, SectorCount count) override;
     Task<Result<void>> flush() override;
+    void observe(DeviceObserver* observer) override { observer_.store(observer); }
+    /// The volume has another size.
+    void announce(SectorCount sectors);
     /// Not that of the volume: hosts must never take it for a path to the volume itself.
     [[nodiscard]] Uuid identity() const override;
     [[nodiscard]] std::string name() const override;
 
   private:
     Mirror& mirror_;
+    std::atomic<DeviceObserver*> observer_{nullptr};
 };
 
 }  // namespace gemel::replication

@@ -7,6 +7,7 @@
 //   V2  Every frame's worth of blocks counts once; the position is the end of what was compared without a gap.
 //   V3  A repair goes to the copy that lacks the block: the primary's counts where it can be read, else the peer's. It
 //       is marked as every change is (M1).
+//   V4  No repair begins more than kMostTime after the lock was taken: hosts wait behind it.
 #include <algorithm>
 
 #include "gemel/test_switch.hpp"
@@ -17,6 +18,7 @@ namespace gemel::replication {
 namespace {
 
 constexpr std::uint64_t kPieceBytes = 256 * kKiB;
+constexpr Duration kMostTime = std::chrono::seconds(2);
 constexpr std::uint64_t kMostAhead = 64 * kPieceBytes;  ///< of the position: what is remembered beyond it is bounded
 
 bool ended(VerifyState state) {
@@ -60,7 +62,8 @@ Result<void> Mirror::verify(VerifyOrder order) {
         verify_began_ = verify_next_ = clock().now();
         verify_began_bytes_ = 0;
         verify_stop_ = false;
-        verifying_ = gate_.spawn(run_verify());
+        verifying_ = true;
+        gate_.spawn(run_verify());  // or the mirror has stopped
         return {};
     }
     if (!under_way) {
@@ -169,6 +172,7 @@ Task<Result<void>> Mirror::compare(Lba lba, SectorCount sectors) {
     if (!active(TestSwitch::kVerifyUnlocked)) {
         guard = co_await lock_.acquire(lba.value, lba.value + sectors.value - 1);  // V1
     }
+    const TimePoint due = clock().now() + kMostTime;
     auto [memory, answer] =
         co_await when_both(read_copy(lba, sectors), ask_peer(FrameType::kDigestRequest, lba, sectors));
     if (!memory) {
@@ -199,7 +203,10 @@ Task<Result<void>> Mirror::compare(Lba lba, SectorCount sectors) {
             continue;
         }
         if (verify_->repair && d.comparison != Comparison::kUnreadableBoth) {
-            CO_TRY(d.repaired, co_await repair(d, run));
+            if (clock().now() >= due) {  // V4
+                co_return fail(Errc::kTimedOut, "repairs of this piece take long; the rest is left for another turn");
+            }
+            CO_TRY(d.repaired, co_await repair(d, run, due));
             note_difference(d);
         } else {
             left.push_back(d);
@@ -210,9 +217,9 @@ Task<Result<void>> Mirror::compare(Lba lba, SectorCount sectors) {
 }
 
 /// V3. The blocks that are equal now.
-Task<Result<std::uint64_t>> Mirror::repair(Difference d, Slice mine) {
+Task<Result<std::uint64_t>> Mirror::repair(Difference d, Slice mine, TimePoint due) {
     if (d.comparison == Comparison::kUnreadableHere) {
-        co_return co_await heal_locked(d.extent.lba, mine);
+        co_return co_await heal_locked(d.extent.lba, mine, due);
     }
     CO_TRY_VOID(
         co_await change_inside({FrameType::kResyncData, d.extent.lba, d.extent.sectors, mine, false, Legs::kThere}));

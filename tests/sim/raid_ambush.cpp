@@ -62,7 +62,6 @@ void RaidWorld::relapse() {
     chronicle_.fault(disk.name() + " loses its power right after a rebuild");
     chronicle_.reached("member lost right after a rebuild");
     disk.power_cut(static_cast<CachePolicy>(relapser_.below(4)));
-    doubt_exposed();
     lost_[victim] = true;
     doubt_exposed();
     const auto place = static_cast<std::uint32_t>(victim);

@@ -306,7 +306,7 @@ void RaidWorld::revive_disks() {
 
 // ---- what the hosts may see
 
-bool RaidWorld::error_expected(const Error& error) {
+bool RaidWorld::error_expected(const Error& error, Extent /*where*/) {
     // Blocks that cannot be known may keep their stripe from being written in part when another member is lost or bad
     // there; without the journal's level 5 has spare for that only once a bad member was replaced.
     const bool doubtful = std::ranges::any_of(volumes_, [](const Volume& v) { return !v.doubtful.empty(); });

@@ -49,7 +49,7 @@ class RaidWorld : public HostWorld {
 
     Task<LegMask> holders() override { co_return kLegA; }
     LegMask reader() override { return kLegA; }
-    bool error_expected(const Error& error) override;
+    bool error_expected(const Error& error, Extent where) override;
     bool unreadable_expected(std::string_view volume, Lba lba) override;
     void waited(Duration d) override;
 
@@ -218,8 +218,8 @@ class RaidWorld : public HostWorld {
     bool target_faulted_ = false;
     bool replaces_ = false;
     std::vector<bool> faulted_;  ///< by place: its failure was planned before it was in sync, and may come after that
-    std::vector<bool> away_;  ///< by place: the array was seen without it since it was lost
-    bool resumed_ = false;    ///< the rebuild goes on after a crash
+    std::vector<bool> away_;     ///< by place: the array was seen without it since it was lost
+    bool resumed_ = false;       ///< the rebuild goes on after a crash
     raid::ArrayConfig base_;
     const raid::LevelRow* row_ = nullptr;  ///< of the level
     std::uint32_t alignment_ = 1;          ///< of the members
@@ -268,7 +268,7 @@ class RaidWorld : public HostWorld {
     std::uint64_t lies_told_ = 0;
     bool told_by_p_ = false;       ///< since a start by force P tells what a missing member held; ends with the resync
     bool met_damage_ = false;      ///< some stripe is bad: writes of parts of such blocks may fail
-    bool exposed_damage_ = false;  ///< and a member was lost since
+    bool exposed_damage_ = false;  ///< and a member was lost, or has bad sectors, since
 };
 
 HistoryResult run_raid_history(const HistoryOptions& options);

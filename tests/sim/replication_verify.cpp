@@ -69,8 +69,13 @@ void ReplicationWorld::spoil_among_faults() {
     chronicle_.reached("secondary's block lost among faults");
 }
 
+bool ReplicationWorld::doubted_within(Extent where) const {
+    const auto first = doubted_[active_].lower_bound(round_down(where.lba.value, std::uint64_t{kSectorsPerBlock}));
+    return first != doubted_[active_].end() && *first < where.lba.value + where.sectors.value;
+}
+
 bool ReplicationWorld::unreadable_expected(std::string_view /*volume*/, Lba lba) {
-    return doubted_[active_].contains(round_down(lba.value, std::uint64_t{kSectorsPerBlock}));
+    return doubted_within({lba, SectorCount(1)});
 }
 
 /// REQUIRES: mirrored, no faults any more.

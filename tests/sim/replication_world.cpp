@@ -239,7 +239,7 @@ HistoryResult ReplicationWorld::run() {
 
 // ---- what the host may see
 
-bool ReplicationWorld::error_expected(const Error& error) {
+bool ReplicationWorld::error_expected(const Error& error, Extent where) {
     switch (error.code) {
         case Errc::kNotReady:
         case Errc::kStandby:
@@ -250,7 +250,7 @@ bool ReplicationWorld::error_expected(const Error& error) {
             return usable(active_) && active().array().status().state > raid::ArrayState::kDegraded;
         case Errc::kMediumError:
         case Errc::kBusy:
-            return crashing_[active_] || !doubted_[active_].empty();
+            return crashing_[active_] || doubted_within(where);
         default:
             return crashing_[active_];
     }

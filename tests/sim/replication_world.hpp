@@ -33,7 +33,7 @@ class ReplicationWorld : public HostWorld {
 
     Task<LegMask> holders() override;
     LegMask reader() override { return leg(active_); }
-    bool error_expected(const Error& error) override;
+    bool error_expected(const Error& error, Extent where) override;
     bool unreadable_expected(std::string_view volume, Lba lba) override;
     void waited(Duration d) override;
 
@@ -110,6 +110,7 @@ class ReplicationWorld : public HostWorld {
     void observe_verify(const SimNode& node, const replication::PairStatus& s);
     replication::VerifyReport verify(replication::VerifyOrder order);
     void spoil_among_faults();
+    [[nodiscard]] bool doubted_within(Extent where) const;
     void change_behind(std::size_t node, Lba lba);
     void spoil_a_block(std::size_t node);
     [[nodiscard]] Lba random_lba(std::size_t node);
@@ -146,7 +147,7 @@ class ReplicationWorld : public HostWorld {
     LegMask authority_ = kBoth;  ///< the copies that together say what a write's fate was
     bool freeze_ = false;
     std::array<std::set<std::uint64_t>, 2> doubted_;  ///< blocks that a node may be unable to read, by first sector
-    bool lost_block_ = false;  ///< there was one
+    bool lost_block_ = false;                         ///< there was one
     bool spoilt_ = false;                             ///< a block of one copy was changed behind the pair's back
     bool forced_ = false;  ///< there was a promotion by force: two terms of one number may exist
     std::uint64_t resync_bytes_ = 0;

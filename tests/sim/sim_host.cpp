@@ -232,7 +232,7 @@ void SimHost::judge_read(std::uint64_t id, Extent where, Slice data, const Resul
 
 void SimHost::judge_error(std::string_view what, Extent where, const Error& error) {
     chronicle_.say(describe(what, where) + " failed: " + std::string(errc_name(error.code)) + ": " + error.message);
-    if (!world_.error_expected(error)) {
+    if (!world_.error_expected(error, where)) {
         chronicle_.violation(options_.name + " " + describe(what, where) +
                              " failed without reason: " + std::string(errc_name(error.code)) + ": " + error.message);
     }

@@ -26,7 +26,8 @@ class HostWorld {
     virtual Task<LegMask> holders() = 0;
     /// The leg that reads are served from now.
     virtual LegMask reader() = 0;
-    virtual bool error_expected(const Error& error) = 0;
+    /// Of a command to `where`; no sectors: a flush.
+    virtual bool error_expected(const Error& error, Extent where) = 0;
     virtual bool unreadable_expected(std::string_view volume, Lba lba) = 0;
     virtual void waited(Duration d) = 0;
 };

@@ -319,6 +319,16 @@ TEST(Pair, TheCopyOfASeveredSecondaryCanBeReadAndDoesNotChangeUntilReEstablish) 
     ASSERT_TRUE(w.scheduler.run(w.alpha.home, w.alpha.node->re_establish("vol", "alpha", false)));
     ASSERT_TRUE(w.until_mirrored());
     EXPECT_EQ(code(w.read(w.beta, 0)), Errc::kRefused);
+
+    struct Sizes : DeviceObserver {
+        void capacity_changed(SectorCount now) override { told = now; }
+        SectorCount told;
+    } sizes;
+    copy.observe(&sizes);
+    const SectorCount more(PairWorld::kSectors + 2048);
+    ASSERT_TRUE(w.scheduler.run(w.alpha.home, w.alpha.node->resize("vol", more, false)));
+    EXPECT_EQ(sizes.told, more);
+    copy.observe(nullptr);
 }
 
 TEST(Pair, APromotionWhoseRecordFailedSaysThatItMayShowAfterARestart) {

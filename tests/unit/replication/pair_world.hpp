@@ -34,10 +34,19 @@ class TestVolume : public BlockDevice {
         l.sectors = sectors_;
         return l;
     }
-    Task<Result<void>> read(Lba lba, Slice to, ReadOptions o) override { return disk_.read(lba, to, o); }
+    Task<Result<void>> read(Lba lba, Slice to, ReadOptions o) override {
+        Result<void> r = co_await disk_.read(lba, to, o);
+        for (std::size_t b = 0; reports && observer_ != nullptr && b < to.blocks().size(); ++b) {
+            if (to.blocks()[b].status == BlockStatus::kUnreadable) {
+                observer_->unreadable({Lba((lba.value / 8 + b) * 8), SectorCount(8)});
+            }
+        }
+        co_return r;
+    }
     Task<Result<void>> write(Lba lba, Slice from, WriteOptions o) override { return disk_.write(lba, from, o); }
     Task<Result<void>> flush() override { return disk_.flush(); }
     Task<Result<void>> discard(Lba lba, SectorCount n) override { return disk_.discard(lba, n); }
+    bool reports = false;  ///< what a read finds unreadable, as arrays do
     void observe(DeviceObserver* o) override { observer_ = o; }
     std::string name() const override { return "test volume"; }
     void report_unreadable(Extent extent) { observer_->unreadable(extent); }
