@@ -122,6 +122,8 @@ class ArrayBody : public SilenceJudge {
     void note_untrusted_named();
     /// Redo records below this position of the log were done again at this start. Home executor.
     [[nodiscard]] std::uint64_t replayed_below() const { return replayed_below_; }
+    /// This start is doing them again; nothing else is written meanwhile. Any executor that it does so on.
+    [[nodiscard]] bool replaying() const { return replaying_; }
     /// ME1: columns may be changed. If not: await_missed().
     [[nodiscard]] bool in_missed(std::uint64_t first_column, std::uint64_t end_column) const {
         return !missed || missed->recorded(first_column, end_column);
@@ -507,8 +509,9 @@ class ArrayBody : public SilenceJudge {
 
     std::vector<std::unique_ptr<Volume>> volumes_;  ///< fixed after start()
     std::unique_ptr<RingLog> log_;
-    std::unique_ptr<DirtyJournal> journal_;    ///< nothing under the policy `resync`
-    std::unique_ptr<RedoLog> redo_;            ///< of parity levels with a journal
+    std::unique_ptr<DirtyJournal> journal_;  ///< nothing under the policy `resync`
+    std::unique_ptr<RedoLog> redo_;          ///< of parity levels with a journal
+    bool replaying_ = false;
     std::uint64_t replayed_below_ = 0;         ///< redo records below it were done again, durably; home only
     std::atomic<bool> untrusted_named_{true};  ///< PP6; changed on home
     std::atomic<std::uint64_t> partial_blocks_{0};

@@ -141,8 +141,9 @@ Task<void> ArrayBody::open_journal(const Doubts& doubts) {
         co_return;
     }
     const auto present = [](const Member& m) { return m.state.load() != MemberState::kMissing; };
-    const bool failed = partial_blocks_.load() == 0 || all_devices_here();  // PP3: what was told is not named any more
-    const bool may_append = failed && std::ranges::all_of(std::span(members).first(geometry.members), present);
+    // PP3: what was told is not named any more, which must not be told to a member that may come back.
+    const bool nothing_told = partial_blocks_.load() == 0 || all_devices_here();
+    const bool may_append = nothing_told && std::ranges::all_of(std::span(members).first(geometry.members), present);
     const bool full = log_->used_pages() > log_->pages() / 2;
     Result<void> ready = doubts.journal ? Result<void>{} : Result<void>(fail(Errc::kRefused, "members are missing"));
     if (may_append && (!doubts.journal || full || !untrusted_named_)) {  // PP6

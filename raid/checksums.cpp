@@ -135,7 +135,7 @@ Task<Result<void>> Checksums::compare(std::uint32_t member, Lba member_lba, Slic
 void Checksums::enter(std::uint32_t member, std::uint64_t block, Slice from, std::size_t index) {
     const MutableBytes data = from.block_data(index);
     const bool whole = data.size() == kBlockBytes;
-    CHECK(whole || !trusted(shard(block), block) || array_.replayed_below() == 0);  // CS6
+    CHECK(whole || !trusted(shard(block), block) || array_.replaying());  // CS6
     map(block).set(block, slot(member), whole ? entry_of(data, block, slot(member)) : kChecksumUnknown);
 }
 

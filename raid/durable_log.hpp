@@ -8,7 +8,7 @@
 //       array's rule and another takes its place.
 //   RL3 Appends leave a quarter of the ring free for checkpoints, those of the redo log three eighths, and checkpoints
 //       leave kSparePages for pages that only move the head. Of a read-only array nothing makes room: there is no
-//       checkpoint, and an append that does not fit fails at once.
+//       checkpoint, and an append that does not fit fails at its next look.
 //   RL4 After a batch that could not be made durable nothing more is appended (no page may follow a hole).
 //   RL5 Recovery goes on only if the level tolerates the loss of the members that are lost and those that cannot be
 //       read together: one of the others has the page.

@@ -167,6 +167,10 @@ Task<Result<void>> MemberWatch::wait(Task<Result<void>> io, Terms terms) {
     if (lane == nullptr) {
         lane = lanes_.front().get();
         co_await resume_on(*lane->executor);
+        if (terms.device->out.load(std::memory_order_acquire)) {  // retire() may have been here meanwhile
+            co_await resume_on(here);
+            co_return Watched::refused();
+        }
     }
     Caller caller;
     fly(std::move(io), *this, *lane, caller, terms);

@@ -404,12 +404,14 @@ Task<Result<void>> ArrayBody::replay_redo(const Doubts& doubts, std::uint64_t lo
         CO_TRY_VOID(co_await begin_replay(log_generation, assembly));
     }
     std::size_t done = 0;
+    replaying_ = true;
     for (const LogRecord& r : records) {
         if (!is_partial_record(r.bytes)) {
             ++done;
             CO_TRY_VOID(co_await replay_record(r.bytes));
         }
     }
+    replaying_ = false;
     CO_TRY_VOID(co_await recover_partial(doubts));
     if (!records.empty()) {
         CO_TRY_VOID(co_await flush_with_map());
