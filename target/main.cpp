@@ -174,7 +174,7 @@ class StopSignals {
     Event requested_;
 };
 
-/// SIGHUP has the secrets file read anew.
+/// SIGHUP has the secrets file read anew; before the daemon lives it is ignored.
 class ReloadSignal {
   public:
     ReloadSignal(Processor& main, admin::EventRing& events, Daemon& daemon)
@@ -283,6 +283,7 @@ int run(int argc, char** argv) {
         }
     }
     std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGHUP, SIG_IGN);  // until ReloadSignal
     ::umask(0077);
     auto state = StateDirectory::open(given.state_dir, kWaitForOldDaemon);
     if (!state) {

@@ -132,8 +132,8 @@ struct Target {
     ChapGate chap;
     Place place;
 
-    /// Whoever reaches a portal may use it. A list that all names, or all addresses of a family, are in keeps nobody
-    /// out.
+    /// Whoever reaches a portal may use it. An entry that all names, or all addresses of a family, fit keeps nobody
+    /// out; several that do so together are not seen through.
     [[nodiscard]] bool open() const;
 };
 

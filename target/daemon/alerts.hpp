@@ -8,8 +8,7 @@
 //       again, at growing intervals, until a delivery succeeds; how many the ring dropped meanwhile is told. What is
 //       not told when the daemon ends never is: the ring is in memory.
 //   AL2 A delivery takes kMostTime at most, and the next one begins no sooner than the alert's `interval` after its
-//   end:
-//       a storm of events is no storm of programs.
+//       end, so that a storm of events is no storm of programs.
 //   AL3 That an alert fails is an event, once until it works again, of which no alert is told.
 // Threads: the main processor.
 #pragma once

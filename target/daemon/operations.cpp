@@ -52,7 +52,7 @@ json::array Daemon::volumes_json(const std::map<std::string, replication::PairSt
         json::array luns;
         for (const config::Target& target : config_.targets) {
             for (const config::Lun& lun : target.luns) {
-                if (lun.volume == name) {
+                if (lun.volume == name && !lun.severed_copy) {
                     luns.push_back(json::object{{"target", target.iqn}, {"lun", lun.lun}});
                 }
             }

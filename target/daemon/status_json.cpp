@@ -279,7 +279,8 @@ json::object target_json(const config::Target& target) {
                                     {"volume", lun.volume},
                                     {"block_bytes", lun.block_bytes},
                                     {"write_cache", lun.write_cache == config::WriteCache::kNone ? "none" : "volatile"},
-                                    {"read_only", lun.read_only},
+                                    {"read_only", lun.read_only || lun.severed_copy},
+                                    {"severed_copy", lun.severed_copy},
                                     {"initiators", std::move(initiators)}});
     }
     return {{"iqn", target.iqn},

@@ -20,7 +20,7 @@ namespace gemel {
 
 namespace {
 
-constexpr std::size_t kMostOfErrors = 4096;  ///< what a program writes beyond is an error to it
+constexpr std::size_t kMostOfErrors = 1U << 20U;  ///< what a program writes beyond is an error to it
 constexpr std::size_t kMostOfLine = 300;
 
 /// Memory as a file.

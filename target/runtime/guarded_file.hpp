@@ -2,10 +2,9 @@
 // Reads a small file that holds secrets, if nobody else can.
 //
 // Invariants:
-//   GF1 Nothing is taken from a file that anybody but the user of the daemon and root may read or write. Where it has
-//   an
-//       access list that says who may, whatever its mode shows: the bits of the group are then the list's mask. The
-//       credentials of systemd are such files, of root and with mode 0440.
+//   GF1 Nothing is taken from a file that anybody but the user of the daemon and root may read or write. An access list
+//       says who may, whatever the mode shows: the bits of the group are then the list's mask. The credentials of
+//       systemd are such files, of root and with mode 0440.
 //   GF2 No message quotes the file.
 // Threads: any; it waits for the file.
 #pragma once

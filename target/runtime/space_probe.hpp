@@ -3,7 +3,8 @@
 // does whose server is gone, holds up nobody.
 //
 // Invariants:
-//   SB1 Nobody waits for the thread, not even the end of the process: what it uses it owns together with who asked.
+//   SB1 Nobody waits for the thread: what it uses it owns together with who asked. (A system call that cannot be
+//       interrupted keeps a process from its end all the same, as any I/O on that file system does.)
 // Threads: any may ask; the answer is written by one, and read when it is there.
 #pragma once
 

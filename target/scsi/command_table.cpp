@@ -83,8 +83,8 @@ constexpr CommandRow kRows[] = {
      kReport, kQuick, commands::mode_sense, nullptr, "SPC-4 6.13"},
     {0x1b, kPlain, "START STOP UNIT", 6, usage6(0x01, 0, 0x0f, 0xf7), kNone, kNoField, kNoField, kWrite, kLoad, kReport,
      kFlush, nullptr, commands::start_stop_unit, "SBC-3 5.24"},
-    {0x1e, kPlain, "PREVENT ALLOW MEDIUM REMOVAL", 6, usage6(0, 0, 0, 0x03), kNone, kNoField, kNoField, kWrite,
-     kNothing, kReport, kQuick, commands::prevent_allow, nullptr, "SBC-3 5.8"},
+    {0x1e, kPlain, "PREVENT ALLOW MEDIUM REMOVAL", 6, usage6(0, 0, 0, 0x03), kNone, kNoField, kNoField, kWrite, kHold,
+     kReport, kQuick, commands::prevent_allow, nullptr, "SBC-3 5.8"},
     {0x25,
      kPlain,
      "READ CAPACITY(10)",
@@ -426,8 +426,12 @@ bool needs_medium(const CommandRow& row) {
 bool changes_unit(const CommandRow& row, const Cdb& cdb) {
     constexpr unsigned kPowerCondition = 0xf0;
     constexpr unsigned kLoadEject = 0x02;
+    constexpr unsigned kPrevent = 0x03;
     if (row.effect == kLoad) {
         return (cdb_byte(cdb, 4) & kPowerCondition) == 0 && (cdb_byte(cdb, 4) & kLoadEject) != 0;
+    }
+    if (row.effect == kHold) {
+        return (cdb_byte(cdb, 4) & kPrevent) != 0;
     }
     return row.effect != kNothing;
 }

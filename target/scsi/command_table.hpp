@@ -52,6 +52,7 @@ enum class ReservationClass : std::uint8_t {
 enum class Effect : std::uint8_t {
     kNothing,
     kLoad,    ///< whether it has its medium, if LOEJ is set
+    kHold,    ///< that nobody can take its medium away, if PREVENT is set
     kUnit,    ///< its mode, or who may use it
     kMedium,  ///< what is on the medium
 };

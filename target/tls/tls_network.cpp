@@ -254,7 +254,10 @@ Task<Result<void>> TlsStream::write(std::span<const ConstBytes> parts) {
     for (ConstBytes part : parts) {
         while (!part.empty()) {
             if (rekeyed_ >= context.rekey_bytes) {  // TL5; the peer need not answer: its own keys are its own
-                SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_NOT_REQUESTED);
+                ERR_clear_error();
+                if (SSL_key_update(ssl_.get(), SSL_KEY_UPDATE_NOT_REQUESTED) != 1) {
+                    co_return fail(Errc::kIo, "new keys for " + peer_address() + ": TLS: " + openssl_reason());
+                }
                 rekeyed_ = 0;
             }
             std::size_t n = 0;

@@ -84,6 +84,8 @@ TEST_F(ChildProcessTest, WhatItSaysIsBounded) {
     const Result<void> r = run("head -c 100000000 /dev/zero | tr '\\0' 'x' >&2; exit 4");
     ASSERT_FALSE(r.has_value());
     EXPECT_LT(r.error().message.size(), 400U);
+    EXPECT_TRUE(run("head -c 1000000 /dev/zero >&2").has_value()) << "one that talks much has not failed";
+    EXPECT_FALSE(run("head -c 1100000 /dev/zero >&2").has_value()) << "it is told that nobody keeps more";
 }
 
 TEST_F(ChildProcessTest, GetsNothingOfTheDaemon) {
