@@ -25,7 +25,10 @@ ExitCode wait_for(const Invocation& given, std::string (*progress)(const json::v
                   bool (*runs)(const Invocation&, const json::value& array),
                   ExitCode (*end)(const Invocation&, const json::value& array)) {
     return wait_while(given, "array.show", {{"array", given.array}},
-                      {progress, runs, end, "it goes on, see 'gemel job list'"});
+                      {[progress](const json::array& list) { return progress(list.at(0)); },
+                       [&given, runs](const json::array& list) { return runs(given, list.at(0)); },
+                       [&given, end](const json::array& list) { return end(given, list.at(0)); },
+                       "it goes on, see 'gemel job list'"});
 }
 
 /// The array as array.show has it, or `text`.

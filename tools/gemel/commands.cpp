@@ -43,45 +43,41 @@ Outcome<bool> settled(const json::value& pair) {
     return false;
 }
 
+/// Of all pairs, or of the one that is named: over when all are mirrored or one of them never will be.
 ExitCode wait_for_mirrored(const Invocation& given) {
-    auto client = AdminClient::connect(given.socket);
-    if (!client) {
-        return complain(given, client.error());
-    }
-    ProgressLine line;
-    const auto start = std::chrono::steady_clock::now();
-    for (;;) {
-        const auto list = pairs(*client, given.volume);
-        if (!list) {
-            line.clear();
-            return complain(given, list.error());
-        }
+    const auto counts = [&given](const json::value& pair) {
+        return !given.volume.empty() || text_of(pair, "state") != "unpaired";
+    };
+    const auto runs = [counts](const json::array& list) {
         bool all = true;
-        std::string progress;
-        for (const json::value& pair : *list) {
+        for (const json::value& pair : list) {
             const auto done = settled(pair);
-            if (!done && !(given.volume.empty() && text_of(pair, "state") == "unpaired")) {
-                line.clear();
-                return complain(given, done.error());
+            if (!done && counts(pair)) {
+                return false;
             }
             all &= done.value_or(true);
-            progress = progress.empty() && pair.is_object() ? render_progress(pair.get_object()) : progress;
         }
-        if (all) {
-            line.clear();
-            print(given.json ? json::serialize(*list) + "\n" : render_pairs(*list));
-            return ExitCode::kOk;
+        return !all;
+    };
+    const auto progress = [](const json::array& list) {
+        std::string out;
+        for (const json::value& pair : list) {
+            out = out.empty() && pair.is_object() ? render_progress(pair.get_object()) : out;
         }
-        line.draw(progress);
-        if (given.timeout_seconds != 0 &&
-            std::chrono::steady_clock::now() - start > std::chrono::seconds(given.timeout_seconds)) {
-            line.clear();
-            return complain(given, {ExitCode::kBusy, "timed_out",
-                                    "not mirrored within " + std::to_string(given.timeout_seconds) +
-                                        " s; see 'gemel mirror status' for the reason"});
+        return out;
+    };
+    const auto end = [&given, counts](const json::array& list) {
+        for (const json::value& pair : list) {
+            if (const auto done = settled(pair); !done && counts(pair)) {
+                return complain(given, done.error());
+            }
         }
-        pause_for(kPoll);
-    }
+        print(given.json ? json::serialize(list) + "\n" : render_pairs(list));
+        return ExitCode::kOk;
+    };
+    return wait_while(given, "mirror.status",
+                      given.volume.empty() ? json::object{} : json::object{{"volume", given.volume}},
+                      {progress, runs, end, "see 'gemel mirror status' for the reason"});
 }
 
 ExitCode watch_pairs(const Invocation& given) {
@@ -111,26 +107,25 @@ ExitCode then_wait(const Invocation& given, ExitCode so_far) {
 
 /// kInternal when something is left that is different or unreadable.
 ExitCode wait_for_verify(const Invocation& given) {
-    return wait_while(
-        given, "mirror.status", {{"volume", given.volume}},
-        {render_verify,
-         [](const Invocation&, const json::value& pair) {
-             const std::string state = text_of(pair, "verify.state");
-             return state == "running" || state == "paused" || state == "waiting";
-         },
-         [](const Invocation& g, const json::value& pair) {
-             const std::string state = text_of(pair, "verify.state");
-             if (state != "done") {
-                 return complain(
-                     g, {ExitCode::kRefused, "refused",
-                         "the verify of volume '" + g.volume + "' has " +
-                             (state == "failed" ? "failed: " + text_of(pair, "verify.why") : "been cancelled")});
-             }
-             print(g.json ? json::serialize(json::array{pair}) + "\n" : render_last_verify(pair));
-             const bool good = number_of(pair, "verify.bad_blocks") == number_of(pair, "verify.repaired_blocks");
-             return good ? ExitCode::kOk : ExitCode::kInternal;
-         },
-         "it goes on, see 'gemel mirror status'"});
+    const auto runs = [](const json::array& list) {
+        const std::string state = text_of(list.at(0), "verify.state");
+        return state == "running" || state == "paused" || state == "waiting";
+    };
+    const auto end = [&given](const json::array& list) {
+        const json::value& pair = list.at(0);
+        if (const std::string state = text_of(pair, "verify.state"); state != "done") {
+            return complain(given,
+                            {ExitCode::kRefused, "refused",
+                             "the verify of volume '" + given.volume + "' has " +
+                                 (state == "failed" ? "failed: " + text_of(pair, "verify.why") : "been cancelled")});
+        }
+        print(given.json ? json::serialize(list) + "\n" : render_last_verify(pair));
+        const bool good = number_of(pair, "verify.bad_blocks") == number_of(pair, "verify.repaired_blocks");
+        return good ? ExitCode::kOk : ExitCode::kInternal;
+    };
+    return wait_while(given, "mirror.status", {{"volume", given.volume}},
+                      {[](const json::array& list) { return render_verify(list.at(0)); }, runs, end,
+                       "it goes on, see 'gemel mirror status'"});
 }
 
 }  // namespace

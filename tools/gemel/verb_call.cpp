@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <unistd.h>
 
-#include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 #include <cstdio>
 
@@ -70,17 +69,17 @@ ExitCode wait_while(const Invocation& given, std::string_view method, const json
     const auto start = std::chrono::steady_clock::now();
     for (;;) {
         const auto answer = client->call(method, params);
-        if (!answer || !answer->is_array() || answer->get_array().empty()) {
+        if (!answer || !answer->is_array() || (answer->get_array().empty() && !params.empty())) {
             line.clear();
             return complain(given, answer ? Failure{ExitCode::kInternal, "internal", "the daemon's answer is no list"}
                                           : answer.error());
         }
-        const json::value& item = answer->get_array().front();
-        if (!waiting.runs(given, item)) {
+        const json::array& list = answer->get_array();
+        if (!waiting.runs(list)) {
             line.clear();
-            return waiting.end(given, item);
+            return waiting.end(list);
         }
-        line.draw(waiting.progress(item));
+        line.draw(waiting.progress(list));
         if (given.timeout_seconds != 0 &&
             std::chrono::steady_clock::now() - start > std::chrono::seconds(given.timeout_seconds)) {
             line.clear();

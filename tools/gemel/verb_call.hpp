@@ -3,8 +3,10 @@
 // Threads: one.
 #pragma once
 
+#include <boost/json/array.hpp>
 #include <boost/json/value.hpp>
 #include <chrono>
+#include <functional>
 #include <string>
 
 #include "tools/gemel/client.hpp"
@@ -24,12 +26,12 @@ ExitCode show(const Invocation& given, std::string_view method, std::string (*re
 /// `done`: the text for people after a change that succeeded.
 ExitCode change(const Invocation& given, std::string_view method, boost::json::object params, const std::string& done);
 
-/// How a verb waits for what it began: for the first of the list that a method answers.
+/// How a verb waits for what it began. `list`: what a method answers, not empty where one thing was asked for.
 struct Waiting {
-    std::string (*progress)(const boost::json::value& item);
-    bool (*runs)(const Invocation&, const boost::json::value& item);
-    ExitCode (*end)(const Invocation&, const boost::json::value& item);  ///< prints what became of it
-    std::string_view where;                                              ///< what to do when the time is over
+    std::function<std::string(const boost::json::array& list)> progress;
+    std::function<bool(const boost::json::array& list)> runs;
+    std::function<ExitCode(const boost::json::array& list)> end;  ///< prints what became of it
+    std::string_view where;                                       ///< what to do when the time is over
 };
 /// Asks again until `runs` says no, with a progress line, for at most the time of --timeout.
 ExitCode wait_while(const Invocation& given, std::string_view method, const boost::json::object& params,
